@@ -1,0 +1,46 @@
+# Everything a newcomer and CI run. `make help` lists it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-quick check bench protos results clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP)  ## make .venv and install everything into it
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"advsentry needs Python 3.11 or newer, this is {sys.version.split()[0]}; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## train, export, evaluate, serve and attack, on scikit-learn's digits
+	$(BIN)/python -m deploy.demo --out build/demo
+
+test: $(STAMP) check  ## lint, types and all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-quick: $(STAMP)  ## the tests that take seconds
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+
+check: $(STAMP)  ## ruff, mypy strict, import arrows
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_imports.py
+
+bench: $(STAMP)  ## throughput and latency of the service, ratios from one run
+	$(BIN)/python -m deploy.bench
+
+protos: $(STAMP)  ## make the committed stubs again
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/detection.proto
+
+results: $(STAMP)  ## docs/results.md from docs/results/*.json
+	$(BIN)/python -m deploy.results
+
+clean:  ## remove what the commands above made
+	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

@@ -1,0 +1,1 @@
+"""Wire contract: committed protobuf sources and the stubs made from them."""

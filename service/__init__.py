@@ -1,0 +1,1 @@
+"""gRPC service that scores images; never imports torch."""

@@ -1,0 +1,1 @@
+"""Query history (issue 8); numpy and the standard library only."""

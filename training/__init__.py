@@ -1,0 +1,1 @@
+"""Trains robust classifiers, fits detectors, exports and evaluates bundles."""

@@ -1,0 +1,1 @@
+"""Attacks. A new one: one file, one line in ATTACKS, one row in its test table."""

@@ -1,0 +1,1 @@
+"""Offline evaluation of a bundle: attacks, metrics, report."""

@@ -1,0 +1,1 @@
+"""Training losses. A new one: one file, one line in LOSSES, one row in its test table."""

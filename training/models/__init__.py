@@ -1,0 +1,1 @@
+"""Classifiers. A new one: one file, one line in MODELS, one row in its test table."""
