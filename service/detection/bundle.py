@@ -1,0 +1,175 @@
+"""A bundle on disk: written whole or not at all, read only when nothing about it is in doubt."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.detection.calibration import Calibration
+from service.detection.graph import GraphShape
+from service.detection.images import PREPROCESSING_ID
+from service.detection.manifest import FileEntry, Manifest
+from service.errors import BundleError
+
+__all__ = ["FILES", "Bundle", "file_entries", "find_bundle", "load_bundle", "read_files", "write_bundle"]
+
+MANIFEST = "manifest.json"
+FILES = ("model.onnx", "calibration.npz", "report.json", "model_card.md")
+"""What a bundle holds beside its manifest."""
+
+SHIPPED = Path(__file__).parent.parent / "bundles"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bundle:
+    """A checked bundle in memory; the graph's bytes are those whose checksum was verified."""
+
+    path: Path
+    manifest: Manifest
+    calibration: Calibration
+    graph: bytes
+    calibration_id: str
+    """Equal ids mean comparable p-values: a digest over graph, calibration and decode rules."""
+
+    @property
+    def graph_shape(self) -> GraphShape:
+        """What the graph must take and give."""
+        return GraphShape(
+            height=self.manifest.input.height,
+            width=self.manifest.input.width,
+            channels=self.manifest.input.channels,
+            classes=len(self.manifest.class_names),
+            embedding=self.manifest.embedding_dim,
+            detectors=len(self.manifest.detectors),
+        )
+
+
+def find_bundle(name: str) -> Path:
+    """A directory, or the name of a shipped bundle.
+
+    Raises:
+        BundleError: it is neither.
+    """
+    for path in (Path(name), SHIPPED / name):
+        if path.is_dir():
+            return path
+    shipped = sorted(path.name for path in SHIPPED.glob("*/") if (path / MANIFEST).exists()) or ["none"]
+    raise BundleError(f"{name}: no such bundle directory; shipped bundles: {', '.join(shipped)}")
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Reads and checks a bundle.
+
+    Raises:
+        BundleError: names the file and the reason: a file missing, extra or changed, an unknown format version,
+            calibration that is not finite or not in order, or of another number of detectors.
+    """
+    manifest = Manifest.from_json(_read(path / MANIFEST).decode("utf-8", errors="replace"))
+    files = read_files(path, manifest.files)
+    try:
+        calibration = Calibration.from_bytes(files["calibration.npz"])
+    except (ValueError, OSError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{path.name}/calibration.npz: {error}") from error
+    if len(calibration.detector_scores) != len(manifest.detectors):
+        raise BundleError(
+            f"{path.name}/calibration.npz: expected {len(manifest.detectors)} detectors as in the manifest, "
+            f"got {len(calibration.detector_scores)}"
+        )
+    digest = hashlib.sha256()
+    for part in (files["model.onnx"], files["calibration.npz"], PREPROCESSING_ID.encode()):
+        digest.update(hashlib.sha256(part).digest())
+    return Bundle(
+        path=path,
+        manifest=manifest,
+        calibration=calibration,
+        graph=files["model.onnx"],
+        calibration_id=digest.hexdigest()[:16],
+    )
+
+
+def read_files(path: Path, entries: Mapping[str, FileEntry]) -> dict[str, bytes]:
+    """The content of every file of a bundle, checked against its manifest.
+
+    Raises:
+        BundleError: a file is missing, extra or changed.
+    """
+    if sorted(entries) != sorted(FILES):
+        raise BundleError(f"{path.name}/{MANIFEST}: expected the files {sorted(FILES)}, got {sorted(entries)}")
+    found = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    for name in sorted(found - set(FILES)):
+        raise BundleError(f"{path.name}/{name}: unexpected file; a bundle holds {MANIFEST}, {', '.join(FILES)}")
+    files = {name: _read(path / name) for name in FILES}
+    for name, content in files.items():
+        _verify(path / name, content, entries[name])
+    return files
+
+
+def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes], *, replace: bool = False) -> None:
+    """Writes a bundle under a temporary name, then renames it.
+
+    Args:
+        manifest: its `files` must describe `files`; see `file_entries`.
+        replace: whether a bundle of that name may be replaced.
+
+    Raises:
+        BundleError: something stands at `path` already, or is no bundle that could be replaced.
+    """
+    if path.exists() and not (replace and (path / MANIFEST).exists()):
+        hint = "choose another --out, or replace it with --force" if (path / MANIFEST).exists() else "it is no bundle"
+        raise BundleError(f"{path}: exists already; {hint}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        for name, content in {**files, MANIFEST: manifest.to_json().encode()}.items():
+            _write(made / name, content)
+        made.chmod(0o755)
+        load_bundle(made)  # what would be refused later is not left behind
+        if path.exists():
+            old = made.with_name(made.name + "-old")
+            path.rename(old)
+            made.rename(path)
+            shutil.rmtree(old)
+        else:
+            made.rename(path)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def file_entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:
+    """The manifest's entry of each file."""
+    return {
+        name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+        for name, content in files.items()
+    }
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise BundleError(f"{path.parent.name}/{path.name}: missing; a bundle without it cannot be used") from None
+    except OSError as error:
+        raise BundleError(f"{path.parent.name}/{path.name}: cannot be read: {error.strerror}") from error
+
+
+def _verify(path: Path, content: bytes, entry: FileEntry) -> None:
+    if len(content) != entry.size:
+        raise BundleError(f"{path.parent.name}/{path.name}: expected {entry.size} bytes, got {len(content)}")
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry.sha256:
+        raise BundleError(
+            f"{path.parent.name}/{path.name}: changed since it was exported: expected sha-256 "
+            f"{entry.sha256[:12]}..., got {found[:12]}...; copy or export the bundle again"
+        )

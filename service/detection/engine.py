@@ -1,0 +1,105 @@
+"""A bundle at work: images in, measurements out, verdicts at any alpha."""
+
+import base64
+from pathlib import Path
+
+import numpy as np
+
+from service.detection.bundle import Bundle, load_bundle
+from service.detection.graph import Device, Graph
+from service.detection.images import ImageLimits, decode_image
+from service.detection.manifest import Canary
+from service.detection.types import Bytes8, Detection, Measurements, Outputs
+from service.detection.verdict import judge
+from service.errors import BundleError
+
+__all__ = ["MAX_ALPHA", "Engine", "softmax"]
+
+MAX_ALPHA = 0.1
+"""The largest false-positive rate that a caller may ask for."""
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of (N, L) logits, in float64 so that each row sums to 1."""
+    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
+
+
+class Engine:
+    """The graph and the calibration of one bundle; safe to call from several threads."""
+
+    def __init__(self, bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -> None:
+        """Makes the session and checks the bundle's canaries.
+
+        Args:
+            threads: for one batch; 0 takes the processors that the process may use.
+
+        Raises:
+            BundleError: the graph does not load, is not what the manifest says, or answers a canary wrongly.
+            SetupError: the device does not come up.
+        """
+        self.bundle = bundle
+        self.graph = Graph(bundle.graph, bundle.graph_shape, device=device, threads=threads)
+        self.check_canaries()
+
+    @classmethod
+    def load(cls, path: Path, *, device: Device = "cpu", threads: int = 0) -> "Engine":
+        """Reads, checks and starts a bundle."""
+        return cls(load_bundle(path), device=device, threads=threads)
+
+    def measure(self, images: Bytes8) -> Measurements:
+        """Everything that needs no alpha.
+
+        Args:
+            images: (N, H, W, C), N >= 1.
+        """
+        return self.calibrate(self.graph.run(images))
+
+    def calibrate(self, outputs: Outputs) -> Measurements:
+        """Turns the graph's outputs into probabilities and p-values."""
+        calibration = self.bundle.calibration
+        return Measurements(
+            outputs=outputs,
+            probabilities=softmax(outputs.logits),
+            p_values=calibration.p_values(outputs.scores),
+            fused_p_value=calibration.fused_p_values(outputs.scores),
+        )
+
+    def detect(self, images: Bytes8, *, alpha: float | None = None) -> list[Detection]:
+        """Detections of N images with nothing hidden.
+
+        Args:
+            images: (N, H, W, C), N >= 1.
+            alpha: the bundle's default when None.
+
+        Raises:
+            InvalidRequest: the calibration does not support alpha.
+        """
+        alpha = self.resolve_alpha(alpha)
+        measured = self.measure(images)
+        return [judge(measured, i, self.bundle, alpha) for i in range(len(measured))]
+
+    def resolve_alpha(self, alpha: float | None) -> float:
+        """The bundle's default for None, else alpha itself, checked."""
+        if alpha is None:
+            return self.bundle.manifest.default_alpha
+        self.bundle.calibration.check_alpha(alpha, largest=MAX_ALPHA)
+        return alpha
+
+    def check_canaries(self) -> None:
+        """Asks the graph about the bundle's synthetic images.
+
+        Raises:
+            BundleError: an answer is not the one that was written down at export.
+        """
+        for number, canary in enumerate(self.bundle.manifest.canaries):
+            found = self.detect(self._canary_image(canary)[None])[0]
+            if (found.top.index, found.verdict) != (canary.label, canary.verdict):
+                raise BundleError(
+                    f"{self.bundle.path.name}: canary {number} should be class {canary.label} and {canary.verdict}, "
+                    f"got class {found.top.index} and {found.verdict}; this machine runs the graph wrongly"
+                )
+
+    def _canary_image(self, canary: Canary) -> Bytes8:
+        png = base64.b64decode(canary.png)
+        return decode_image(png, self.bundle.manifest.input, ImageLimits(), mime_type="image/png")

@@ -1,0 +1,128 @@
+"""Array types and records that the detection code shares.
+
+Axes everywhere: N images, H height, W width, C channels, L classes, D embedding dimensions, K detectors,
+n calibration images.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Bytes8",
+    "ClassScore",
+    "Detection",
+    "DetectorScore",
+    "Flag",
+    "FlagReason",
+    "Float32s",
+    "Float64s",
+    "Measurements",
+    "Outputs",
+    "Verdict",
+]
+
+Bytes8: TypeAlias = NDArray[np.uint8]
+Float32s: TypeAlias = NDArray[np.float32]
+Float64s: TypeAlias = NDArray[np.float64]
+
+
+class Verdict(StrEnum):
+    """What the service says of one image at one alpha."""
+
+    CLEAN = "clean"
+    ADVERSARIAL = "adversarial"
+
+
+class FlagReason(StrEnum):
+    """What a detector noticed; the names are part of the wire contract, an open set."""
+
+    FEATURE_DENSITY = "FEATURE_DENSITY"
+    INPUT_SPECTRUM = "INPUT_SPECTRUM"
+    NEIGHBOUR_DISAGREEMENT = "NEIGHBOUR_DISAGREEMENT"
+    TRANSFORM_INSTABILITY = "TRANSFORM_INSTABILITY"
+    LOW_CONFIDENCE = "LOW_CONFIDENCE"
+    ENERGY = "ENERGY"
+    OUT_OF_DISTRIBUTION = "OUT_OF_DISTRIBUTION"
+    NEAR_DUPLICATE_QUERIES = "NEAR_DUPLICATE_QUERIES"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outputs:
+    """What the graph gives for N images."""
+
+    logits: Float32s
+    """(N, L)."""
+    embedding: Float32s
+    """(N, D), unit L2 norm."""
+    scores: Float32s
+    """(N, K); larger is more suspicious."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Measurements:
+    """Outputs of N images with everything that needs no alpha."""
+
+    outputs: Outputs
+    probabilities: Float64s
+    """(N, L), each row sums to 1."""
+    p_values: Float64s
+    """(N, K) in [1 / (n + 1), 1]; small is suspicious."""
+    fused_p_value: Float64s
+    """(N,) in [1 / (n2 + 1), 1]."""
+
+    def __len__(self) -> int:
+        return len(self.fused_p_value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassScore:
+    """One class and, where shown, how likely it is."""
+
+    index: int
+    label: str
+    probability: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorScore:
+    """One detector's answer; what the caller may not see is None."""
+
+    detector: str
+    flagged: bool
+    score: float | None
+    p_value: float | None
+    p_value_at_floor: bool
+    """True when p is the smallest that n calibration images can give: read it as "at most"."""
+    threshold: float | None
+    """Scores above it are flagged at the applied alpha."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """A detector that fired, with a reason that a person understands."""
+
+    reason: FlagReason
+    detector: str
+    message: str
+    p_value: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detection:
+    """Everything that is said of one image; what the caller may not see is None or empty."""
+
+    top: ClassScore
+    classes: tuple[ClassScore, ...]
+    """Likeliest first."""
+    verdict: Verdict
+    p_value: float | None
+    """The fused p-value, of which the verdict is made."""
+    alpha: float
+    """The false-positive rate that the verdict keeps on clean images."""
+    detectors: tuple[DetectorScore, ...]
+    flags: tuple[Flag, ...]
+    embedding: tuple[float, ...]
