@@ -1,1 +1,16 @@
 """Detectors. A new one: one file, one line in DETECTORS, one row in its test table."""
+
+from collections.abc import Mapping
+
+from training.detectors.detector import CleanViews, Detector
+from training.detectors.gaussian import ClassGaussian
+from training.detectors.mixture import GaussianMixture
+from training.detectors.spectrum import RadialSpectrum
+
+__all__ = ["DETECTORS", "CleanViews", "Detector"]
+
+DETECTORS: Mapping[str, type[Detector]] = {
+    "gaussian": ClassGaussian,
+    "mixture": GaussianMixture,
+    "spectrum": RadialSpectrum,
+}

@@ -1,0 +1,34 @@
+"""The results page says what was asked, what was measured, and whether the one reaches the other."""
+
+import pytest
+
+from deploy import results
+
+RESULT = {
+    "name": "run",
+    "command": "advsentry-train evaluate B",
+    "recipe": "digits",
+    "seed": 0,
+    "commit": "abc",
+    "machine": {"cores": 2},
+    "seconds": 12.0,
+    "data": {"set": "digits"},
+    "metrics": {"clean_accuracy": 0.95, "fpr_0.01": 0.01, "auroc": 0.9},
+}
+
+
+def test_a_missed_target_is_printed_as_missed() -> None:
+    text = results.page([RESULT], {"run": {"clean_accuracy": ">= 0.96", "fpr_0.01": "<= 0.02"}})
+    assert "| clean_accuracy | >= 0.96 | 0.95 | **no** |" in text
+    assert "| fpr_0.01 | <= 0.02 | 0.01 | yes |" in text
+    assert "| auroc |  | 0.9 |  |" in text
+
+
+@pytest.mark.parametrize("asked", [{"other": {}}, {"run": {"recall": ">= 1"}}])
+def test_a_target_without_a_measurement_is_an_error(asked: dict[str, dict[str, str]]) -> None:
+    with pytest.raises(ValueError, match="asked.toml"):
+        results.page([RESULT], asked)
+
+
+def test_the_committed_page_is_what_the_script_makes() -> None:
+    assert results.PAGE.read_text(encoding="utf-8") == results.current_page()
