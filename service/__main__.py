@@ -1,1 +1,20 @@
 """Command line of the service side: `advsentry`."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; gives its exit status."""
+    # gRPC's core reads this when it is first imported; its own lines would stand beside our one clear one.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from service.cli import run_command
+
+    return run_command(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -13,7 +13,7 @@ from service.detection.types import Bytes8, Detection, Measurements, Outputs
 from service.detection.verdict import judge
 from service.errors import BundleError
 
-__all__ = ["MAX_ALPHA", "Engine", "softmax"]
+__all__ = ["MAX_ALPHA", "Engine", "is_right", "softmax"]
 
 MAX_ALPHA = 0.1
 """The largest false-positive rate that a caller may ask for."""
@@ -92,14 +92,23 @@ class Engine:
         Raises:
             BundleError: an answer is not the one that was written down at export.
         """
-        for number, canary in enumerate(self.bundle.manifest.canaries):
-            found = self.detect(self._canary_image(canary)[None])[0]
-            if (found.top.index, found.verdict) != (canary.label, canary.verdict):
+        for number, (canary, image) in enumerate(self.canaries()):
+            found = self.detect(image[None])[0]
+            if not is_right(canary, found):
                 raise BundleError(
                     f"{self.bundle.path.name}: canary {number} should be class {canary.label} and {canary.verdict}, "
                     f"got class {found.top.index} and {found.verdict}; this machine runs the graph wrongly"
                 )
 
-    def _canary_image(self, canary: Canary) -> Bytes8:
-        png = base64.b64decode(canary.png)
-        return decode_image(png, self.bundle.manifest.input, ImageLimits(), mime_type="image/png")
+    def canaries(self) -> list[tuple[Canary, Bytes8]]:
+        """The bundle's synthetic images, decoded, with their known answers."""
+        shape, limits = self.bundle.manifest.input, ImageLimits()
+        return [
+            (canary, decode_image(base64.b64decode(canary.png), shape, limits, mime_type="image/png"))
+            for canary in self.bundle.manifest.canaries
+        ]
+
+
+def is_right(canary: Canary, found: Detection) -> bool:
+    """Whether a canary got the answer that was written down at export."""
+    return (found.top.index, found.verdict) == (canary.label, canary.verdict)

@@ -22,6 +22,7 @@ __all__ = [
     "Float64s",
     "Measurements",
     "Outputs",
+    "Scored",
     "Verdict",
 ]
 
@@ -76,6 +77,19 @@ class Measurements:
 
     def __len__(self) -> int:
         return len(self.fused_p_value)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Scored:
+    """One row of the measurements of the batch that an image ran in, and what that took."""
+
+    measured: Measurements
+    row: int
+    queue_s: float
+    """From the queue's door to the start of the run."""
+    inference_s: float
+    """Of the whole batch."""
+    batch_size: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,257 @@
+"""The queue before the graph: bounded, pulled from by one worker, and never held up by one image.
+
+There is no timer: when the worker is free it takes what waits, at most `max_batch` images. Under load batches fill by
+themselves, and without load nobody waits for company.
+"""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.detection.types import Bytes8, Measurements, Scored
+from service.errors import AdvsentryError, DeadlinePassed, Overloaded, Unavailable
+from service.metrics import Metrics
+
+__all__ = ["Batcher", "QueueLimits"]
+
+log = logging.getLogger(__name__)
+
+Measure = Callable[[Bytes8], Measurements]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLimits:
+    """How much may wait and run at once."""
+
+    max_batch: int = 64
+    """Images in one run of the graph."""
+    items: int = 1024
+    """Images waiting."""
+    size_bytes: int = 256 * 2**20
+    """Of the images waiting."""
+    stuck_s: float = 30.0
+    """A run that takes longer, and 10 times longer than the slowest known, is taken for stuck."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    image: Bytes8
+    deadline: float
+    since: float
+    future: "asyncio.Future[Scored]"
+
+
+class Batcher:
+    """Queue and worker; used from one event loop.
+
+    Every future that `submit` gives is resolved: with its row, or with an error that says whose fault it was. Nothing
+    that one caller does (cancel, send what the graph cannot run, leave) touches another's.
+    """
+
+    def __init__(
+        self,
+        measure: Measure,
+        executor: Executor,
+        *,
+        limits: QueueLimits,
+        metrics: Metrics,
+        on_health: Callable[[bool], None] = lambda _: None,
+    ) -> None:
+        """Makes an idle queue.
+
+        Args:
+            measure: the graph and the calibration, (N, H, W, C) to N rows; runs in `executor`, one call at a time.
+            on_health: told False when the worker is stuck or lost, True when a stuck one came back.
+        """
+        self._measure = measure
+        self._executor = executor
+        self._limits = limits
+        self._metrics = metrics
+        self._on_health = on_health
+        self._waiting: deque[_Waiting] = deque()
+        self._running: Sequence[_Waiting] = ()
+        self._size_bytes = 0
+        self._slowest_s = 0.0
+        self._refusing = "the server is starting; try again"
+        self._draining = False
+        self._wake: asyncio.Future[None] | None = None
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._worker: asyncio.Task[None] | None = None
+        self.lost = asyncio.Event()
+
+    def start(self) -> None:
+        """Starts the worker."""
+        self._refusing = ""
+        self._worker = asyncio.create_task(self._work(), name="batcher")
+        self._worker.add_done_callback(self._ended)
+
+    async def close(self) -> None:
+        """Refuses what comes, finishes what waits, and ends."""
+        self._refusing = "the server is shutting down; try another"
+        self._draining = True
+        self._notify()
+        if self._worker is not None:
+            await asyncio.wait({self._worker})
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one more image would be refused."""
+        return len(self._waiting) >= self._limits.items or self._size_bytes >= self._limits.size_bytes
+
+    async def room(self) -> None:
+        """Waits until an image would not be refused for want of room."""
+        while self.is_full and not self._refusing:
+            future = asyncio.get_running_loop().create_future()
+            self._room.append(future)
+            await future
+
+    def submit(self, image: Bytes8, deadline: float) -> "asyncio.Future[Scored]":
+        """Puts an image into the queue.
+
+        Args:
+            image: (H, W, C) of the model's shape.
+            deadline: `time.monotonic()` after which nobody waits for the answer.
+
+        Returns:
+            A future of its row; cancel it to leave.
+
+        Raises:
+            Overloaded: the queue is full.
+            Unavailable: the server does not run images now.
+        """
+        if self._refusing:
+            raise Unavailable(self._refusing)
+        if self.is_full:
+            self._metrics.dropped["overload"].inc()
+            raise Overloaded(f"the queue is full ({len(self._waiting)} images wait)", retry_after_ms=self._backlog_ms())
+        future: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Waiting(image, deadline, time.monotonic(), future))
+        self._size_bytes += image.nbytes
+        self._notify()
+        return future
+
+    def _backlog_ms(self) -> int:
+        runs = len(self._waiting) / self._limits.max_batch
+        return max(20, min(5000, int(1000 * runs * max(self._slowest_s, 0.001))))
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def _work(self) -> None:
+        while True:
+            while not self._waiting:
+                if self._draining:
+                    return
+                self._wake = asyncio.get_running_loop().create_future()
+                await self._wake
+            batch = self._form()
+            if batch:
+                await self._run(batch)
+
+    def _form(self) -> list[_Waiting]:
+        """Takes what waits, without those who left or whose time has passed."""
+        batch: list[_Waiting] = []
+        now = time.monotonic()
+        while self._waiting and len(batch) < self._limits.max_batch:
+            item = self._waiting.popleft()
+            self._size_bytes -= item.image.nbytes
+            if item.future.done():
+                self._metrics.dropped["cancelled"].inc()
+            elif item.deadline <= now:
+                self._metrics.dropped["deadline"].inc()
+                item.future.set_exception(DeadlinePassed("the deadline passed while the image waited in the queue"))
+            else:
+                batch.append(item)
+        self._metrics.queue_items.set(len(self._waiting))
+        self._metrics.queue_bytes.set(self._size_bytes)
+        self._call_in()
+        return batch
+
+    def _call_in(self) -> None:
+        """Wakes those who wait for room; each looks again for himself."""
+        while self._room:
+            waiter = self._room.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _run(self, batch: Sequence[_Waiting]) -> None:
+        self._running = batch
+        self._metrics.inflight.set(len(batch))
+        try:
+            await self._try(batch)
+        except Exception:
+            if len(batch) == 1:
+                log.exception("an image could not be run")
+                _fail(batch, AdvsentryError, "the graph failed on this image; the server's log says how")
+            else:
+                log.warning("a batch of %d failed, its images run one by one", len(batch))
+                for item in batch:
+                    await self._run([item])
+        finally:
+            self._running = ()
+            self._metrics.inflight.set(0)
+
+    async def _try(self, batch: Sequence[_Waiting]) -> None:
+        """Runs a batch in the executor and resolves its futures.
+
+        Raises:
+            Exception: whatever the graph raises; no future is resolved then.
+        """
+        start = time.monotonic()
+        run = asyncio.get_running_loop().run_in_executor(self._executor, self._measure_all, batch)
+        limit_s = max(self._limits.stuck_s, 10 * self._slowest_s)
+        done, _ = await asyncio.wait({run}, timeout=limit_s)
+        if not done:
+            self._stuck(limit_s)
+        measured = await run
+        took_s = time.monotonic() - start
+        if self._refusing and not self._draining:
+            self._unstuck(took_s)
+        else:
+            self._slowest_s = max(took_s, 0.999 * self._slowest_s)
+        self._metrics.batch_size.observe(len(batch))
+        self._metrics.stage["inference"].observe(took_s)
+        for row, item in enumerate(batch):
+            if not item.future.done():
+                item.future.set_result(Scored(measured, row, start - item.since, took_s, len(batch)))
+
+    def _measure_all(self, batch: Sequence[_Waiting]) -> Measurements:
+        return self._measure(np.stack([item.image for item in batch]))
+
+    def _stuck(self, limit_s: float) -> None:
+        log.error("a batch has run for more than %.1f s; new images are refused until it ends", limit_s)
+        self._refuse_all("the worker is stuck; try another server")
+
+    def _unstuck(self, took_s: float) -> None:
+        log.warning("the stuck batch ended after %.1f s", took_s)
+        self._refusing = ""
+        self._on_health(True)
+
+    def _refuse_all(self, why: str) -> None:
+        self._refusing = why
+        self._on_health(False)
+        _fail([*self._running, *self._waiting], Unavailable, why)
+        self._waiting.clear()
+        self._size_bytes = 0
+        self._call_in()
+
+    def _ended(self, worker: "asyncio.Task[None]") -> None:
+        error = None if worker.cancelled() else worker.exception()
+        if worker.cancelled() or error is not None or not self._draining:
+            log.error("the worker ended unexpectedly", exc_info=error)
+            self._metrics.worker_restarts.inc()
+            self._refuse_all("the server lost its worker; try another")
+            self.lost.set()
+
+
+def _fail(items: Sequence[_Waiting], kind: type[AdvsentryError], why: str) -> None:
+    for item in items:
+        if not item.future.done():
+            item.future.set_exception(kind(why))

@@ -1,0 +1,72 @@
+"""Asks the server's own queue about images whose answers are known, every few seconds."""
+
+import asyncio
+import logging
+import time
+
+import numpy as np
+
+from service.batching import Batcher
+from service.detection.engine import Engine, is_right
+from service.detection.types import Bytes8
+from service.detection.verdict import judge
+from service.errors import DeadlinePassed, Overloaded
+from service.metrics import Metrics
+from service.rpc.health import Health
+
+__all__ = ["Canaries"]
+
+log = logging.getLogger(__name__)
+
+
+class Canaries:
+    """Feeds health: a wrong answer makes the server not ready, a right one ready again. A full queue does neither."""
+
+    def __init__(self, engine: Engine, batcher: Batcher, health: Health, metrics: Metrics) -> None:
+        self._engine = engine
+        self._batcher = batcher
+        self._health = health
+        self._metrics = metrics
+        self._known = engine.canaries()
+
+    async def watch(self, every_s: float) -> None:
+        """Asks until cancelled; also notes how late the loop wakes."""
+        while True:
+            due = time.monotonic() + every_s
+            await asyncio.sleep(every_s)
+            self._metrics.loop_lag.set(time.monotonic() - due)
+            await self.ask_once(every_s)
+
+    async def ask_once(self, timeout_s: float) -> None:
+        """Asks about every canary and tells health what came."""
+        try:
+            right = await self._ask(timeout_s)
+        except (Overloaded, DeadlinePassed):
+            return  # load, not health
+        except Exception:
+            log.exception("the canary got no answer")
+            right = False
+        self._metrics.canary_ok.set(right)
+        if right:
+            self._metrics.canary_success.set_to_current_time()
+        if right != self._health.is_ready:
+            log.log(
+                logging.INFO if right else logging.ERROR, "the canary's answer is %s", "right" if right else "wrong"
+            )
+            self._health.set_ready(right)
+            self._metrics.ready.set(right)
+
+    async def _ask(self, timeout_s: float) -> bool:
+        if not self._known:  # a bundle may have none; that an answer comes is worth knowing too
+            await self._batcher.submit(self._blank(), time.monotonic() + timeout_s)
+            return True
+        bundle = self._engine.bundle
+        for canary, image in self._known:
+            scored = await self._batcher.submit(image, time.monotonic() + timeout_s)
+            if not is_right(canary, judge(scored.measured, scored.row, bundle, bundle.manifest.default_alpha)):
+                return False
+        return True
+
+    def _blank(self) -> Bytes8:
+        shape = self._engine.bundle.manifest.input
+        return np.zeros((shape.height, shape.width, shape.channels), np.uint8)

@@ -1,0 +1,100 @@
+"""Every metric of the service, declared once, on a registry that is passed in.
+
+RPC metrics have the names of go-grpc-prometheus, which stock boards know. Labels are small fixed sets: never a request
+id, a peer or anything that a caller wrote. Children are cached, since looking one up costs more than counting.
+"""
+
+from collections.abc import Iterable
+from functools import lru_cache
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["Metrics", "RpcMetrics"]
+
+SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
+P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
+BATCH_SIZES = tuple(2**i for i in range(9))  # to 256
+DROPPED = ("cancelled", "deadline", "shutdown", "overload")
+STAGES = ("decode", "queue", "inference", "postprocess")
+RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class RpcMetrics:
+    """Counts of one method."""
+
+    def __init__(self, family: "RpcFamily", labels: tuple[str, str, str]) -> None:
+        self._handled = family.handled
+        self._labels = labels
+        self.started = family.started.labels(*labels)
+        self.received = family.received.labels(*labels)
+        self.sent = family.sent.labels(*labels)
+        self.seconds = family.seconds.labels(*labels)
+
+    def handled(self, code: str) -> None:
+        """Counts a call that ended with a status such as `OK`."""
+        self._handled.labels(*self._labels, code).inc()
+
+
+class RpcFamily:
+    """The five metrics of go-grpc-prometheus."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.started = Counter("grpc_server_started", "Calls begun.", RPC_LABELS, registry=registry)
+        self.handled = Counter(
+            "grpc_server_handled", "Calls ended, by status.", (*RPC_LABELS, "grpc_code"), registry=registry
+        )
+        self.received = Counter("grpc_server_msg_received", "Messages received.", RPC_LABELS, registry=registry)
+        self.sent = Counter("grpc_server_msg_sent", "Messages sent.", RPC_LABELS, registry=registry)
+        self.seconds = Histogram(
+            "grpc_server_handling_seconds", "Time of a call.", RPC_LABELS, buckets=SECONDS, registry=registry
+        )
+
+
+class Metrics:
+    """The service's metrics.
+
+    P-values are counted exactly, before any rounding: on clean traffic they are uniform, so their histogram shows
+    drift.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"advsentry_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"advsentry_{name}", text, labels, registry=registry)
+
+        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
+            return Histogram(f"advsentry_{name}", text, labels, buckets=tuple(buckets), registry=registry)
+
+        self.registry = registry
+        self._rpc = RpcFamily(registry)
+        images = counter("images", "Images answered, by outcome.", "outcome")
+        self.images_detected, self.images_failed = images.labels("detected"), images.labels("error")
+        self._image_errors = counter("image_errors", "Images without a detection.", "reason")
+        self._verdicts = counter("verdicts", "Verdicts given.", "verdict")
+        self._flagged = counter("flagged", "Detectors that fired.", "reason")
+        self._p_values = histogram("detector_p_value", "Exact p-values.", P_VALUES, "detector")
+        stages = histogram("stage_seconds", "Time of one image in a stage.", SECONDS, "stage")
+        self.stage = {name: stages.labels(name) for name in STAGES}
+        self.batch_size = histogram("batch_size", "Images in one run of the graph.", BATCH_SIZES)
+        dropped = counter("dropped", "Images that left the queue without running.", "reason")
+        self.dropped = {reason: dropped.labels(reason) for reason in DROPPED}
+        self.model_info = gauge("model_info", "1, of the bundle served.", "version", "graph_sha", "calibration_id")
+        self.provider_info = gauge("execution_provider_info", "1, of what runs the graph.", "provider")
+        self.queue_items = gauge("queue_items", "Images waiting.")
+        self.queue_bytes = gauge("queue_bytes", "Bytes of the images waiting.")
+        self.inflight = gauge("inflight", "Images in the graph now.")
+        self.ready = gauge("ready", "1 when new calls are served.")
+        self.canary_ok = gauge("canary_ok", "1 when the last canary was answered rightly.")
+        self.canary_success = gauge("canary_last_success_timestamp_seconds", "Unix time of the last good canary.")
+        self.loop_lag = gauge("loop_lag_seconds", "How late the event loop last woke.")
+        self.worker_restarts = counter("worker_lost", "Ends of the worker that were not asked for.")
+        self.rpc = lru_cache(maxsize=None)(self._rpc_metrics)
+        self.p_value = lru_cache(maxsize=None)(self._p_values.labels)
+        self.verdict = lru_cache(maxsize=None)(self._verdicts.labels)
+        self.flag = lru_cache(maxsize=None)(self._flagged.labels)
+        self.image_error = lru_cache(maxsize=None)(self._image_errors.labels)
+
+    def _rpc_metrics(self, kind: str, service: str, method: str) -> RpcMetrics:
+        return RpcMetrics(self._rpc, (kind, service, method))

@@ -1,0 +1,134 @@
+"""The servicer of `advsentry.v1.DetectorService`."""
+
+import time
+from collections.abc import AsyncIterator
+from typing import TypeAlias
+
+import grpc
+
+from service.detection.engine import MAX_ALPHA
+from service.detection.types import Bytes8, Detection, Scored
+from service.errors import AdvsentryError, InvalidRequest
+from service.rpc import convert
+from service.rpc.convert import ServerFacts, Timings
+from service.rpc.pipeline import Applied, Pipeline
+from service.rpc.stream import Stream
+
+__all__ = ["DetectorServicer"]
+
+Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+
+class DetectorServicer:
+    """Takes and gives bytes, so that what is no message gets a status of our own."""
+
+    def __init__(self, pipeline: Pipeline, *, max_message_bytes: int, max_queue_items: int) -> None:
+        bundle, policy = pipeline.engine.bundle, pipeline.policy
+        provider = pipeline.engine.graph.provider
+        self._pipeline = pipeline
+        self._meta = convert.meta_template(bundle, provider)
+        self._facts = ServerFacts(
+            provider=provider,
+            loaded_at_s=time.time(),
+            max_message_bytes=max_message_bytes,
+            max_batch_items=policy.max_batch_items,
+            max_queue_items=max_queue_items,
+            max_deadline_s=policy.max_deadline_s,
+            images=policy.images,
+            max_alpha=MAX_ALPHA,
+            alpha_steps=pipeline.alpha_steps,
+        )
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """What a server is given."""
+        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+            "Detect": grpc.unary_unary_rpc_method_handler(self.detect),
+            "BatchDetect": grpc.unary_unary_rpc_method_handler(self.batch_detect),
+            "StreamDetect": grpc.stream_stream_rpc_method_handler(self.stream_detect),
+            "GetModelInfo": grpc.unary_unary_rpc_method_handler(self.get_model_info),
+        }
+        return grpc.method_handlers_generic_handler(convert.SERVICE, handlers)
+
+    async def detect(self, data: bytes, context: Context) -> bytes:
+        """One image."""
+        started = time.monotonic()
+        request = convert.detect_request(data)
+        applied = self._pipeline.apply(request.asked)
+        deadline = self._pipeline.deadline(context.time_remaining())
+        try:
+            image = await self._pipeline.decode(request.picture)
+            decode_s = time.monotonic() - started
+            scored = await self._pipeline.score(image, deadline)
+        except AdvsentryError as error:
+            self._pipeline.count_failed(error)
+            raise
+        detection = self._pipeline.answer(scored, applied)
+        timings = _timings(started, decode_s, [scored])
+        _tell(context, timings)
+        return convert.detect_answer(self._meta, request.request_id, detection, timings)
+
+    async def batch_detect(self, data: bytes, context: Context) -> bytes:
+        """Several images, each with its own outcome."""
+        started = time.monotonic()
+        request = convert.batch_request(data)
+        applied = self._pipeline.apply(request.asked)
+        self._check_count(len(request.pictures))
+        deadline = self._pipeline.deadline(context.time_remaining())
+        images = [await self._decoded(picture) for picture in request.pictures]
+        decode_s = time.monotonic() - started
+        good = [image for image in images if not isinstance(image, AdvsentryError)]
+        scored = await self._pipeline.score_all(good, deadline)
+        rows = iter(scored)
+        outcomes = [image if isinstance(image, AdvsentryError) else next(rows) for image in images]
+        results = [self._result(outcome, applied) for outcome in outcomes]
+        timings = _timings(started, decode_s, [row for row in scored if isinstance(row, Scored)])
+        _tell(context, timings)
+        return convert.batch_answer(self._meta, request.request_id, results, timings)
+
+    async def stream_detect(self, requests: AsyncIterator[bytes], context: Context) -> None:
+        """One answer for each message."""
+        await Stream(self._pipeline, self._meta).serve(requests, context)
+
+    async def get_model_info(self, data: bytes, context: Context) -> bytes:
+        """What runs here."""
+        convert.info_request(data)
+        return convert.info_answer(self._pipeline.engine.bundle, self._facts)
+
+    def _check_count(self, count: int) -> None:
+        most = self._pipeline.policy.max_batch_items
+        if not 1 <= count <= most:
+            raise InvalidRequest(
+                f"images: expected 1 to {most}, got {count}; use StreamDetect for more", field="images"
+            )
+
+    async def _decoded(self, picture: convert.Picture) -> Bytes8 | InvalidRequest:
+        try:
+            return await self._pipeline.decode(picture)
+        except InvalidRequest as error:
+            return error
+
+    def _result(self, outcome: Scored | AdvsentryError, applied: Applied) -> Detection | AdvsentryError:
+        if isinstance(outcome, Scored):
+            return self._pipeline.answer(outcome, applied)
+        self._pipeline.count_failed(outcome)
+        return outcome
+
+
+def _timings(started: float, decode_s: float, scored: list[Scored]) -> Timings:
+    return Timings(
+        decode_s=decode_s,
+        queue_s=max((row.queue_s for row in scored), default=0.0),
+        inference_s=max((row.inference_s for row in scored), default=0.0),
+        total_s=time.monotonic() - started,
+        batch_size=scored[-1].batch_size if scored else 0,
+    )
+
+
+def _tell(context: Context, timings: Timings) -> None:
+    context.set_trailing_metadata(
+        (
+            ("x-advsentry-queue-ms", f"{1000 * timings.queue_s:.3f}"),
+            ("x-advsentry-infer-ms", f"{1000 * timings.inference_s:.3f}"),
+            ("x-advsentry-batch", str(timings.batch_size)),
+        )
+    )

@@ -1,0 +1,165 @@
+"""The outermost layer of every call: errors become statuses, and each call is counted once, whatever its end."""
+
+import asyncio
+import inspect
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+import grpc
+
+from service.errors import AdvsentryError
+from service.metrics import Metrics, RpcMetrics
+from service.rpc.status import code_of, trailers_of
+
+__all__ = ["Edge"]
+
+log = logging.getLogger(__name__)
+
+# grpc types a handler by messages that only its servicer knows.
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+_KINDS = {
+    (False, False): "unary",
+    (True, False): "client_stream",
+    (False, True): "server_stream",
+    (True, True): "bidi_stream",
+}
+_MAX_DETAIL = 1000  # characters of a status text; headers are not for essays
+
+
+class Edge(grpc.aio.ServerInterceptor):
+    """Gives every error its status and counts calls and messages.
+
+    Our errors get their code from `status.py`. What nobody foresaw becomes INTERNAL with an opaque id; its text goes to
+    the log only. UNKNOWN is never sent.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[Handler | None]"],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Wraps the handler of a call."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            self._count_unknown()
+            return None  # grpc answers UNIMPLEMENTED
+        service, _, method = str(handler_call_details.method).lstrip("/").partition("/")
+        kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
+        return _wrapped(handler, self._metrics.rpc(kind, service, method))
+
+    def _count_unknown(self) -> None:
+        counts = self._metrics.rpc("unary", "unknown", "unknown")  # one row, whatever a caller invents
+        counts.started.inc()
+        counts.handled(grpc.StatusCode.UNIMPLEMENTED.name)
+
+
+class _Call:
+    """Context manager of one call: counts it, and turns what it raises into a status."""
+
+    def __init__(self, context: Context, counts: RpcMetrics) -> None:
+        self._context = context
+        self._counts = counts
+        self._since = time.monotonic()
+        counts.started.inc()
+
+    async def run(self, call: Awaitable[Any]) -> Any:
+        code = "OK"
+        try:
+            return await call
+        except asyncio.CancelledError:
+            code = _why_cancelled(self._context).name
+            raise
+        except grpc.aio.AbortError:
+            code = _code(self._context).name
+            raise
+        except AdvsentryError as error:
+            code = code_of(error).name
+            await self._context.abort(code_of(error), str(error)[:_MAX_DETAIL], trailers_of(error))
+        except Exception:
+            code = grpc.StatusCode.INTERNAL.name
+            error_id = secrets.token_hex(6)
+            log.exception("error %s: a call failed unexpectedly", error_id)
+            await self._context.abort(grpc.StatusCode.INTERNAL, f"internal error {error_id}; the server's log explains")
+        finally:
+            self._counts.handled(code)
+            self._counts.seconds.observe(time.monotonic() - self._since)
+
+
+def _why_cancelled(context: Context) -> grpc.StatusCode:
+    """A call is cancelled by its client, or by its deadline."""
+    left: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
+    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+
+
+def _code(context: Context) -> grpc.StatusCode:
+    found = context.code()
+    return next((code for code in grpc.StatusCode if found in (code, code.value[0])), grpc.StatusCode.UNKNOWN)
+
+
+class _Counting:
+    """A context that counts what is written."""
+
+    def __init__(self, context: Context, counts: RpcMetrics) -> None:
+        self._context = context
+        self._sent = counts.sent
+        self.time_remaining = context.time_remaining
+        self.set_trailing_metadata = context.set_trailing_metadata
+
+    async def write(self, message: Any) -> None:
+        await self._context.write(message)
+        self._sent.inc()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+
+async def _counted(requests: AsyncIterator[Any], counts: RpcMetrics) -> AsyncIterator[Any]:
+    async for request in requests:
+        counts.received.inc()
+        yield request
+
+
+def _wrapped(handler: Handler, counts: RpcMetrics) -> Handler:
+    streams_in, streams_out = bool(handler.request_streaming), bool(handler.response_streaming)
+    inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+    def received(request: Any) -> Any:
+        if streams_in:
+            return _counted(request, counts)
+        counts.received.inc()
+        return request
+
+    async def one_answer(request: Any, context: Context) -> Any:
+        answer = await _Call(context, counts).run(inner(received(request), context))
+        counts.sent.inc()
+        return answer
+
+    async def many_answers(request: Any, context: Context) -> None:
+        counting: Any = _Counting(context, counts)
+        if inspect.isasyncgenfunction(inner):
+            await _Call(context, counts).run(_write_all(inner(received(request), context), counting))
+        else:
+            await _Call(context, counts).run(inner(received(request), counting))
+
+    made: Any = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[streams_in, streams_out]
+    behaviour = many_answers if streams_out else one_answer
+    result: Handler = made(behaviour, handler.request_deserializer, handler.response_serializer)
+    return result
+
+
+async def _write_all(answers: AsyncIterator[Any], context: Any) -> None:
+    async for answer in answers:
+        await context.write(answer)

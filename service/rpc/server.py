@@ -1,0 +1,56 @@
+"""The grpc.aio server: options, port, services."""
+
+import grpc
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection
+
+from service.errors import SetupError
+from service.metrics import Metrics
+from service.rpc.convert import SERVICE
+from service.rpc.detector import DetectorServicer
+from service.rpc.health import Health
+from service.rpc.interceptors import Edge
+
+__all__ = ["build_server"]
+
+
+def build_server(
+    servicer: DetectorServicer,
+    health: Health,
+    *,
+    metrics: Metrics,
+    address: str,
+    max_message_bytes: int,
+    with_reflection: bool,
+) -> tuple[grpc.aio.Server, int]:
+    """A server that listens at `address` once it is started, and its port.
+
+    Raises:
+        SetupError: the address cannot be had.
+    """
+    server = grpc.aio.server(interceptors=(Edge(metrics),), options=_options(max_message_bytes))
+    server.add_generic_rpc_handlers((servicer.handler(), health.handler()))
+    if with_reflection:
+        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        reflection.enable_server_reflection((SERVICE, health_name, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise SetupError(
+            f"gRPC cannot listen on {address}: the port is in use or the address is not this machine's; choose "
+            "another with --port or --host"
+        ) from error
+    return server, port
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        ("grpc.so_reuseport", 0),  # on by default, it would let a second server take half of the first one's calls
+        ("grpc.max_concurrent_streams", 1000),
+        ("grpc.max_metadata_size", 16 * 1024),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+    ]

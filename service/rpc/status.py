@@ -1,0 +1,71 @@
+"""Each error class to its gRPC code, and back; once, at the edge."""
+
+import grpc
+
+from service.errors import (
+    AdvsentryError,
+    BundleError,
+    DeadlinePassed,
+    ErrorReason,
+    InvalidRequest,
+    Overloaded,
+    PermissionRefused,
+    SetupError,
+    Unavailable,
+    UnknownModel,
+)
+
+__all__ = ["CODES", "REASON_KEY", "code_of", "error_of", "item_reason", "trailers_of"]
+
+CODES: dict[type[AdvsentryError], grpc.StatusCode] = {
+    InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    PermissionRefused: grpc.StatusCode.PERMISSION_DENIED,
+    UnknownModel: grpc.StatusCode.NOT_FOUND,
+    Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DeadlinePassed: grpc.StatusCode.DEADLINE_EXCEEDED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    BundleError: grpc.StatusCode.INTERNAL,  # the operator's, no call should meet them
+    SetupError: grpc.StatusCode.INTERNAL,
+    AdvsentryError: grpc.StatusCode.INTERNAL,
+}
+
+REASON_KEY = "x-advsentry-reason"
+_PUSHBACK_KEY = "grpc-retry-pushback-ms"
+
+
+def code_of(error: AdvsentryError) -> grpc.StatusCode:
+    """The gRPC code of an error."""
+    return CODES[type(error)]
+
+
+def trailers_of(error: AdvsentryError) -> tuple[tuple[str, str], ...]:
+    """What the trailing metadata says beside code and text."""
+    if isinstance(error, InvalidRequest) and error.reason is not None:
+        return ((REASON_KEY, error.reason.value),)
+    if isinstance(error, Overloaded):
+        return ((_PUSHBACK_KEY, str(error.retry_after_ms)),)
+    return ()
+
+
+def item_reason(error: AdvsentryError) -> tuple[ErrorReason, bool]:
+    """The reason of an image that failed among others, and whether it may succeed later."""
+    if isinstance(error, InvalidRequest) and error.reason is not None:
+        return error.reason, False
+    if isinstance(error, Overloaded | Unavailable):
+        return ErrorReason.OVERLOADED, True
+    if isinstance(error, DeadlinePassed):
+        return ErrorReason.DEADLINE, True
+    return ErrorReason.INTERNAL, False
+
+
+def error_of(code: grpc.StatusCode, text: str, trailers: dict[str, str]) -> AdvsentryError:
+    """The error that a status stands for, for clients."""
+    if code is grpc.StatusCode.INVALID_ARGUMENT:
+        reason = trailers.get(REASON_KEY, "")
+        return InvalidRequest(text, reason=ErrorReason(reason) if reason in set(ErrorReason) else None)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Overloaded(text, retry_after_ms=int(trailers.get(_PUSHBACK_KEY, "0")))
+    for kind, known in CODES.items():
+        if known is code and kind not in (BundleError, SetupError, AdvsentryError):
+            return kind(text)
+    return AdvsentryError(f"{code.name}: {text}")

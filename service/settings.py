@@ -1,0 +1,136 @@
+"""What an operator may set: defaults, below `ADVSENTRY_*` variables, below flags."""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from service.detection.verdict import RevealMode
+from service.errors import SetupError
+
+__all__ = ["PREFIX", "Settings", "env_name", "setting_fields"]
+
+PREFIX = "ADVSENTRY_"
+FOREIGN = frozenset({"ADVSENTRY_DATA"})
+"""Variables of the training side, none of our business."""
+
+
+def _setting(default: Any, text: str, *, least: float = -math.inf, most: float = math.inf) -> Any:
+    return field(default=default, metadata={"help": text, "least": least, "most": most})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything about a server that is not in its bundle.
+
+    Raises:
+        SetupError: a value is out of range; names the variable, what was expected and what came.
+    """
+
+    bundle: str = _setting("digits", "a bundle's directory, or the name of a shipped one")
+    host: str = _setting("127.0.0.1", "address that gRPC listens on")
+    port: int = _setting(50051, "gRPC port; 0 takes a free one", least=0, most=65535)
+    metrics_host: str = _setting("127.0.0.1", "address that /metrics listens on; keep it private")
+    metrics_port: int = _setting(9464, "HTTP port of /metrics; 0 takes a free one", least=0, most=65535)
+    device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
+    threads: int = _setting(0, "threads of one graph run; 0 takes the processors of this process", least=0, most=1024)
+    max_batch: int = _setting(64, "images in one run of the graph at most", least=1, most=4096)
+    queue_items: int = _setting(1024, "images that may wait", least=1, most=10**6)
+    queue_bytes: int = _setting(256 * 2**20, "bytes of the images that may wait", least=1, most=2**40)
+    max_batch_items: int = _setting(256, "images in one BatchDetect", least=1, most=10**5)
+    stream_window: int = _setting(
+        256, "unanswered images of one stream before it is read no further", least=1, most=10**5
+    )
+    max_deadline_s: float = _setting(10.0, "seconds that one image may take, whatever the caller allows", least=0.001)
+    stuck_s: float = _setting(30.0, "seconds after which a graph run is taken for stuck", least=0.01)
+    lame_duck_s: float = _setting(1.0, "seconds to serve on after SIGTERM while health says NOT_SERVING", least=0)
+    drain_s: float = _setting(25.0, "seconds that calls in flight get to end after that", least=0)
+    canary_s: float = _setting(5.0, "seconds between two canaries", least=0.01)
+    max_message_bytes: int = _setting(16 * 2**20, "largest message in either direction", least=1024, most=2**31 - 1)
+    max_image_bytes: int = _setting(8 * 2**20, "largest image, encoded or raw", least=1)
+    max_image_pixels: int = _setting(25_000_000, "height times width, looked up before decoding", least=1)
+    decode_threads: int = _setting(2, "threads that decode images", least=1, most=256)
+    reveal: RevealMode = _setting(  # noqa: RUF009  # the check knows dataclasses.field only by its own name
+        RevealMode.P_VALUES, "what callers see: decision, p_values, or scores (everything, to every caller)"
+    )
+    reflection: bool = _setting(True, "whether gRPC reflection is on")
+    log_format: Literal["plain", "json"] = _setting("plain", "form of the log lines on standard error")
+    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "least level that is logged")
+
+    def __post_init__(self) -> None:
+        for entry in dataclasses.fields(self):
+            value, least, most = getattr(self, entry.name), entry.metadata["least"], entry.metadata["most"]
+            # NaN fails the comparison too
+            if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
+                raise SetupError(f"{env_name(entry.name)}: expected {_range(least, most)}, got {value}")
+
+    @classmethod
+    def build(cls, environment: Mapping[str, str], flags: Mapping[str, object]) -> "Settings":
+        """Settings of this environment and these flags.
+
+        Args:
+            environment: usually `os.environ`; other variables than `ADVSENTRY_*` are not looked at.
+            flags: by field name; None is as good as absent.
+
+        Raises:
+            SetupError: an unknown `ADVSENTRY_*` variable, or a value of the wrong type or out of range.
+        """
+        values: dict[str, Any] = {}
+        hints = get_type_hints(cls)
+        known = {env_name(name): name for name in hints}
+        for variable in sorted(name for name in environment if name.startswith(PREFIX) and name not in FOREIGN):
+            if variable not in known:
+                raise SetupError(f"{variable}: unknown setting{_nearest(variable, known)}")
+            name = known[variable]
+            values[name] = _parse(hints[name], environment[variable], variable)
+        for name, value in flags.items():
+            if value is not None:
+                values[name] = (
+                    _parse(hints[name], value, "--" + name.replace("_", "-")) if type(value) is str else value
+                )
+        return cls(**values)
+
+
+def env_name(name: str) -> str:
+    """The environment variable of a field.
+
+    >>> env_name("max_batch")
+    'ADVSENTRY_MAX_BATCH'
+    """
+    return PREFIX + name.upper()
+
+
+def setting_fields() -> dict[str, tuple[str, object]]:
+    """Help text and default of each setting, by name."""
+    return {entry.name: (entry.metadata["help"], entry.default) for entry in dataclasses.fields(Settings)}
+
+
+def _nearest(variable: str, known: Mapping[str, str]) -> str:
+    near = difflib.get_close_matches(variable, known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
+
+
+def _range(least: float, most: float) -> str:
+    if math.isinf(most):
+        return f"a number of at least {least:g}"
+    return f"a number from {least:g} to {most:g}"
+
+
+def _parse(hint: Any, text: str, where: str) -> Any:  # the types are those of the fields above
+    if get_origin(hint) is Literal or hint is RevealMode:
+        choices = get_args(hint) or tuple(mode.value for mode in RevealMode)
+        if text not in choices:
+            raise SetupError(f"{where}: expected one of {', '.join(choices)}, got {text!r}")
+        return text if hint is not RevealMode else RevealMode(text)
+    if hint is bool:
+        values = {"1": True, "true": True, "on": True, "0": False, "false": False, "off": False}
+        if text.lower() not in values:
+            raise SetupError(f"{where}: expected on or off, got {text!r}")
+        return values[text.lower()]
+    try:
+        return hint(text)
+    except ValueError:
+        kind = "a whole number" if hint is int else "a number"
+        raise SetupError(f"{where}: expected {kind}, got {text!r}") from None
