@@ -217,7 +217,7 @@ def run(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
         AdvsentryError: it could not start.
     """
     refuse_two_wheels()
-    disable_created_metrics()  # twice the series for nothing that anybody reads
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and nobody reads them
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):
         import uvloop

@@ -2,16 +2,25 @@
 
 import argparse
 import importlib.metadata
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from service.app import Ports, run
+from service.client import DEFAULT_TARGET, Client
+from service.detection.bundle import find_bundle, load_bundle
+from service.detection.verdict import RevealMode
 from service.errors import AdvsentryError
 from service.logs import start_logging
+from service.report import HEADER, describe, detection_json, info_json, row, table
+from service.scan import Result, find_images, scan_here, scan_remote
 from service.settings import Settings, env_name, setting_fields
 
 __all__ = ["run_command"]
+
+DEFAULT_BUNDLE = Settings().bundle
 
 
 def run_command(arguments: Sequence[str] | None) -> int:
@@ -41,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"advsentry {version}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="run the gRPC service"))
+    _add_detect(commands.add_parser("detect", help="say of images what they show, and whether they are adversarial"))
+    _add_info(commands.add_parser("info", help="describe a bundle"))
+    _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
     return parser
 
 
@@ -52,6 +64,43 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_serve)
 
 
+def _add_detect(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Prints one line an image: its class, and whether it is adversarial. Asks the server at --target; without it, "
+        "runs the bundle in this process."
+    )
+    parser.add_argument(
+        "paths", nargs="+", type=Path, metavar="IMAGE|DIR", help="PNG, JPEG or WebP, or folders of them"
+    )
+    parser.add_argument("--target", metavar="HOST:PORT", help=f"a server, such as {DEFAULT_TARGET}")
+    parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"without --target: the bundle ({DEFAULT_BUNDLE})")
+    parser.add_argument("--alpha", type=float, metavar="A", help="share of clean images that may be called adversarial")
+    parser.add_argument(
+        "--reveal",
+        type=RevealMode,
+        choices=list(RevealMode),
+        default=RevealMode.P_VALUES,
+        metavar="MODE",
+        help=f"without --target: what is shown, one of {', '.join(RevealMode)} (p_values)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.set_defaults(command=_detect)
+
+
+def _add_info(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Checks a bundle and says what it is."
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle's directory, or the name of a shipped one")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.set_defaults(command=_info)
+
+
+def _add_health(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Prints SERVING or NOT_SERVING; exit status 0 for the first, 1 for the second or no answer."
+    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"({DEFAULT_TARGET})")
+    parser.add_argument("--service", default="ready", help="ready, live, or the name of a gRPC service (ready)")
+    parser.set_defaults(command=_health)
+
+
 def _serve(options: argparse.Namespace) -> int:
     settings = Settings.build(os.environ, {name: getattr(options, name) for name in setting_fields()})
     start_logging(settings.log_format, settings.log_level)
@@ -60,3 +109,39 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _announce(ports: Ports) -> None:
     print(f"serving {ports}", flush=True)
+
+
+def _detect(options: argparse.Namespace) -> int:
+    paths = find_images(options.paths)
+    failed = False
+    rows: list[tuple[str, ...]] = [HEADER]
+    for path, result in _results(options, paths):
+        failed |= isinstance(result, AdvsentryError)
+        if options.json:
+            print(json.dumps(detection_json(str(path), result), ensure_ascii=False), flush=True)
+        else:
+            rows.append(row(str(path), result))
+    if not options.json:
+        print(table(rows))
+    return 1 if failed else 0
+
+
+def _results(options: argparse.Namespace, paths: list[Path]) -> Iterator[Result]:
+    if not options.target:
+        yield from scan_here(options.bundle, paths, options.alpha, options.reveal)
+        return
+    with Client(options.target) as client:
+        yield from scan_remote(client, paths, options.alpha)
+
+
+def _info(options: argparse.Namespace) -> int:
+    bundle = load_bundle(find_bundle(options.bundle))
+    print(json.dumps(info_json(bundle), ensure_ascii=False) if options.json else describe(bundle))
+    return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    with Client(options.target, timeout_s=5.0) as client:
+        is_serving = client.is_serving(options.service)
+    print("SERVING" if is_serving else "NOT_SERVING")
+    return 0 if is_serving else 1

@@ -22,7 +22,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"protos", "service.detection", "service.errors", "service.metrics"},
         {"numpy", "grpc", "grpc_health", "grpc_reflection", "google"},
     ),
-    "service": ({"protos", "service"}, {"numpy", "grpc", "grpc_health", "prometheus_client", "uvloop"}),
+    "service": ({"protos", "service"}, {"numpy", "grpc", "grpc_health", "google", "prometheus_client", "uvloop"}),
     "training": ({"service.detection", "service.errors"}, {OPEN}),
 }
 NEVER = {"training": {"grpc", "prometheus_client", "grpc_health", "grpc_reflection"}}

@@ -41,6 +41,8 @@ class Verdict(StrEnum):
 class FlagReason(StrEnum):
     """What a detector noticed; the names are part of the wire contract, an open set."""
 
+    UNSPECIFIED = "UNSPECIFIED"
+    """Only for clients: the server gave a reason that is newer than they are."""
     FEATURE_DENSITY = "FEATURE_DENSITY"
     INPUT_SPECTRUM = "INPUT_SPECTRUM"
     NEIGHBOUR_DISAGREEMENT = "NEIGHBOUR_DISAGREEMENT"

@@ -12,7 +12,15 @@ STUBS = ("detection_pb2.py", "detection_pb2.pyi", "detection_pb2_grpc.py")
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("stubs")
-    arguments = ["protoc", f"-I{ROOT}", f"--python_out={out}", f"--pyi_out={out}", f"--grpc_python_out={out}"]
+    known = Path(protoc.__file__).parent / "_proto"  # google/protobuf/*.proto
+    arguments = [
+        "protoc",
+        f"-I{ROOT}",
+        f"-I{known}",
+        f"--python_out={out}",
+        f"--pyi_out={out}",
+        f"--grpc_python_out={out}",
+    ]
     assert protoc.main([*arguments, str(ROOT / "protos" / "detection.proto")]) == 0
     return out / "protos"
 

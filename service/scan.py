@@ -1,0 +1,96 @@
+"""Image files to detections, by a server or in this process."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from service.client import Client, Options
+from service.detection.bundle import find_bundle
+from service.detection.engine import Engine
+from service.detection.images import ImageLimits, decode_image
+from service.detection.types import Bytes8, Detection
+from service.detection.verdict import RevealMode, Wish, judge, reveal
+from service.errors import AdvsentryError, ErrorReason, InvalidRequest, SetupError
+
+__all__ = ["find_images", "scan_here", "scan_remote"]
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+BATCH = 64
+Result = tuple[Path, Detection | AdvsentryError]
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and those below the folders named that end as images do, in order.
+
+    Raises:
+        SetupError: a path does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file())
+            if not inside:
+                raise SetupError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise SetupError(f"{path}: no such file or folder")
+    return found
+
+
+def scan_remote(client: Client, paths: Iterable[Path], alpha: float | None) -> Iterator[Result]:
+    """Detections by a server, in order; the files are read as the server takes them."""
+    most = client.info().max_message_bytes - 1024  # what surrounds the file in its message
+    planned = [(path, _why_not(path, most)) for path in paths]
+    contents = (path.read_bytes() for path, error in planned if error is None)
+    answers = client.detect_stream(contents, Options(alpha=alpha))
+    for path, error in planned:
+        yield path, error if error is not None else next(answers)
+
+
+def _why_not(path: Path, most_bytes: int) -> AdvsentryError | None:
+    """Why a file cannot be sent."""
+    if not os.access(path, os.R_OK):
+        return InvalidRequest("cannot be read: permission denied")
+    if path.stat().st_size > most_bytes:
+        return InvalidRequest(
+            f"expected at most {most_bytes} bytes, got {path.stat().st_size}", reason=ErrorReason.TOO_MANY_BYTES
+        )
+    return None
+
+
+def scan_here(bundle: str, paths: Sequence[Path], alpha: float | None, mode: RevealMode) -> Iterator[Result]:
+    """Detections by a bundle in this process, through the code that the server uses."""
+    engine = Engine.load(find_bundle(bundle))
+    alpha = engine.resolve_alpha(alpha)
+    for start in range(0, len(paths), BATCH):
+        chunk = paths[start : start + BATCH]
+        yield from zip(chunk, _detect(engine, [_decoded(engine, path) for path in chunk], alpha, mode), strict=True)
+
+
+def _decoded(engine: Engine, path: Path) -> Bytes8 | AdvsentryError:
+    try:
+        return decode_image(path.read_bytes(), engine.bundle.manifest.input, ImageLimits())
+    except OSError as error:
+        return InvalidRequest(f"cannot be read: {error.strerror}")
+    except InvalidRequest as error:
+        return error
+
+
+def _detect(
+    engine: Engine, images: Sequence[Bytes8 | AdvsentryError], alpha: float, mode: RevealMode
+) -> list[Detection | AdvsentryError]:
+    good = [image for image in images if not isinstance(image, AdvsentryError)]
+    if not good:
+        return [image for image in images if isinstance(image, AdvsentryError)]
+    measured = engine.measure(np.stack(good))
+    rows = iter(range(len(good)))
+    return [
+        image
+        if isinstance(image, AdvsentryError)
+        else reveal(judge(measured, next(rows), engine.bundle, alpha), engine.bundle, mode, Wish())
+        for image in images
+    ]
