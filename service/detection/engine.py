@@ -11,7 +11,7 @@ from service.detection.images import ImageLimits, decode_image
 from service.detection.manifest import Canary
 from service.detection.types import Bytes8, Detection, Measurements, Outputs
 from service.detection.verdict import judge
-from service.errors import BundleError
+from service.errors import BundleError, InvalidRequest
 
 __all__ = ["MAX_ALPHA", "Engine", "is_right", "softmax"]
 
@@ -35,11 +35,13 @@ class Engine:
             threads: for one batch; 0 takes the processors that the process may use.
 
         Raises:
-            BundleError: the graph does not load, is not what the manifest says, or answers a canary wrongly.
+            BundleError: the graph does not load, is not what the manifest says, or answers a canary wrongly; or the
+                calibration does not support the default alpha.
             SetupError: the device does not come up.
         """
         self.bundle = bundle
         self.graph = Graph(bundle.graph, bundle.graph_shape, device=device, threads=threads)
+        self._check_default_alpha()
         self.check_canaries()
 
     @classmethod
@@ -85,6 +87,13 @@ class Engine:
             return self.bundle.manifest.default_alpha
         self.bundle.calibration.check_alpha(alpha, largest=MAX_ALPHA)
         return alpha
+
+    def _check_default_alpha(self) -> None:
+        """A default below 1 / (n + 1) would call every image clean."""
+        try:
+            self.bundle.calibration.check_alpha(self.bundle.manifest.default_alpha, largest=MAX_ALPHA)
+        except InvalidRequest as error:
+            raise BundleError(f"{self.bundle.path.name}/manifest.json: default_alpha: {error}") from error
 
     def check_canaries(self) -> None:
         """Asks the graph about the bundle's synthetic images.

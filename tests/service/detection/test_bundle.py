@@ -1,0 +1,179 @@
+"""A loader refuses whatever is in doubt, and says which file and why."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.detection.bundle import file_entries, find_bundle, load_bundle, write_bundle
+from service.detection.calibration import Calibration
+from service.detection.engine import Engine
+from service.detection.manifest import Canary, InputShape
+from service.detection.types import Verdict
+from service.errors import BundleError
+from tests import tiny
+from tests.service.bad_images import encoded
+
+
+@pytest.fixture
+def copy(bundle_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(bundle_path, tmp_path / "copied"))
+
+
+def flip_a_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def set_field(name: str, value: object) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps({**manifest, name: value}))
+
+    return change
+
+
+def drop_field(path: Path) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["class_names"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: flip_a_byte(path / "model.onnx"), "copied/model.onnx: changed since it was exported"),
+        (lambda path: flip_a_byte(path / "calibration.npz"), "copied/calibration.npz: changed"),
+        (lambda path: (path / "report.json").write_text("{}  "), "report.json: expected 3 bytes, got"),
+        (lambda path: (path / "report.json").unlink(), "copied/report.json: missing"),
+        (lambda path: (path / "manifest.json").unlink(), "copied/manifest.json: missing"),
+        (lambda path: (path / "notes.txt").write_text("x"), "notes.txt: unexpected file"),
+        (lambda path: (path / "manifest.json").write_text("{"), "manifest.json: no JSON"),
+        (lambda path: (path / "manifest.json").write_text("[]"), "expected an object, got list"),
+        (lambda path: (path / "manifest.json").write_bytes(b"\xff\xfe"), "manifest.json: no JSON"),
+        (set_field("format_version", 2), "expected format version 1, got 2"),
+        (set_field("surprise", 1), "unknown field surprise"),
+        (set_field("default_alpha", "0.01"), "default_alpha: expected a number, got '0.01'"),
+        (set_field("class_names", "abc"), "class_names: expected a list"),
+        (set_field("files", {}), "expected the files"),
+        (drop_field, "class_names is missing"),
+    ],
+    ids=[
+        "graph changed",
+        "calibration changed",
+        "longer",
+        "missing",
+        "no manifest",
+        "extra",
+        "no json",
+        "list",
+        "no text",
+        "version",
+        "unknown field",
+        "type",
+        "no list",
+        "no files",
+        "field gone",
+    ],
+)
+def test_a_damaged_bundle_is_refused(copy: Path, damage: Callable[[Path], None], says: str) -> None:
+    damage(copy)
+    with pytest.raises(BundleError, match=says):
+        load_bundle(copy)
+
+
+def write(path: Path, files: dict[str, bytes], **changes: object) -> Path:
+    write_bundle(path, tiny.manifest(files, **changes), files)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"no zip", "calibration.npz:"),
+        (b"", "calibration.npz:"),
+        (np.arange(3).tobytes(), "calibration.npz:"),
+        (
+            Calibration(detector_scores=np.zeros((3, 9), np.float32), fused_scores=np.zeros(9, np.float32)).to_bytes(),
+            "expected 2 detectors as in the manifest, got 3",
+        ),
+    ],
+    ids=["text", "empty", "bytes", "detectors"],
+)
+def test_a_calibration_that_does_not_fit_is_never_written(tmp_path: Path, content: bytes, says: str) -> None:
+    with pytest.raises(BundleError, match=says):
+        write(tmp_path / "made", {**tiny.files(n=30), "calibration.npz": content})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("graph", "changes", "says"),
+    [
+        (b"no graph", {}, "onnxruntime cannot load it"),
+        (tiny.graph(channels=3), {}, "inputs differ from the manifest"),
+        (tiny.graph(), {"input": InputShape(height=9, width=8, channels=1)}, "inputs differ"),
+        (tiny.graph(), {"embedding_dim": 5}, "outputs differ from the manifest"),
+        (tiny.graph(), {"class_names": ("a", "b")}, "outputs differ from the manifest"),
+    ],
+    ids=["no graph", "channels", "height", "embedding", "classes"],
+)
+def test_a_graph_that_is_not_the_manifests_does_not_start(
+    tmp_path: Path, graph: bytes, changes: dict[str, object], says: str
+) -> None:
+    path = write(tmp_path / "made", {**tiny.files(n=30), "model.onnx": graph}, default_alpha=0.05, **changes)
+    with pytest.raises(BundleError, match=says):
+        Engine.load(path, threads=1)
+
+
+def test_a_default_alpha_that_the_calibration_cannot_support_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "made", tiny.files(n=30), default_alpha=0.01)
+    with pytest.raises(BundleError, match=r"default_alpha: .* needs 99 calibration images"):
+        Engine.load(path, threads=1)
+
+
+def test_a_wrong_canary_does_not_start(tmp_path: Path) -> None:
+    import base64
+
+    from PIL import Image
+
+    png = base64.b64encode(encoded(Image.fromarray(tiny.images(1)[0, :, :, 0]), "PNG")).decode()
+    canary = Canary(png=png, label=3, verdict=Verdict.ADVERSARIAL)
+    path = write(tmp_path / "made", tiny.files(n=299), canaries=(canary,))
+    with pytest.raises(BundleError, match="canary 0 should be class 3 and adversarial, got class"):
+        Engine.load(path, threads=1)
+
+
+def test_a_bundle_is_found_by_its_directory_only_if_there_is_one(bundle_path: Path) -> None:
+    assert find_bundle(str(bundle_path)) == bundle_path
+    with pytest.raises(BundleError, match="no/such: no such bundle directory; shipped bundles:"):
+        find_bundle("no/such")
+
+
+def test_a_written_bundle_loads_to_the_same_bytes(tmp_path: Path) -> None:
+    files = tiny.files(n=30)
+    loaded = load_bundle(write(tmp_path / "made", files))
+    assert loaded.graph == files["model.onnx"]
+    assert loaded.manifest == dataclasses.replace(tiny.manifest(files), files=file_entries(files))
+
+
+def test_what_stands_there_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
+    files = tiny.files(n=30)
+    path = write(tmp_path / "made", files)
+    with pytest.raises(BundleError, match="exists already; choose another --out"):
+        write(path, files)
+    changed = {**files, "model_card.md": b"# other\n"}
+    write_bundle(path, tiny.manifest(changed), changed, replace=True)
+    assert (path / "model_card.md").read_bytes() == b"# other\n"
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(BundleError, match="it is no bundle"):
+        write_bundle(tmp_path / "mine", tiny.manifest(files), files, replace=True)
+
+
+def test_equal_calibration_ids_mean_equal_calibration(tmp_path: Path) -> None:
+    ids = {load_bundle(write(tmp_path / str(n), tiny.files(n=n))).calibration_id for n in (30, 31)}
+    assert len(ids) == 2
