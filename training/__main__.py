@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.errors import AdvsentryError
-from training import fit
+from training import export, fit
 from training.checkpoint import code_version
 
 # A new command: one module with add_command, one name here.
-COMMANDS = (fit,)
+COMMANDS = (fit, export)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from service.errors import SetupError
-from training.sections import AttackConfig, DataConfig, ModelConfig, TlaConfig, TrainConfig
+from training.sections import AttackConfig, DataConfig, ExportConfig, ModelConfig, TlaConfig, TrainConfig
 
 __all__ = [
     "AttackConfig",
     "DataConfig",
+    "ExportConfig",
     "ModelConfig",
     "Recipe",
     "TlaConfig",
@@ -40,6 +41,7 @@ class Recipe:
     train: TrainConfig
     attack: AttackConfig
     tla: TlaConfig
+    export: ExportConfig
 
 
 SECTIONS: Mapping[str, type] = {
@@ -48,6 +50,7 @@ SECTIONS: Mapping[str, type] = {
     "train": TrainConfig,
     "attack": AttackConfig,
     "tla": TlaConfig,
+    "export": ExportConfig,
 }
 
 

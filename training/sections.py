@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from service.errors import SetupError
 
-__all__ = ["AttackConfig", "DataConfig", "ModelConfig", "TlaConfig", "TrainConfig"]
+__all__ = ["AttackConfig", "DataConfig", "ExportConfig", "ModelConfig", "TlaConfig", "TrainConfig"]
 
 
 def _require(holds: bool, key: str, expected: str, value: object) -> None:
@@ -158,3 +158,24 @@ class TlaConfig:
             _at_least(low, f"tla.{key}", getattr(self, key))
         _require(bool(self.kinds), "tla.kinds", "at least one of own, other", list(self.kinds))
         _require(len(set(self.kinds)) == len(self.kinds), "tla.kinds", "each kind once", list(self.kinds))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What becomes of a run when it is exported."""
+
+    SECTION: ClassVar[str] = "export"
+
+    detectors: tuple[str, ...] = ("gaussian", "mixture", "spectrum")
+    """Names in training.detectors.DETECTORS; the fused statistic takes all of them."""
+    default_alpha: float = 0.01
+    """False-positive rate of the verdict when a caller asks for none; needs 1/alpha - 1 images in data.fusion."""
+    version: str = "1"
+    """Of the bundle."""
+
+    def __post_init__(self) -> None:
+        names = list(self.detectors)
+        _require(bool(names) and len(set(names)) == len(names), "export.detectors", "one or more, each once", names)
+        alpha = self.default_alpha
+        _require(0 < alpha <= 0.1, "export.default_alpha", "a number above 0, at most 0.1", alpha)
+        _require(bool(self.version), "export.version", "a version", self.version)

@@ -26,7 +26,7 @@ def test_a_missed_target_is_printed_as_missed() -> None:
 
 @pytest.mark.parametrize("asked", [{"other": {}}, {"run": {"recall": ">= 1"}}])
 def test_a_target_without_a_measurement_is_an_error(asked: dict[str, dict[str, str]]) -> None:
-    with pytest.raises(ValueError, match="asked.toml"):
+    with pytest.raises(ValueError, match=r"asked\.toml"):
         results.page([RESULT], asked)
 
 

@@ -39,6 +39,11 @@ class Classifier(nn.Module, ABC):
         """The embedding of unit L2 length, (N, D), as the bundle's graph gives it."""
         return unit_length(self.embed(images).float())
 
+    def views(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, classes) and embedding (N, D) of unit L2 length, from one pass."""
+        features = self.embed(images)
+        return self.head(features), unit_length(features.float())
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W) in [0, 1]."""
         logits: Tensor = self.head(self.embed(images))

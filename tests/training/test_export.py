@@ -1,0 +1,112 @@
+"""From a run to a bundle: parity with torch, calibration of the graph that is served, refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.detection.bundle import load_bundle
+from service.detection.engine import Engine
+from service.detection.types import Bytes8, Verdict
+from service.errors import BundleError, SetupError
+from training.checkpoint import load_run
+from training.config import load_recipe
+from training.detectors import DETECTORS
+from training.export import compare_outputs, export
+from training.fit import fit
+from training.graph import BundleGraph, clean_views, torch_outputs
+
+QUICK = ["train.epochs=3", "attack.steps=1", "tla.weight=0.0", "train.threads=1"]
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "run"
+    fit(load_recipe("digits", QUICK), None, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle_path(run_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bundles") / "digits"
+    export(run_path, path, data_root=None)
+    return path
+
+
+@pytest.fixture(scope="module")
+def graph(run_path: Path) -> BundleGraph:
+    run = load_run(run_path)
+    fitted = run.parts(None).fit
+    clean = clean_views(run.model, fitted.images, fitted.labels)
+    return BundleGraph(run.model, [DETECTORS[name].fit(clean) for name in run.recipe.export.detectors])
+
+
+def mixed_images(run_path: Path) -> Bytes8:
+    """Clean test images and noisy ones, so that both verdicts occur."""
+    test = load_run(run_path).parts(None).test.images[:64].copy()
+    test[32:] ^= np.random.default_rng(0).integers(0, 128, test[32:].shape, dtype=np.uint8)
+    return test
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_onnxruntime_agrees_with_torch(run_path: Path, bundle_path: Path, graph: BundleGraph, batch: int) -> None:
+    images = mixed_images(run_path)[-batch:]
+    engine = Engine.load(bundle_path, threads=1)
+    theirs, ours = engine.graph.run(images), torch_outputs(graph, images)
+    # float32 sums in another order: about 1e-6 of each term, and a distance sums tens of them
+    parity = compare_outputs(ours, theirs)
+    assert parity.labels == 0
+    assert parity.logits < 1e-4
+    assert parity.embedding < 1e-5
+    assert parity.scores < 1e-3
+    verdicts = [d.verdict for d in engine.detect(images, alpha=0.05)]
+    p_values = engine.bundle.calibration.fused_p_values(ours.scores)
+    assert verdicts == [Verdict.ADVERSARIAL if p <= 0.05 else Verdict.CLEAN for p in p_values]
+    if batch == 64:
+        assert len(set(verdicts)) == 2
+
+
+def test_the_calibration_is_that_of_the_exported_graph(run_path: Path, bundle_path: Path) -> None:
+    engine = Engine.load(bundle_path, threads=1)
+    parts = load_run(run_path).parts(None)
+    scores = engine.graph.run(parts.calibration.images).scores
+    np.testing.assert_allclose(np.sort(scores, axis=0).T, engine.bundle.calibration.detector_scores, rtol=1e-4)
+    fused = np.sort(engine.bundle.calibration.fuse(engine.graph.run(parts.fusion.images).scores))
+    np.testing.assert_allclose(fused, engine.bundle.calibration.fused_scores, rtol=1e-4)
+
+
+def test_canaries_are_clean_and_adversarial_and_of_no_data_set(run_path: Path, bundle_path: Path) -> None:
+    engine = Engine.load(bundle_path, threads=1)
+    assert [c.verdict for c in engine.bundle.manifest.canaries] == [Verdict.CLEAN, Verdict.ADVERSARIAL]
+    images = load_run(run_path).parts(None).train.images.astype(int)
+    drawn = engine.canaries()[0][1].astype(int)
+    assert np.abs(images - drawn).mean(axis=(1, 2, 3)).min() > 8
+
+
+def test_two_exports_of_a_run_are_the_same_bytes(run_path: Path, bundle_path: Path, tmp_path: Path) -> None:
+    again = export(run_path, tmp_path / "digits", data_root=None)
+    assert again.manifest.files == load_bundle(bundle_path).manifest.files
+
+
+def test_the_card_and_the_report_say_that_nothing_is_measured_yet(bundle_path: Path) -> None:
+    assert "Not evaluated yet" in (bundle_path / "model_card.md").read_text()
+    assert '"evaluated": false' in (bundle_path / "report.json").read_text()
+
+
+def test_a_bundle_is_not_overwritten_unless_asked(run_path: Path, bundle_path: Path) -> None:
+    with pytest.raises(BundleError, match="exists already; choose another --out, or replace it with --force"):
+        export(run_path, bundle_path, data_root=None)
+
+
+def test_a_folder_that_is_no_bundle_is_never_replaced(run_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(BundleError, match="it is no bundle"):
+        export(run_path, tmp_path / "mine", data_root=None, replace=True)
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_an_alpha_without_enough_images_names_the_recipe_key(tmp_path: Path) -> None:
+    fit(load_recipe("digits", [*QUICK, "train.epochs=1", "export.default_alpha=0.001"]), None, tmp_path / "run")
+    with pytest.raises(SetupError, match=r"export.default_alpha: .*needs 999 .*enlarge data.fusion"):
+        export(tmp_path / "run", tmp_path / "bundle", data_root=None)

@@ -1,0 +1,192 @@
+"""Makes a bundle of a run: fits detectors, exports the graph, calibrates on it, checks it against torch."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from service.detection.bundle import Bundle, file_entries, load_bundle, write_bundle
+from service.detection.calibration import Calibration
+from service.detection.engine import MAX_ALPHA, Engine
+from service.detection.graph import Graph, GraphShape
+from service.detection.manifest import FORMAT_VERSION, DetectorEntry, InputShape, Manifest, ThreatModel
+from service.detection.types import Bytes8, Outputs
+from service.errors import InvalidRequest, SetupError
+from training.canaries import make_canaries
+from training.checkpoint import Run, code_version, load_run
+from training.config import recipe_to_dict
+from training.data.splits import Parts
+from training.detectors import DETECTORS, Detector
+from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
+from training.model_card import model_card
+
+__all__ = ["Parity", "add_command", "compare_outputs", "export"]
+
+BATCH = 256
+PARITY_BATCHES = (1, 7, 64)
+TOLERANCE = 1e-3
+"""Relative difference of scores that two float32 implementations of the same sums may show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """How far onnxruntime is from torch on the same images."""
+
+    logits: float
+    """Largest difference, absolute."""
+    embedding: float
+    """Largest difference, absolute."""
+    scores: float
+    """Largest difference relative to the score, or to 1 where the score is smaller."""
+    labels: int
+    """Images with another predicted class."""
+
+
+def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool = False) -> Bundle:
+    """Writes the bundle of a finished run.
+
+    Raises:
+        SetupError: the run, its data or its recipe does not allow it; the message says what to change.
+        BundleError: `out` exists already.
+    """
+    run = load_run(run_path)
+    parts = run.parts(data_root)
+    graph = BundleGraph(run.model, _fit(run, parts))
+    model = onnx_bytes(graph, parts.fit.images[:4])
+    shape = _shape(run, graph)
+    session = Graph(model, shape)
+    parity = _check_parity(graph, session, parts.fit.images)
+    calibration = Calibration.from_clean(
+        _scores(session, parts.calibration.images), _scores(session, parts.fusion.images)
+    )
+    files = {
+        "model.onnx": model,
+        "calibration.npz": calibration.to_bytes(),
+        "report.json": (
+            json.dumps({"evaluated": False, "parity": dataclasses.asdict(parity)}, indent=2) + "\n"
+        ).encode(),
+    }
+    manifest = _manifest(run, graph, shape, name=out.name)
+    _check_alpha(calibration, manifest.default_alpha)
+    engine = Engine(Bundle(path=out, manifest=manifest, calibration=calibration, graph=model, calibration_id=""))
+    manifest = dataclasses.replace(manifest, canaries=make_canaries(graph, engine, seed=run.recipe.train.seed))
+    files["model_card.md"] = model_card(manifest, counts=_counts(parts)).encode()
+    write_bundle(out, dataclasses.replace(manifest, files=file_entries(files)), files, replace=replace)
+    return load_bundle(out)
+
+
+def compare_outputs(ours: Outputs, theirs: Outputs) -> Parity:
+    """The largest differences between two implementations on the same N images."""
+    scale = np.maximum(np.abs(ours.scores), 1.0)
+    return Parity(
+        logits=float(np.abs(ours.logits - theirs.logits).max()),
+        embedding=float(np.abs(ours.embedding - theirs.embedding).max()),
+        scores=float((np.abs(ours.scores - theirs.scores) / scale).max()),
+        labels=int((ours.logits.argmax(1) != theirs.logits.argmax(1)).sum()),
+    )
+
+
+def _fit(run: Run, parts: Parts) -> list[Detector]:
+    for name in run.recipe.export.detectors:
+        if name not in DETECTORS:
+            raise SetupError(f"export.detectors: expected some of {', '.join(DETECTORS)}, got {name!r}")
+    clean = clean_views(run.model, parts.fit.images, parts.fit.labels)
+    return [DETECTORS[name].fit(clean) for name in run.recipe.export.detectors]
+
+
+def _scores(session: Graph, images: Bytes8) -> np.ndarray:
+    """(n, K) of the exported graph: calibration belongs to the graph that is served."""
+    return np.concatenate([session.run(images[i : i + BATCH]).scores for i in range(0, len(images), BATCH)])
+
+
+def _check_parity(graph: BundleGraph, session: Graph, images: Bytes8) -> Parity:
+    """Compares torch and onnxruntime at several batch sizes; the worst of them.
+
+    Raises:
+        SetupError: they disagree beyond rounding.
+    """
+    worst = Parity(logits=0.0, embedding=0.0, scores=0.0, labels=0)
+    for size in PARITY_BATCHES:
+        batch = images[:size]
+        found = compare_outputs(torch_outputs(graph, batch), session.run(batch))
+        worst = Parity(
+            **{f.name: max(getattr(worst, f.name), getattr(found, f.name)) for f in dataclasses.fields(Parity)}
+        )
+    if worst.scores > TOLERANCE or worst.logits > TOLERANCE or worst.embedding > TOLERANCE:
+        raise SetupError(f"the exported graph differs from torch by {worst}; expected at most {TOLERANCE} in each")
+    return worst
+
+
+def _check_alpha(calibration: Calibration, alpha: float) -> None:
+    try:
+        calibration.check_alpha(alpha, largest=MAX_ALPHA)
+    except InvalidRequest as error:
+        raise SetupError(f"export.default_alpha: {error}; enlarge data.fusion in the recipe") from error
+
+
+def _shape(run: Run, graph: BundleGraph) -> GraphShape:
+    height, width, channels = run.input_shape
+    return GraphShape(
+        height=height,
+        width=width,
+        channels=channels,
+        classes=len(run.class_names),
+        embedding=run.model.head.in_features,
+        detectors=len(graph.detectors),
+    )
+
+
+def _manifest(run: Run, graph: BundleGraph, shape: GraphShape, *, name: str) -> Manifest:
+    recipe = run.recipe
+    kinds = [DETECTORS[name] for name in recipe.export.detectors]
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        name=name,
+        version=recipe.export.version,
+        input=InputShape(height=shape.height, width=shape.width, channels=shape.channels),
+        class_names=run.class_names,
+        embedding_dim=shape.embedding,
+        detectors=tuple(
+            DetectorEntry(name=kind.kind, kind=kind.kind, meaning=kind.meaning, reason=kind.reason) for kind in kinds
+        ),
+        default_alpha=recipe.export.default_alpha,
+        threat_model=ThreatModel(norm=recipe.attack.norm, eps=recipe.attack.eps),
+        files={},
+        canaries=(),
+        training=recipe_to_dict(recipe),
+        code_version=code_version(),
+        metrics={},
+        metrics_command="",
+    )
+
+
+def _counts(parts: Parts) -> Mapping[str, int]:
+    return {field.name: len(getattr(parts, field.name).labels) for field in dataclasses.fields(parts)}
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `advsentry-train export`."""
+    parser = commands.add_parser("export", help="fit detectors, calibrate and write the bundle of a run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory that `fit` wrote")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="BUNDLE", help="the bundle; its name is the folder's"
+    )
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (else ADVSENTRY_DATA)")
+    parser.add_argument("--force", action="store_true", help="replace a bundle that stands there already")
+    parser.set_defaults(command=_export_command)
+
+
+def _export_command(arguments: argparse.Namespace) -> int:
+    bundle = export(arguments.run, arguments.out, data_root=arguments.data, replace=arguments.force)
+    sizes = bundle.calibration
+    sys.stderr.write(
+        f"bundle {bundle.path}: {len(bundle.manifest.detectors)} detectors, {sizes.detector_scores.shape[1]} + "
+        f"{sizes.fused_scores.size} calibration images, smallest alpha {sizes.smallest_alpha:.3g}, "
+        f"{len(bundle.graph) / 1e6:.2f} MB graph\n"
+    )
+    return 0

@@ -1,0 +1,67 @@
+"""`model_card.md`: what a bundle is, for people."""
+
+from collections.abc import Mapping
+
+from service.detection.manifest import Manifest
+
+__all__ = ["model_card"]
+
+_NOT_EVALUATED = """Not evaluated yet: nothing is known of this bundle on attacked images.
+Run `advsentry-train evaluate BUNDLE --run RUN --out DIR --publish`."""
+
+
+def model_card(manifest: Manifest, *, counts: Mapping[str, int], breaks_at: str = "") -> str:
+    """The card's text.
+
+    Args:
+        counts: images in each part of the data, by the part's name.
+        breaks_at: a sentence on the epsilon at which the bundle breaks; empty when nobody has measured it.
+    """
+    shape, threat = manifest.input, manifest.threat_model
+    data = manifest.training.get("data", {})
+    rows = [f"| {part} | {count} |" for part, count in counts.items()]
+    detectors = [f"* **{entry.name}** ({entry.reason}): high when {entry.meaning}." for entry in manifest.detectors]
+    return "\n".join(
+        [
+            f"# {manifest.name}, version {manifest.version}",
+            "",
+            f"Classifies {shape.height} x {shape.width} images of {shape.channels} channel(s) into "
+            f"{len(manifest.class_names)} classes and says which are adversarial.",
+            "",
+            "## Data",
+            "",
+            f"Data set `{data.get('set', 'unknown')}`, cut into disjoint parts:",
+            "",
+            "| part | images |",
+            "|---|---|",
+            *rows,
+            "",
+            "## Threat model",
+            "",
+            f"Trained against {threat.norm} perturbations of up to {threat.eps:.4g} (pixels in [0, 1]). "
+            "Only the image is attacked: not the model, the calibration or the machine.",
+            "",
+            "## Detectors",
+            "",
+            *detectors,
+            "",
+            "They were fitted on clean images only. Their p-values are fused into one, which was calibrated again on "
+            f"images of its own; the verdict at the default alpha of {manifest.default_alpha:g} calls that share of "
+            "clean images adversarial, on average over calibrations.",
+            "",
+            "## Where it holds and where it breaks",
+            "",
+            *_measured(manifest, breaks_at),
+            "",
+            "Images that are unlike the data set (another camera, crop, compression) raise the false-positive rate: "
+            "calibrate on your own clean images before you trust the promised one.",
+            "",
+        ]
+    )
+
+
+def _measured(manifest: Manifest, breaks_at: str) -> list[str]:
+    if not manifest.metrics:
+        return [_NOT_EVALUATED]
+    rows = [f"| {name} | {value:.4g} |" for name, value in manifest.metrics.items()]
+    return ["| measured | |", "|---|---|", *rows, "", f"By `{manifest.metrics_command}`.", "", breaks_at]
