@@ -151,9 +151,13 @@ class Batcher:
                     return
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
-            batch = self._form()
-            if batch:
-                await self._run(batch)
+            # Not cleared when the worker is lost meanwhile: these must be failed then, too.
+            self._running = self._form()
+            self._metrics.inflight.set(len(self._running))
+            if self._running:
+                await self._run(self._running)
+            self._running = ()
+            self._metrics.inflight.set(0)
 
     def _form(self) -> list[_Waiting]:
         """Takes what waits, without those who left or whose time has passed."""
@@ -182,8 +186,7 @@ class Batcher:
                 waiter.set_result(None)
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:
-        self._running = batch
-        self._metrics.inflight.set(len(batch))
+        """Runs a batch; after a failure again, image by image, so that only the poison fails."""
         try:
             await self._try(batch)
         except Exception:
@@ -194,9 +197,6 @@ class Batcher:
                 log.warning("a batch of %d failed, its images run one by one", len(batch))
                 for item in batch:
                     await self._run([item])
-        finally:
-            self._running = ()
-            self._metrics.inflight.set(0)
 
     async def _try(self, batch: Sequence[_Waiting]) -> None:
         """Runs a batch in the executor and resolves its futures.

@@ -108,8 +108,9 @@ def setting_fields() -> dict[str, tuple[str, object]]:
 
 
 def _nearest(variable: str, known: Mapping[str, str]) -> str:
-    near = difflib.get_close_matches(variable, known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
+    names = {name.removeprefix(PREFIX): name for name in known}
+    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
 def _range(least: float, most: float) -> str:

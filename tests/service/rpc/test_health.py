@@ -1,0 +1,79 @@
+"""Health by Check and Watch, for probes and load balancers."""
+
+import asyncio
+import queue
+import threading
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.detection.engine import Engine
+from tests.service.running import Running, running
+
+KINDS = health_pb2.HealthCheckResponse
+SERVICES = ["", "live", "ready", "advsentry.v1.DetectorService"]
+
+
+def check(server: Running, service: str) -> int:
+    stub = health_pb2_grpc.HealthStub(server.channel)
+    return int(stub.Check(health_pb2.HealthCheckRequest(service=service)).status)
+
+
+def watch(server: Running, service: str) -> "queue.Queue[int | str]":
+    """What a watcher sees, and at last the code that it ends with."""
+    seen: queue.Queue[int | str] = queue.Queue()
+    answers = health_pb2_grpc.HealthStub(server.channel).Watch(health_pb2.HealthCheckRequest(service=service))
+
+    def follow() -> None:
+        try:
+            for answer in answers:
+                seen.put(answer.status)
+        except grpc.RpcError as error:
+            seen.put(error.code().name)
+
+    threading.Thread(target=follow, daemon=True).start()
+    return seen
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_running_server_serves(engine: Engine, service: str) -> None:
+    with running(engine) as server:
+        assert check(server, service) == KINDS.SERVING
+
+
+def test_an_unknown_service_is_not_found(engine: Engine) -> None:
+    with running(engine) as server, pytest.raises(grpc.RpcError) as caught:
+        check(server, "nope")
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_every_watcher_sees_each_change_and_the_end(engine: Engine) -> None:
+    with running(engine, canary_s=100.0) as server:
+        watchers = [watch(server, "ready") for _ in range(3)]
+        live = watch(server, "live")
+        assert [seen.get(timeout=5) for seen in watchers] == [KINDS.SERVING] * 3
+        assert live.get(timeout=5) == KINDS.SERVING
+        for is_ready, status in ((False, KINDS.NOT_SERVING), (True, KINDS.SERVING)):
+            server.loop.call_soon_threadsafe(server.app._health.set_ready, is_ready)
+            assert [seen.get(timeout=5) for seen in watchers] == [status] * 3
+        assert live.empty()
+        asyncio.run_coroutine_threadsafe(server.app.stop(), server.loop).result(10)
+        assert [seen.get(timeout=5) for seen in watchers] == [KINDS.NOT_SERVING] * 3
+        assert [seen.get(timeout=5) for seen in [*watchers, live]] == ["UNAVAILABLE"] * 4
+
+
+def test_a_watcher_of_an_unknown_service_is_told_so(engine: Engine) -> None:
+    with running(engine) as server:
+        assert watch(server, "nope").get(timeout=5) == KINDS.SERVICE_UNKNOWN
+
+
+def test_a_lost_worker_is_neither_ready_nor_live(engine: Engine) -> None:
+    with running(engine, canary_s=0.05) as server:
+        worker = server.app.batcher._worker
+        assert worker is not None
+        server.loop.call_soon_threadsafe(worker.cancel)
+        seen = watch(server, "live")
+        while seen.get(timeout=5) != KINDS.NOT_SERVING:
+            pass
+        assert check(server, "ready") == KINDS.NOT_SERVING

@@ -1,0 +1,254 @@
+"""The queue: what one caller does never touches another, and nothing waits for ever."""
+
+import asyncio
+import itertools
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.batching import Batcher, QueueLimits
+from service.detection.types import Measurements, Outputs, Scored
+from service.errors import AdvsentryError, DeadlinePassed, Overloaded, Unavailable
+from service.metrics import Metrics
+
+POISON = 255
+
+
+def image(value: int) -> np.ndarray:
+    return np.full((2, 2, 1), value, np.uint8)
+
+
+class FakeGraph:
+    """Gives each image's first pixel as its p-value; raises when a batch holds poison; waits while `go` is clear."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.batches: list[list[int]] = []
+
+    def __call__(self, images: np.ndarray) -> Measurements:
+        assert self.go.wait(6)
+        values = images[:, 0, 0, 0].astype(float)
+        self.batches.append([int(value) for value in values])
+        if POISON in values:
+            raise RuntimeError("poison")
+        empty = np.zeros((len(values), 1), np.float32)
+        outputs = Outputs(logits=empty, embedding=empty, scores=empty)
+        return Measurements(outputs=outputs, probabilities=values, p_values=values, fused_p_value=values)
+
+
+class Scene:
+    def __init__(self, batcher: Batcher, graph: FakeGraph, registry: CollectorRegistry, health: list[bool]) -> None:
+        self.batcher, self.graph, self.registry, self.health = batcher, graph, registry, health
+
+    def submit(self, value: int, left_s: float = 10.0) -> "asyncio.Future[Scored]":
+        return self.batcher.submit(image(value), time.monotonic() + left_s)
+
+    def dropped(self, reason: str) -> float:
+        return self.registry.get_sample_value("advsentry_dropped_total", {"reason": reason}) or 0.0
+
+
+def value(scored: Scored) -> int:
+    return int(scored.measured.fused_p_value[scored.row])
+
+
+@asynccontextmanager
+async def scene(**limits: float) -> AsyncIterator[Scene]:
+    graph, registry, health = FakeGraph(), CollectorRegistry(), list[bool]()
+    with ThreadPoolExecutor(1) as executor:
+        made = Batcher(
+            graph,
+            executor,
+            limits=QueueLimits(**limits),  # type: ignore[arg-type]
+            metrics=Metrics(registry),
+            on_health=health.append,
+        )
+        made.start()
+        try:
+            yield Scene(made, graph, registry, health)
+        finally:
+            graph.go.set()
+            await made.close()
+
+
+def in_loop(test: Callable[[], object]) -> Callable[[], None]:
+    def run() -> None:
+        asyncio.run(asyncio.wait_for(test(), 5))  # type: ignore[arg-type]
+
+    run.__name__ = test.__name__
+    return run
+
+
+@in_loop
+async def test_each_image_gets_its_own_row() -> None:
+    async with scene(max_batch=8) as s:
+        assert [value(row) for row in await asyncio.gather(*(s.submit(i) for i in range(100)))] == list(range(100))
+        assert all(len(batch) <= 8 for batch in s.graph.batches)
+
+
+@in_loop
+async def test_what_waits_runs_together() -> None:
+    async with scene(max_batch=64) as s:
+        s.graph.go.clear()
+        first = s.submit(0)
+        await asyncio.sleep(0.02)
+        rest = [s.submit(i) for i in range(1, 11)]
+        s.graph.go.set()
+        await asyncio.gather(first, *rest)
+        assert s.graph.batches == [[0], list(range(1, 11))]
+        assert rest[0].result().batch_size == 10
+
+
+@in_loop
+async def test_any_subset_may_leave_and_the_others_never_notice() -> None:
+    async with scene(max_batch=4) as s:
+        for leaving in itertools.chain.from_iterable(itertools.combinations(range(4), n) for n in range(5)):
+            s.graph.go.clear()
+            blocker = s.submit(99)
+            await asyncio.sleep(0)
+            futures = [s.submit(i) for i in range(4)]
+            for i in leaving:
+                futures[i].cancel()
+            s.graph.go.set()
+            await blocker
+            staying = [i for i in range(4) if i not in leaving]
+            assert [value(await futures[i]) for i in staying] == staying
+            if len(staying):
+                assert s.graph.batches[-1] == staying  # those who left did not run
+
+
+@in_loop
+async def test_leaving_while_running_touches_nobody() -> None:
+    async with scene(max_batch=4) as s:
+        s.graph.go.clear()
+        futures = [s.submit(i) for i in range(4)]
+        await asyncio.sleep(0.02)
+        futures[1].cancel()
+        s.graph.go.set()
+        assert [value(await futures[i]) for i in (0, 2, 3)] == [0, 2, 3]
+
+
+@in_loop
+async def test_random_leaving_and_poison_leave_every_other_answer_right() -> None:
+    generator = np.random.default_rng(0)
+    async with scene(max_batch=8, items=10_000) as s:
+        for _ in range(200):
+            values = [POISON if generator.random() < 0.05 else i for i in range(20)]
+            futures = [s.submit(v) for v in values]
+            if generator.random() < 0.5:
+                await asyncio.sleep(0)
+            leaving = {i for i in range(20) if generator.random() < 0.2}
+            for i in leaving:
+                futures[i].cancel()
+            outcomes = await asyncio.gather(*futures, return_exceptions=True)
+            for i, outcome in enumerate(outcomes):
+                if i in leaving:
+                    assert isinstance(outcome, asyncio.CancelledError)
+                elif values[i] == POISON:
+                    assert type(outcome) is AdvsentryError
+                else:
+                    assert isinstance(outcome, Scored)
+                    assert value(outcome) == i
+
+
+@in_loop
+async def test_only_the_poison_fails() -> None:
+    async with scene(max_batch=8) as s:
+        outcomes = await asyncio.gather(*(s.submit(v) for v in (1, POISON, 3)), return_exceptions=True)
+        assert isinstance(outcomes[1], AdvsentryError)
+        assert "poison" not in str(outcomes[1])
+        assert [value(outcomes[i]) for i in (0, 2)] == [1, 3]  # type: ignore[arg-type]
+        assert s.health == []
+
+
+@pytest.mark.parametrize("limits", [{"items": 3}, {"size_bytes": 12}], ids=["items", "bytes"])
+def test_a_full_queue_refuses_and_says_when_to_come_back(limits: dict[str, float]) -> None:
+    @in_loop
+    async def test() -> None:
+        async with scene(max_batch=1, **limits) as s:
+            s.graph.go.clear()
+            running = s.submit(0)
+            await asyncio.sleep(0.02)
+            waiting = [s.submit(i) for i in (1, 2, 3)]
+            with pytest.raises(Overloaded, match="3 images wait") as caught:
+                s.submit(4)
+            assert caught.value.retry_after_ms >= 20
+            assert s.dropped("overload") == 1
+            patient = asyncio.create_task(s.batcher.room())
+            await asyncio.sleep(0.02)
+            assert not patient.done()
+            s.graph.go.set()
+            await patient
+            await asyncio.gather(running, *waiting)
+
+    test()
+
+
+@in_loop
+async def test_what_is_late_never_runs() -> None:
+    async with scene(max_batch=4) as s:
+        s.graph.go.clear()
+        first = s.submit(0)
+        await asyncio.sleep(0.02)
+        late, patient = s.submit(1, left_s=0.01), s.submit(2)
+        await asyncio.sleep(0.05)
+        s.graph.go.set()
+        with pytest.raises(DeadlinePassed):
+            await late
+        assert value(await patient) == 2
+        await first
+        assert s.graph.batches == [[0], [2]]
+        assert s.dropped("deadline") == 1
+
+
+@in_loop
+async def test_a_lost_worker_fails_everybody_at_once_and_turns_health() -> None:
+    async with scene(max_batch=1) as s:
+        s.graph.go.clear()
+        futures = [s.submit(i) for i in range(3)]
+        await asyncio.sleep(0.02)
+        assert s.batcher._worker is not None
+        s.batcher._worker.cancel()
+        for future in futures:
+            with pytest.raises(Unavailable, match="lost its worker"):
+                await future
+        with pytest.raises(Unavailable):
+            s.submit(4)
+        assert s.health == [False]
+        assert s.batcher.lost.is_set()
+
+
+@in_loop
+async def test_a_stuck_batch_fails_everybody_and_health_comes_back_with_it() -> None:
+    async with scene(max_batch=1, stuck_s=0.05) as s:
+        s.graph.go.clear()
+        futures = [s.submit(i) for i in range(3)]
+        for future in futures:
+            with pytest.raises(Unavailable, match="stuck"):
+                await future
+        assert s.health == [False]
+        s.graph.go.set()
+        while s.health != [False, True]:
+            await asyncio.sleep(0.01)
+        assert value(await s.submit(7)) == 7
+
+
+@in_loop
+async def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
+    async with scene(max_batch=2) as s:
+        s.graph.go.clear()
+        futures = [s.submit(i) for i in range(7)]
+        closing = asyncio.create_task(s.batcher.close())
+        await asyncio.sleep(0.01)
+        with pytest.raises(Unavailable, match="shutting down"):
+            s.submit(9)
+        s.graph.go.set()
+        await closing
+        assert [value(future.result()) for future in futures] == list(range(7))
+        assert s.health == []

@@ -1,0 +1,146 @@
+"""The commands, in this process."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service import app
+from service.__main__ import main
+from service.detection.engine import Engine
+from tests import tiny
+from tests.service.running import Running, running
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Running]:
+    with running(engine) as made:
+        yield made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number, image in enumerate(tiny.images(3)):
+        Image.fromarray(image[:, :, 0]).save(tmp_path / f"{number}.png")
+    Image.fromarray(tiny.odd_image()[:, :, 0]).save(tmp_path / "odd.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    return tmp_path
+
+
+@pytest.fixture(params=["here", "remote"])
+def where(request: pytest.FixtureRequest, bundle_path: Path, server: Running) -> list[str]:
+    return ["--bundle", str(bundle_path)] if request.param == "here" else ["--target", server.ports.grpc]
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_detect_prints_one_aligned_row_an_image(
+    capsys: pytest.CaptureFixture[str], folder: Path, where: list[str]
+) -> None:
+    status, out, _ = run(capsys, "detect", folder, *where)
+    lines = out.splitlines()
+    assert status == 0
+    assert lines[0].split() == ["image", "class", "probability", "p-value", "verdict", "reasons"]
+    assert [line.split()[0] for line in lines[1:]] == [str(folder / f"{name}.png") for name in (0, 1, 2, "odd")]
+    assert "ADVERSARIAL  the image is brighter than in 99.5 % of clean images" in lines[4]
+    column = lines[0].index("verdict")
+    assert all(line[column - 2 : column] == "  " for line in lines)
+
+
+def test_both_ways_give_the_same_bytes(
+    capsys: pytest.CaptureFixture[str], folder: Path, bundle_path: Path, server: Running
+) -> None:
+    here = run(capsys, "detect", folder, "--json", "--bundle", bundle_path)
+    remote = run(capsys, "detect", folder, "--json", "--target", server.ports.grpc)
+    assert here == remote
+
+
+def test_an_image_that_fails_is_a_row_and_status_1(
+    capsys: pytest.CaptureFixture[str], folder: Path, where: list[str]
+) -> None:
+    (folder / "1.png").write_text("hello")
+    status, out, _ = run(capsys, "detect", folder, *where, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert status == 1
+    assert rows[1]["reason"] == "FORMAT_UNSUPPORTED"
+    assert "starts with" in rows[1]["error"] or "start with" in rows[1]["error"]
+    assert rows[2]["verdict"] in ("clean", "adversarial")
+    assert run(capsys, "detect", folder / "1.png", *where)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["detect", "no/such.png"], "no/such.png: no such file or folder"),
+        (["detect", "{folder}/empty"], "no image in this folder"),
+        (["detect", "{folder}/0.png", "--bundle", "nope"], "nope: no such bundle directory"),
+        (["detect", "{folder}/0.png", "--target", "127.0.0.1:1"], "no server answers at 127.0.0.1:1"),
+        (["detect", "{folder}/0.png", "--bundle", "{bundle}", "--alpha", "0.001"], "needs 999 calibration images"),
+        (["detect", "{folder}/0.png", "--target", "{target}", "--alpha", "0.03"], "takes only 0.005"),
+        (["info", "nope"], "nope: no such bundle directory"),
+        (["serve", "--port", "x"], "--port: expected a whole number"),
+        (["serve", "--bundle", "nope"], "nope: no such bundle directory"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_users_mistake_is_one_line_without_a_traceback(
+    capsys: pytest.CaptureFixture[str],
+    folder: Path,
+    bundle_path: Path,
+    server: Running,
+    arguments: list[str],
+    says: str,
+) -> None:
+    (folder / "empty").mkdir()
+    places = {"folder": folder, "bundle": bundle_path, "target": server.ports.grpc}
+    status, out, err = run(capsys, *(argument.format(**places) for argument in arguments))
+    assert (status, out) == (1, "")
+    assert err.startswith("advsentry: error: ")
+    assert says in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["nope"], ["detect"], ["serve", "--nope"]], ids=str)
+def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_info_says_what_a_bundle_is(capsys: pytest.CaptureFixture[str], bundle_path: Path) -> None:
+    status, out, _ = run(capsys, "info", bundle_path)
+    assert status == 0
+    for fact in ("tiny, version 1", "8 x 8 x 1", "the image is brighter", "linf, eps 0.1", "0.00333", "299"):
+        assert fact in out
+    _, out, _ = run(capsys, "info", bundle_path, "--json")
+    assert json.loads(out)["smallest_alpha"] == pytest.approx(1 / 300)
+
+
+def test_health_has_its_exit_status(capsys: pytest.CaptureFixture[str], server: Running) -> None:
+    assert run(capsys, "health", "--target", server.ports.grpc)[:2] == (0, "SERVING\n")
+    assert run(capsys, "health", "--target", "127.0.0.1:1")[:2] == (1, "NOT_SERVING\n")
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("advsentry 0.")
+
+
+def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Package:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+    both = [Package("onnxruntime"), Package("onnxruntime-gpu")]
+    monkeypatch.setattr(app.importlib.metadata, "distributions", lambda: both)
+    status, _, err = run(capsys, "serve")
+    assert status == 1
+    assert "both onnxruntime and onnxruntime-gpu are installed" in err
