@@ -1,1 +1,38 @@
 """Data sets as uint8 arrays. A new one: one file, one line in DATASETS, one row in its test table."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from service.errors import SetupError
+from training.data.arrays import gtsrb32, npz
+from training.data.digits import digits
+from training.data.folder import cifar10_jpeg75, folder, zipped
+from training.data.mnist import mnist
+from training.data.types import DataSet, ImageSet
+
+__all__ = ["DATASETS", "DataSet", "ImageSet", "load_data"]
+
+DATASETS: Mapping[str, Callable[[Path | None], DataSet]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "gtsrb32": gtsrb32,
+    "cifar10-jpeg75": cifar10_jpeg75,
+    "npz": npz,
+    "folder": folder,
+    "zip": zipped,
+}
+
+
+def load_data(name: str, root: Path | None) -> DataSet:
+    """The data set of this name.
+
+    Args:
+        name: a key of DATASETS.
+        root: folder of the data; for npz and zip the file itself; digits need none.
+
+    Raises:
+        SetupError: an unknown name, or data that are missing or damaged.
+    """
+    if name not in DATASETS:
+        raise SetupError(f"data.set: expected one of {', '.join(DATASETS)}, got {name!r}")
+    return DATASETS[name](root)

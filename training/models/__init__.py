@@ -1,1 +1,64 @@
 """Classifiers. A new one: one file, one line in MODELS, one row in its test table."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from service.errors import SetupError
+from training.models.classifier import Classifier, unit_length
+from training.models.small_cnn import SmallCnn
+from training.models.wide_resnet import WideResNet
+from training.sections import ModelConfig
+
+__all__ = ["MODELS", "Classifier", "ImageShape", "build_model", "unit_length"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageShape:
+    """What a model sees and how many classes it tells apart."""
+
+    channels: int
+    height: int
+    width: int
+    classes: int
+
+
+def _small_cnn(config: ModelConfig, shape: ImageShape) -> Classifier:
+    return SmallCnn(
+        channels=shape.channels,
+        height=shape.height,
+        width=shape.width,
+        classes=shape.classes,
+        first_channels=config.width,
+        stages=config.depth,
+        embedding_dim=config.embedding_dim or 8 * config.width,
+        stem_stride=config.stem_stride,
+    )
+
+
+def _wide_resnet(config: ModelConfig, shape: ImageShape) -> Classifier:
+    if config.depth < 10 or (config.depth - 4) % 6:
+        raise SetupError(f"model.depth: expected 6n + 4 for wide_resnet (10, 16, 28, 34), got {config.depth}")
+    if config.embedding_dim not in (0, 64 * config.width):
+        own = 64 * config.width
+        raise SetupError(f"model.embedding_dim: expected 0 or {own}, got {config.embedding_dim}")
+    if config.stem_stride != 1:
+        raise SetupError(f"model.stem_stride: expected 1 for wide_resnet, got {config.stem_stride}")
+    return WideResNet(channels=shape.channels, classes=shape.classes, depth=config.depth, factor=config.width)
+
+
+MODELS: Mapping[str, Callable[[ModelConfig, ImageShape], Classifier]] = {
+    "small_cnn": _small_cnn,
+    "wide_resnet": _wide_resnet,
+}
+
+
+def build_model(config: ModelConfig, channels: int, height: int, width: int, classes: int) -> Classifier:
+    """A new classifier in train mode; its weights come from torch's global generator.
+
+    Raises:
+        SetupError: an unknown name, or sizes that the model cannot have.
+    """
+    if config.name not in MODELS:
+        raise SetupError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")
+    shape = ImageShape(channels=channels, height=height, width=width, classes=classes)
+    return MODELS[config.name](config, shape).prepared()

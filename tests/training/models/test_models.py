@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from service.errors import SetupError
+from training.models import MODELS, Classifier, build_model, unit_length
+from training.models.wide_resnet import WideResNet
+from training.sections import ModelConfig
+
+CONFIGS = {
+    "small_cnn": ModelConfig(name="small_cnn", width=4, embedding_dim=12),
+    "wide_resnet": ModelConfig(name="wide_resnet", width=1, depth=10),
+}
+SIZES = {"8x8 grey": (1, 8, 8), "28x28 grey": (1, 28, 28), "32x32 colour": (3, 32, 32), "9x7 grey": (1, 9, 7)}
+
+
+def make(name: str, channels: int = 1, height: int = 8, width: int = 8) -> Classifier:
+    torch.manual_seed(0)
+    return build_model(CONFIGS[name], channels, height, width, classes=5).eval()
+
+
+def test_every_model_has_its_row() -> None:
+    assert list(CONFIGS) == list(MODELS)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_are_the_head_of_the_embedding(name: str, size: tuple[int, int, int]) -> None:
+    model = make(name, *size)
+    images = torch.rand(3, *size)
+    features = model.embed(images)
+    assert features.shape == (3, model.head.in_features)
+    assert torch.equal(model(images), model.head(features))
+    assert torch.allclose(model.embedding(images).norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_small_cnn_takes_both_stem_strides(stride: int) -> None:
+    config = ModelConfig(width=4, stem_stride=stride)  # type: ignore[arg-type]
+    model = build_model(config, 1, 28, 28, classes=5)
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 5)
+    assert model.head.in_features == 32
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_images_of_a_batch_do_not_touch_each_other(name: str) -> None:
+    model = make(name)
+    images = torch.rand(4, 1, 8, 8)
+    together = model(images)
+    assert torch.allclose(together, torch.cat([model(image[None]) for image in images]), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`isinstance:FutureWarning")  # torch.export itself uses what it deprecates
+@pytest.mark.parametrize("name", CONFIGS)
+def test_onnx_gives_the_same_logits_for_any_batch(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    path = tmp_path / "model.onnx"
+    batch = torch.export.Dim("N", min=1, max=4096)
+    torch.onnx.export(
+        model, (torch.rand(2, 1, 8, 8),), path, dynamo=True, dynamic_shapes=({0: batch},), verbose=False
+    )
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    for count in (1, 5):
+        images = torch.rand(count, 1, 8, 8)
+        (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        # Another order of the sums; float32 keeps about six digits.
+        assert np.allclose(logits, model(images).detach().numpy(), atol=1e-4)
+
+
+def test_a_zero_embedding_stays_zero() -> None:
+    assert torch.equal(unit_length(torch.zeros(1, 3)), torch.zeros(1, 3))
+    assert torch.allclose(unit_length(torch.tensor([[3.0, 4.0]])), torch.tensor([[0.6, 0.8]]))
+
+
+def test_wide_resnet_counts_its_layers() -> None:
+    model = WideResNet(channels=3, classes=10, depth=34, factor=10)
+    # Zagoruyko and Komodakis count 46.2 million for depth 34, factor 10, within rounding.
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6, 1) == 46.2
+    with pytest.raises(ValueError, match="6n"):
+        WideResNet(channels=3, classes=10, depth=12)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (ModelConfig(name="vgg"), r"model\.name: expected one of small_cnn, wide_resnet, got 'vgg'"),
+        (ModelConfig(name="wide_resnet", depth=12), r"model\.depth: expected 6n \+ 4"),
+        (
+            ModelConfig(name="wide_resnet", depth=10, width=1, embedding_dim=3),
+            r"model\.embedding_dim: expected 0 or 64",
+        ),
+        (ModelConfig(name="wide_resnet", depth=10, stem_stride=2), r"model\.stem_stride: expected 1"),
+    ],
+    ids=["name", "depth", "embedding", "stride"],
+)
+def test_sizes_that_a_model_cannot_have_are_refused(config: ModelConfig, message: str) -> None:
+    with pytest.raises(SetupError, match=message):
+        build_model(config, 1, 8, 8, classes=5)

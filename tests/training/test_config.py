@@ -1,0 +1,113 @@
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from service.errors import SetupError
+from training.config import differing_keys, load_recipe, recipe_from_dict, recipe_to_dict, recipe_to_toml
+
+SMALLEST = """
+[data]
+set = "digits"
+train = 850
+fit = 200
+calibration = 200
+fusion = 199
+[train]
+epochs = 2
+[attack]
+eps = "8/255"
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(SMALLEST, encoding="utf-8")
+    return path
+
+
+def test_defaults_fill_what_a_recipe_leaves_out(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.attack.eps == 8 / 255
+    assert (recipe.model.name, recipe.tla.weight, recipe.train.batch_size) == ("small_cnn", 0.0, 128)
+
+
+def test_overrides_are_toml_and_bare_words_are_strings(path: Path) -> None:
+    recipe = load_recipe(
+        path, ["train.epochs=7", "attack.name=n_fgsm", 'tla.kinds=["own"]', "attack.eps=1", "tla.weight=2"]
+    )
+    assert (recipe.train.epochs, recipe.attack.name, recipe.tla.kinds) == (7, "n_fgsm", ("own",))
+    assert isinstance(recipe.attack.eps, float)
+    assert recipe.tla.weight == 2.0
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epoch=3", r"train\.epoch: unknown key.*train\.epochs"),
+        ("trian.epochs=3", r"trian: unknown section.*train"),
+        ("train.epochs=many", r"train\.epochs: expected a whole number, got 'many'"),
+        ("train.epochs=2.5", r"train\.epochs: expected a whole number, got 2\.5"),
+        ("train.epochs=true", r"train\.epochs: expected a whole number, got True"),
+        ("train.epochs=0", r"train\.epochs: expected a number of at least 1, got 0"),
+        ("train.learning_rate=nan", r"train\.learning_rate: expected a number above 0, got nan"),
+        ("train.max_minutes=inf", r"train\.max_minutes: expected a number of at least 0, got inf"),
+        ("train.label_smoothing=nan", r"train\.label_smoothing: expected a number in \[0, 1\)"),
+        ("train.optimiser=lion", r"train\.optimiser: expected one of sgd, adam, got 'lion'"),
+        ("attack.eps=nan", r"attack\.eps: expected a number above 0, got nan"),
+        ("attack.eps=8", r"attack\.eps: expected at most 1 for norm linf, got 8"),
+        ("attack.eps=8/0", r"attack\.eps: expected a number or a fraction such as 8/255, got '8/0'"),
+        ("attack.eps=true", r"attack\.eps: expected a number, got True"),
+        ("tla.kinds=[]", r"tla\.kinds: expected at least one of own, other"),
+        ('tla.kinds=["own", "own"]', r"tla\.kinds: expected each kind once"),
+        ('tla.kinds=["mine"]', r"tla\.kinds: expected one of own, other, got 'mine'"),
+        ("tla.kinds=own", r"tla\.kinds: expected a list, each one of own, other"),
+        ("data.fit=0", r"data\.fit: expected a number of at least 1, got 0"),
+        ("model.stem_stride=3", r"model\.stem_stride: expected one of 1, 2, got 3"),
+        ("epochs=3", r"override 'epochs=3': expected section\.key=value"),
+        ("train.epochs", r"override 'train\.epochs': expected section\.key=value"),
+    ],
+)
+def test_a_wrong_override_is_refused_by_name(path: Path, override: str, message: str) -> None:
+    with pytest.raises(SetupError, match=message):
+        load_recipe(path, [override])
+
+
+def test_a_missing_key_is_named(path: Path) -> None:
+    path.write_text(SMALLEST.replace('eps = "8/255"', ""), encoding="utf-8")
+    with pytest.raises(SetupError, match=r"attack\.eps: expected a value, got none"):
+        load_recipe(path)
+
+
+@pytest.mark.parametrize("text", ["train = 3", "[train", "\xff"], ids=["no table", "no toml", "no utf-8"])
+def test_a_broken_recipe_is_refused(path: Path, text: str) -> None:
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SetupError, match="expected"):
+        load_recipe(path)
+
+
+def test_an_override_into_no_table_is_refused(path: Path) -> None:
+    path.write_text("train = 3", encoding="utf-8")
+    with pytest.raises(SetupError, match="train: expected a table"):
+        load_recipe(path, ["train.epochs=3"])
+
+
+def test_an_unknown_recipe_lists_the_known() -> None:
+    with pytest.raises(SetupError, match=r"recipe nowhere: expected a TOML file or one of"):
+        load_recipe("nowhere")
+
+
+def test_a_recipe_survives_toml_and_tables(path: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(path, ["train.learning_rate=1e-7", "attack.eps=0.1", 'tla.kinds=["other"]'])
+    again = tmp_path / "again.toml"
+    again.write_text(recipe_to_toml(recipe), encoding="utf-8")
+    assert load_recipe(again) == recipe
+    assert recipe_from_dict(recipe_to_dict(recipe)) == recipe
+
+
+def test_differing_keys_are_named(path: Path) -> None:
+    recipe = load_recipe(path)
+    other = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, epochs=9, seed=4))
+    assert differing_keys(recipe, other) == ["train.epochs", "train.seed"]
+    assert differing_keys(recipe, recipe) == []

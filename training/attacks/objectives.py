@@ -1,0 +1,54 @@
+"""What an attack maximises, one number an image; larger = closer to fooling."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from service.errors import SetupError
+
+__all__ = ["OBJECTIVES", "Objective", "cross_entropy", "input_gradients", "margin", "named_objective"]
+
+Objective = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) cross-entropy of logits (N, classes) against the true labels (N,)."""
+    return F.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) largest other logit minus the true one; at least 0 where the image fools.
+
+    Source: Carlini and Wagner 2017 (arXiv 1608.04644), their f6 without its floor.
+    """
+    logits = logits.float()
+    true = logits.gather(1, labels[:, None])  # (N, 1)
+    others = logits.scatter(1, labels[:, None], -torch.inf)  # (N, classes)
+    return others.amax(dim=1) - true[:, 0]
+
+
+OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": margin}
+
+
+def named_objective(name: str) -> Objective:
+    """The objective of this name.
+
+    Raises:
+        SetupError: there is none.
+    """
+    if name not in OBJECTIVES:
+        raise SetupError(f"loss: expected one of {', '.join(OBJECTIVES)}, got {name!r}")
+    return OBJECTIVES[name]
+
+
+def input_gradients(
+    model: nn.Module, images: Tensor, labels: Tensor, objective: Objective
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the summed objective by the images, (N, C, H, W), and the logits (N, classes)."""
+    images = images.detach().requires_grad_(True)
+    logits = model(images)
+    # A sum, not a mean: each image's gradient is then the same in any batch.
+    (gradients,) = torch.autograd.grad(objective(logits, labels).sum(), images)
+    return gradients, logits.detach()

@@ -1,0 +1,201 @@
+"""Recipes: TOML plus `section.key=value` overrides, to frozen dataclasses and back."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, fields
+from difflib import get_close_matches
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from service.errors import SetupError
+from training.sections import AttackConfig, DataConfig, ModelConfig, TlaConfig, TrainConfig
+
+__all__ = [
+    "AttackConfig",
+    "DataConfig",
+    "ModelConfig",
+    "Recipe",
+    "TlaConfig",
+    "TrainConfig",
+    "differing_keys",
+    "load_recipe",
+    "recipe_from_dict",
+    "recipe_names",
+    "recipe_to_dict",
+    "recipe_to_toml",
+]
+
+RECIPES = Path(__file__).parent / "recipes"
+Section = TypeVar("Section")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that a run depends on, beside the code and the data."""
+
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    attack: AttackConfig
+    tla: TlaConfig
+
+
+SECTIONS: Mapping[str, type] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "attack": AttackConfig,
+    "tla": TlaConfig,
+}
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a file, or by its bare name from training/recipes.
+
+    Args:
+        path_or_name: path of a TOML file, or a name such as `digits`.
+        overrides: `section.key=value`; the value is TOML, a bare word is a string.
+
+    Raises:
+        SetupError: no such recipe, broken TOML, an unknown key, a value of the wrong type or range.
+    """
+    path = _find(str(path_or_name))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SetupError(f"{path}: expected a recipe in TOML, got: {error}") from error
+    for override in overrides:
+        _override(table, override)
+    return recipe_from_dict(table)
+
+
+def _find(path_or_name: str) -> Path:
+    shipped = RECIPES / f"{path_or_name}.toml"
+    if "/" not in path_or_name and shipped.exists():
+        return shipped
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    raise SetupError(
+        f"recipe {path_or_name}: expected a TOML file or one of {', '.join(recipe_names())}, found neither"
+    )
+
+
+def _override(table: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    section, dot, key = name.strip().partition(".")
+    if not (equals and dot and key):
+        raise SetupError(f"override {override!r}: expected section.key=value, such as train.epochs=5")
+    _known(section, SECTIONS, "section")
+    place = table.setdefault(section, {})
+    if not isinstance(place, dict):
+        raise SetupError(f"{section}: expected a table of keys, got {place!r}")
+    place[key] = _value(text.strip())
+
+
+def _value(text: str) -> object:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _known(name: str, names: Mapping[str, object] | Sequence[str], what: str) -> None:
+    if name not in names:
+        near = get_close_matches(name, list(names), n=1, cutoff=0.0)
+        raise SetupError(f"{name}: unknown {what}; the nearest known one is {near[0]}")
+
+
+def recipe_from_dict(table: Mapping[str, object]) -> Recipe:
+    """The recipe that a parsed TOML file describes; missing keys take their defaults.
+
+    Raises:
+        SetupError: as for load_recipe.
+    """
+    for name in table:
+        _known(name, SECTIONS, "section")
+    parts: dict[str, Any] = {
+        name: _section(name, kind, table.get(name, {})) for name, kind in SECTIONS.items()
+    }
+    return Recipe(**parts)
+
+
+def _section(section: str, kind: type[Section], table: object) -> Section:
+    if not isinstance(table, Mapping):
+        raise SetupError(f"{section}: expected a table of keys, got {table!r}")
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    types = get_type_hints(kind)
+    for key in table:
+        _known(f"{section}.{key}", [f"{section}.{name}" for name in known], "key")
+    for name, field in known.items():
+        if name not in table and _is_required(field):
+            raise SetupError(f"{section}.{name}: expected a value, got none; the recipe must set it")
+    return kind(**{key: _typed(f"{section}.{key}", types[key], value) for key, value in table.items()})
+
+
+def _is_required(field: "Field[Any]") -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _typed(key: str, kind: Any, value: object) -> object:
+    """The value as the field's type has it, or a SetupError that names the key."""
+    if get_origin(kind) is tuple and isinstance(value, list | tuple):
+        return tuple(_typed(key, get_args(kind)[0], item) for item in value)
+    if get_origin(kind) is Literal and type(value) in {type(choice) for choice in get_args(kind)}:
+        if value in get_args(kind):
+            return value
+    elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        return _number(key, value)
+    elif kind in (int, str) and type(value) is kind:
+        return value
+    raise SetupError(f"{key}: expected {_describe(kind)}, got {value!r}")
+
+
+def _number(key: str, value: float | str) -> float:
+    if not isinstance(value, str):
+        return float(value)
+    try:
+        return float(Fraction(value))
+    except (ValueError, ZeroDivisionError) as error:
+        raise SetupError(f"{key}: expected a number or a fraction such as 8/255, got {value!r}") from error
+
+
+def _describe(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return f"a list, each {_describe(get_args(kind)[0])}"
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(str(choice) for choice in get_args(kind))}"
+    return {int: "a whole number", float: "a number", str: "a string"}[kind]
+
+
+def recipe_to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Plain tables of all keys, defaults included; recipe_from_dict is its inverse."""
+    return {name: _table(getattr(recipe, name)) for name in SECTIONS}
+
+
+def _table(section: Any) -> dict[str, Any]:
+    values = {field.name: getattr(section, field.name) for field in fields(section)}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def recipe_to_toml(recipe: Recipe) -> str:
+    """The effective recipe as TOML; reading it back gives an equal recipe."""
+    # JSON's numbers, strings and lists of strings are TOML's too, and repr of a float reads back exactly.
+    blocks = [
+        "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())])
+        for name, table in recipe_to_dict(recipe).items()
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def differing_keys(left: Recipe, right: Recipe) -> list[str]:
+    """`section.key` of every value in which two recipes differ."""
+    ours, theirs = recipe_to_dict(left), recipe_to_dict(right)
+    return [f"{name}.{key}" for name in ours for key in ours[name] if ours[name][key] != theirs[name][key]]

@@ -1,0 +1,93 @@
+"""Sets in one .npz file."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import SetupError
+from training.data.roots import need_file, need_root
+from training.data.types import DataSet, ImageSet
+
+__all__ = ["gtsrb32", "npz"]
+
+Arrays = Mapping[str, NDArray[np.generic]]
+NEEDED = ("train_images", "train_labels", "test_images", "test_labels")
+
+
+def npz(root: Path | None) -> DataSet:
+    """Any set in an .npz file, the root being the file itself.
+
+    It holds train_images, train_labels, test_images, test_labels and may hold train_tracks, class_names.
+    """
+    path = need_file("npz", need_root("npz", root))
+    arrays = _read(path)
+    labels = arrays["train_labels"]
+    count = int(labels.max()) + 1 if labels.size and np.issubdtype(labels.dtype, np.integer) else 0
+    names = [str(name) for name in arrays.get("class_names", np.arange(count))]
+    return _data_set(path.stem, names, arrays)
+
+
+def gtsrb32(root: Path | None) -> DataSet:
+    """German traffic signs at 32x32 from root/gtsrb32.npz; training images come in tracks.
+
+    Source: Stallkamp et al. 2012. Frames of a track show the same sign: split by track, never by image.
+    """
+    path = need_file("gtsrb32", need_root("gtsrb32", root) / "gtsrb32.npz")
+    arrays = _read(path)
+    if "train_tracks" not in arrays:
+        raise SetupError(f"{path}: expected the array train_tracks, found {', '.join(sorted(arrays))}")
+    return _data_set("gtsrb32", GTSRB_CLASSES, arrays)
+
+
+def _read(path: Path) -> Arrays:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            arrays = {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
+        raise SetupError(f"{path}: expected an .npz file of plain arrays, got: {error}") from error
+    missing = [name for name in NEEDED if name not in arrays]
+    if missing:
+        raise SetupError(f"{path}: expected the arrays {', '.join(NEEDED)}, {', '.join(missing)} missing")
+    return arrays
+
+
+def _data_set(name: str, class_names: Sequence[str], arrays: Arrays) -> DataSet:
+    tracks = arrays.get("train_tracks")
+    train = ImageSet(
+        images=_images(name, "train_images", arrays["train_images"]),
+        labels=_whole(name, "train_labels", arrays["train_labels"]),
+        tracks=None if tracks is None else _whole(name, "train_tracks", tracks),
+    )
+    test = ImageSet(
+        images=_images(name, "test_images", arrays["test_images"]),
+        labels=_whole(name, "test_labels", arrays["test_labels"]),
+    )
+    return DataSet(name=name, class_names=tuple(class_names), train=train, test=test)
+
+
+def _images(name: str, key: str, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        raise SetupError(f"{name}: {key}: expected uint8 (N, H, W, C), got {array.dtype} {array.shape}")
+    images = array.astype(np.uint8, copy=False)
+    return images[..., None] if images.ndim == 3 else images
+
+
+def _whole(name: str, key: str, array: NDArray[np.generic]) -> NDArray[np.int64]:
+    if not np.issubdtype(array.dtype, np.integer):
+        raise SetupError(f"{name}: {key}: expected whole numbers, got {array.dtype}")
+    return array.astype(np.int64)
+
+
+GTSRB_CLASSES = (
+    *("speed 20", "speed 30", "speed 50", "speed 60", "speed 70", "speed 80", "end of speed 80", "speed 100"),
+    *("speed 120", "no passing", "no passing for trucks", "right of way at next crossing", "priority road"),
+    *("yield", "stop", "no vehicles", "no trucks", "no entry", "danger", "curve left", "curve right"),
+    *("double curve", "bumpy road", "slippery road", "road narrows right", "road works", "traffic signals"),
+    *("pedestrians", "children", "bicycles", "ice or snow", "wild animals", "end of all limits"),
+    *("turn right", "turn left", "ahead only", "ahead or right", "ahead or left", "keep right", "keep left"),
+    *("roundabout", "end of no passing", "end of no passing for trucks"),
+)
