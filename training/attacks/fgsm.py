@@ -27,9 +27,7 @@ class Fgsm:
     def __post_init__(self) -> None:
         check_budget("fgsm", self.norm, self.eps, 0.0)
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Attacked images, (N, C, H, W) in [0, 1] and in the ball; draws nothing."""
         with undisturbed(model):
             gradients, _ = input_gradients(model, images, labels, cross_entropy)

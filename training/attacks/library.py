@@ -3,12 +3,10 @@
 foolbox is imported on the first call, so that training needs it neither installed nor loaded.
 """
 
-import contextlib
 import functools
 import os
 import types
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import SetupError
+from training.attacks.protocol import undisturbed
 
 __all__ = ["DDN", "FMN", "CarliniWagnerL2", "DeepFool"]
 
@@ -106,8 +105,9 @@ def _nearest_fooling(attack: Any, model: nn.Module, images: Tensor, labels: Tens
     """Runs a foolbox attack; an image on which it finds nothing comes back as the attack left it.
 
     Images that the model gets wrong already come back as they are: their nearest fooling image is themselves.
+    foolbox calls `backward`; `undisturbed` keeps that from adding to the weights' gradients.
     """
-    with frozen(model), warnings.catch_warnings():
+    with undisturbed(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of foolbox and eagerpy, none of them about the result
         with torch.no_grad():
             right = model(images).argmax(dim=1) == labels
@@ -117,26 +117,6 @@ def _nearest_fooling(attack: Any, model: nn.Module, images: Tensor, labels: Tens
             found, _, _ = attack(wrapped, images[right].clone(), labels[right], epsilons=None)
             attacked[right] = found.detach().clamp(0, 1)
     return attacked
-
-
-@contextlib.contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no gradients of the weights inside; everything as it was outside.
-
-    foolbox calls `backward`, which would otherwise add to the weights' own gradients.
-    """
-    modes = [(module, module.training) for module in model.modules()]
-    wanted = [(weight, weight.requires_grad) for weight in model.parameters()]
-    model.eval()
-    for weight, _ in wanted:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight, requires_grad in wanted:
-            weight.requires_grad_(requires_grad)
-        for module, training in modes:
-            module.training = training
 
 
 @functools.cache

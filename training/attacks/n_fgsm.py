@@ -33,9 +33,7 @@ class NFgsm:
         if not self.k >= 0:
             raise ValueError(f"n_fgsm: expected k of at least 0, got {self.k}")
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Attacked images, (N, C, H, W) in [0, 1], up to k eps + step away."""
         noisy = images.detach() + self.k * self.eps * uniform(images, generator)
         with undisturbed(model):

@@ -43,9 +43,7 @@ def named_objective(name: str) -> Objective:
     return OBJECTIVES[name]
 
 
-def input_gradients(
-    model: nn.Module, images: Tensor, labels: Tensor, objective: Objective
-) -> tuple[Tensor, Tensor]:
+def input_gradients(model: nn.Module, images: Tensor, labels: Tensor, objective: Objective) -> tuple[Tensor, Tensor]:
     """Gradients of the summed objective by the images, (N, C, H, W), and the logits (N, classes)."""
     images = images.detach().requires_grad_(True)
     logits = model(images)

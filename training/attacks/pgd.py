@@ -42,9 +42,7 @@ class Pgd:
                 raise ValueError(f"pgd: expected {name} of at least 1, got {getattr(self, name)}")
         named_objective(self.loss)
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Attacked images, (N, C, H, W) in [0, 1] and in the ball."""
         objective = named_objective(self.loss)
         keeps = self.keep_worst or self.restarts > 1

@@ -13,9 +13,7 @@ __all__ = ["Attack", "undisturbed"]
 class Attack(Protocol):
     """Gives one attacked image for each image, of the same shape and in [0, 1]."""
 
-    def __call__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Attacks each image by itself.
 
         Args:
