@@ -121,9 +121,7 @@ def recipe_from_dict(table: Mapping[str, object]) -> Recipe:
     """
     for name in table:
         _known(name, SECTIONS, "section")
-    parts: dict[str, Any] = {
-        name: _section(name, kind, table.get(name, {})) for name, kind in SECTIONS.items()
-    }
+    parts: dict[str, Any] = {name: _section(name, kind, table.get(name, {})) for name, kind in SECTIONS.items()}
     return Recipe(**parts)
 
 

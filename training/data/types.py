@@ -26,14 +26,10 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         if self.images.dtype != np.uint8 or self.images.ndim != 4:
-            raise SetupError(
-                f"images: expected uint8 (N, H, W, C), got {self.images.dtype} {self.images.shape}"
-            )
+            raise SetupError(f"images: expected uint8 (N, H, W, C), got {self.images.dtype} {self.images.shape}")
         for name, values in (("labels", self.labels), ("tracks", self.tracks)):
             if values is not None and (values.dtype != np.int64 or values.shape != (len(self.images),)):
-                raise SetupError(
-                    f"{name}: expected int64 ({len(self.images)},), got {values.dtype} {values.shape}"
-                )
+                raise SetupError(f"{name}: expected int64 ({len(self.images)},), got {values.dtype} {values.shape}")
 
     def __len__(self) -> int:
         return len(self.images)

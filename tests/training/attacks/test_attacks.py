@@ -166,9 +166,7 @@ class Hills(nn.Module):
 def test_the_iterate_that_fools_is_kept_not_the_last() -> None:
     images, labels = torch.full((1, 1, 1, 1), 0.42), torch.tensor([0])
     last = Pgd(eps=0.3, step=0.2, steps=2, random_start=False)(Hills(), images, labels, generator())
-    kept = Pgd(eps=0.3, step=0.2, steps=2, random_start=False, keep_worst=True)(
-        Hills(), images, labels, generator()
-    )
+    kept = Pgd(eps=0.3, step=0.2, steps=2, random_start=False, keep_worst=True)(Hills(), images, labels, generator())
     assert last.item() == pytest.approx(0.72)
     assert kept.item() == pytest.approx(0.42)
 
@@ -220,9 +218,7 @@ def test_a_recipe_builds_its_attack() -> None:
     assert build_attack(replace(config, name="fgsm", norm="l2")) == Fgsm(norm="l2", eps=0.1)
     assert build_attack(replace(config, name="n_fgsm", step=0.2)) == NFgsm(eps=0.1, step=0.2)
     assert build_attack(replace(config, name="none")) is None
-    with pytest.raises(
-        SetupError, match=r"attack\.name: expected one of pgd, fgsm, n_fgsm or none, got 'pdg'"
-    ):
+    with pytest.raises(SetupError, match=r"attack\.name: expected one of pgd, fgsm, n_fgsm or none, got 'pdg'"):
         build_attack(replace(config, name="pdg"))
     with pytest.raises(SetupError, match=r"attack\.norm: expected linf for n_fgsm, got l2"):
         build_attack(replace(config, name="n_fgsm", norm="l2"))

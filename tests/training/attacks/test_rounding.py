@@ -19,9 +19,7 @@ def test_8_bit_images_come_back_unchanged() -> None:
     assert np.array_equal(nearest_8_bit(floats).numpy(), images)
 
 
-@pytest.mark.parametrize(
-    "images", [np.zeros((2, 3, 4, 1)), np.zeros((2, 3, 4), np.uint8)], ids=["float", "3 axes"]
-)
+@pytest.mark.parametrize("images", [np.zeros((2, 3, 4, 1)), np.zeros((2, 3, 4), np.uint8)], ids=["float", "3 axes"])
 def test_other_arrays_are_no_8_bit_images(images: np.ndarray) -> None:
     with pytest.raises(ValueError, match="expected uint8"):
         from_8_bit(images)

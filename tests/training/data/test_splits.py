@@ -58,9 +58,7 @@ def test_parts_are_disjoint_and_of_the_asked_size(
 def test_whole_tracks_go_to_one_part(frames: int, seed: int) -> None:
     dataset = numbered(60 * frames, 4, frames=frames)
     parts = split(dataset, Sizes(selection=2 * frames, fit=7 * frames, calibration=11, fusion=13), seed)
-    tracks = {
-        name: set(part.tracks.tolist()) for name, part in parts_of(parts).items() if part.tracks is not None
-    }
+    tracks = {name: set(part.tracks.tolist()) for name, part in parts_of(parts).items() if part.tracks is not None}
     for left, right in combinations(tracks.values(), 2):
         assert not left & right
     assert len(parts.calibration) == len(tracks["calibration"]) == 11

@@ -59,9 +59,7 @@ def test_onnx_gives_the_same_logits_for_any_batch(name: str, tmp_path: Path) -> 
     model = make(name)
     path = tmp_path / "model.onnx"
     batch = torch.export.Dim("N", min=1, max=4096)
-    torch.onnx.export(
-        model, (torch.rand(2, 1, 8, 8),), path, dynamo=True, dynamic_shapes=({0: batch},), verbose=False
-    )
+    torch.onnx.export(model, (torch.rand(2, 1, 8, 8),), path, dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for count in (1, 5):
         images = torch.rand(count, 1, 8, 8)
