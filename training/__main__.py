@@ -1,1 +1,59 @@
-"""Command line of the training side: `advsentry-train`."""
+"""Command line of the training side: `advsentry-train`.
+
+Exit status: 0 done, 1 a failure that the message explains (an interrupt too), 2 wrong usage.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from service.errors import AdvsentryError
+from training import fit
+from training.checkpoint import code_version
+
+# A new command: one module with add_command, one name here.
+COMMANDS = (fit,)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit status."""
+    arguments = _parsed(argv)
+    if getattr(arguments, "data", None) is None and "ADVSENTRY_DATA" in os.environ:
+        arguments.data = Path(os.environ["ADVSENTRY_DATA"])
+    # CUDA's matrix products are deterministic only with this, and it is read when CUDA starts.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    try:
+        return int(arguments.command(arguments))
+    except AdvsentryError as error:
+        print(f"advsentry-train: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    # argparse hands over only those key=value that stand before the first option.
+    overrides = [text for text in rest if "=" in text and not text.startswith("-")]
+    if "overrides" not in arguments or len(overrides) < len(rest):
+        if rest:
+            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+        return arguments
+    arguments.overrides = [*arguments.overrides, *overrides]
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="advsentry-train", description="Train, export and evaluate robust classifiers."
+    )
+    parser.add_argument("--version", action="version", version=f"advsentry {code_version()}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        module.add_command(commands)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

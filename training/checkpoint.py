@@ -1,0 +1,176 @@
+"""Run directories: what fit leaves, and how export and evaluation read it."""
+
+import hashlib
+import os
+import pickle
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from service.errors import SetupError
+from training.config import Recipe, recipe_from_dict
+from training.data import DataSet, load_data
+from training.data.splits import Parts, Sizes, split
+from training.models import Classifier, build_model
+
+__all__ = [
+    "CHECKPOINT",
+    "Run",
+    "code_version",
+    "data_digest",
+    "load_parts",
+    "load_run",
+    "read_checkpoint",
+    "write_atomically",
+    "write_checkpoint",
+]
+
+CHECKPOINT = "checkpoint.pt"
+FORMAT = 1
+KEYS = frozenset({"format", "recipe", "class_names", "input_shape", "data_digest", "is_finished", "loop"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+    recipe: Recipe
+    model: Classifier
+    """In eval mode, frozen; the best epoch by the selection part, or else the last."""
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+    """H, W, C."""
+    epoch: int
+    """The epoch, from 1, whose weights these are."""
+    digest: str
+    """Of the training part; parts() refuses other data."""
+
+    def parts(self, data_root: Path | None) -> Parts:
+        """The six parts that this run was trained with.
+
+        Raises:
+            SetupError: the data are missing, damaged or not those of the run.
+        """
+        _, parts = load_parts(self.recipe, data_root)
+        if data_digest(parts) != self.digest:
+            raise SetupError(f"{self.path}: expected the data that the run was trained on, got others")
+        return parts
+
+
+def load_parts(recipe: Recipe, data_root: Path | None) -> tuple[DataSet, Parts]:
+    """The data set of a recipe and its six parts.
+
+    Raises:
+        SetupError: the data are missing or damaged, or too few for the recipe's sizes.
+    """
+    dataset = load_data(recipe.data.set, data_root)
+    config = recipe.data
+    sizes = Sizes(
+        train=config.train,
+        selection=config.selection,
+        fit=config.fit,
+        calibration=config.calibration,
+        fusion=config.fusion,
+    )
+    return dataset, split(dataset, sizes, config.seed)
+
+
+def data_digest(parts: Parts) -> str:
+    """SHA-256 of the training part, images and labels."""
+    digest = hashlib.sha256(parts.train.images.tobytes())
+    digest.update(parts.train.labels.tobytes())
+    return digest.hexdigest()
+
+
+def code_version() -> str:
+    """Version of the installed distribution."""
+    return version("advsentry")
+
+
+def load_run(run: Path, *, device: torch.device | None = None) -> Run:
+    """Reads a finished run directory.
+
+    Raises:
+        SetupError: missing, damaged, of another format, or not finished.
+    """
+    content = read_checkpoint(run)
+    if not content["is_finished"]:
+        done = f"{content['loop']['epoch']} of {content['recipe']['train']['epochs']} epochs"
+        raise SetupError(f"{run}: expected a finished run, got {done}; `advsentry-train fit` resumes it")
+    recipe = recipe_from_dict(content["recipe"])
+    height, width, channels = content["input_shape"]
+    model = build_model(recipe.model, channels, height, width, len(content["class_names"]))
+    loop = content["loop"]
+    best = loop["best"] or loop
+    try:
+        model.load_state_dict(best["model"])
+    except RuntimeError as error:
+        raise SetupError(
+            f"{run / CHECKPOINT}: expected weights of {recipe.model.name}, got others"
+        ) from error
+    return Run(
+        path=run,
+        recipe=recipe,
+        model=model.eval().requires_grad_(False).to(device or torch.device("cpu")),
+        class_names=tuple(content["class_names"]),
+        input_shape=(height, width, channels),
+        epoch=best["epoch"],
+        digest=content["data_digest"],
+    )
+
+
+def read_checkpoint(run: Path) -> dict[str, Any]:
+    """The content of a run's checkpoint, on the CPU.
+
+    Raises:
+        SetupError: no such directory, no checkpoint in it, a damaged one, or another format.
+    """
+    path = run / CHECKPOINT
+    if not path.is_file():
+        raise SetupError(
+            f"{run}: expected a run directory with {CHECKPOINT}, found none; `advsentry-train fit` makes one"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise SetupError(f"{path}: expected a readable checkpoint, got a damaged file") from error
+    if not isinstance(content, dict) or not content.keys() >= KEYS or content["format"] != FORMAT:
+        raise SetupError(f"{path}: expected a checkpoint of format {FORMAT}, got another file")
+    return content
+
+
+def write_checkpoint(run: Path, content: dict[str, Any]) -> None:
+    """Replaces the run's checkpoint; a crash leaves the old one or the new one, never half of one."""
+    temporary = run / f"{CHECKPOINT}.new"
+    with temporary.open("wb") as file:
+        torch.save({"format": FORMAT, **content}, file)
+        _to_disk(file.fileno())
+    _rename(temporary, run / CHECKPOINT)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replaces a text file in the same way."""
+    temporary = path.with_name(f"{path.name}.new")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        _to_disk(file.fileno())
+    _rename(temporary, path)
+
+
+def _to_disk(descriptor: int) -> None:
+    os.fsync(descriptor)
+
+
+def _rename(temporary: Path, path: Path) -> None:
+    temporary.replace(path)
+    # The rename itself is safe only once the directory is on disk too.
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        _to_disk(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,192 @@
+"""Trains a recipe into a run directory, resumably; the `fit` command."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+
+import torch
+
+from service.errors import SetupError
+from training.checkpoint import (
+    CHECKPOINT,
+    code_version,
+    data_digest,
+    load_parts,
+    read_checkpoint,
+    write_atomically,
+    write_checkpoint,
+)
+from training.config import (
+    Recipe,
+    differing_keys,
+    load_recipe,
+    recipe_to_dict,
+    recipe_to_toml,
+)
+from training.interrupts import Interrupts, deferred_interrupts
+from training.loop import Loop
+from training.precision import deterministic
+from training.progress import Reporter, reporting
+
+__all__ = ["Outcome", "add_command", "fit"]
+
+SAVE_EVERY_S = 60.0
+
+
+class Outcome(Enum):
+    """How a call of fit ended."""
+
+    FINISHED = "finished"
+    ALREADY_FINISHED = "already finished"
+    INTERRUPTED = "interrupted"
+
+
+def fit(
+    recipe: Recipe,
+    data_root: Path | None,
+    out: Path,
+    *,
+    device: torch.device | None = None,
+    on_step: Callable[[Loop], None] | None = None,
+) -> Outcome:
+    """Trains a recipe, or goes on where the run in this directory stopped.
+
+    An interrupted and resumed run ends in the very weights of an uninterrupted one (on one kind of CPU, with
+    one number of threads). The directory gets recipe.toml, checkpoint.pt and log.jsonl.
+
+    Args:
+        recipe: what to train.
+        data_root: folder of the data sets, for sets that need one.
+        out: the run directory, made where it is missing.
+        device: default CUDA where there is one, else the CPU.
+        on_step: called after every step, for tests and notebooks.
+
+    Raises:
+        SetupError: wrong data, or a directory that holds something else or a run of another recipe.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    is_begun = _claim(out, recipe)
+    if is_begun and read_checkpoint(out)["is_finished"]:
+        return Outcome.ALREADY_FINISHED
+    with deterministic(recipe.train.threads):
+        session = _Session(recipe, data_root, out, device)
+        if is_begun:
+            session.resume()
+        with deferred_interrupts() as interrupts, reporting(session.loop) as reporter:
+            return session.run(interrupts, reporter, on_step)
+
+
+def _claim(out: Path, recipe: Recipe) -> bool:
+    """Makes or checks the run directory; says whether a checkpoint is in it.
+
+    Raises:
+        SetupError: it is no run directory, or one of another recipe.
+    """
+    stored = out / "recipe.toml"
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomically(stored, recipe_to_toml(recipe))
+        return False
+    if not stored.is_file():
+        raise SetupError(
+            f"{out}: expected a run directory or an empty one, got something else; choose another --out"
+        )
+    differences = differing_keys(load_recipe(stored.resolve()), recipe)
+    if differences:
+        raise SetupError(
+            f"{out}: expected a run of this recipe, got one that differs in {', '.join(differences)}; "
+            "choose another --out"
+        )
+    return (out / CHECKPOINT).exists()
+
+
+class _Session:
+    """One process's share of a run: the loop and where it is written to."""
+
+    def __init__(self, recipe: Recipe, data_root: Path | None, out: Path, device: torch.device) -> None:
+        dataset, parts = load_parts(recipe, data_root)
+        self.loop = Loop(recipe, parts, len(dataset.class_names), device)
+        self._out = out
+        self._fixed = {
+            "code_version": code_version(),
+            "recipe": recipe_to_dict(recipe),
+            "class_names": list(dataset.class_names),
+            "input_shape": list(parts.train.images.shape[1:]),
+            "data_digest": data_digest(parts),
+        }
+        self._saved = time.monotonic()
+
+    def resume(self) -> None:
+        """Loads the checkpoint.
+
+        Raises:
+            SetupError: it was made from other data.
+        """
+        content = read_checkpoint(self._out)
+        if content["data_digest"] != self._fixed["data_digest"]:
+            raise SetupError(f"{self._out}: expected the data that the run began with, got others")
+        self.loop.load_state(content["loop"])
+
+    def run(
+        self, interrupts: Interrupts, reporter: Reporter, on_step: Callable[[Loop], None] | None
+    ) -> Outcome:
+        """Steps until the end or an interrupt."""
+        while not self.loop.is_finished:
+            self.loop.step()
+            reporter.step(self.loop)
+            if on_step is not None:
+                on_step(self.loop)
+            if self.loop.epoch_is_over:
+                reporter.epoch(self.loop, self.loop.close_epoch())
+                self._save()
+            elif interrupts.requested or time.monotonic() - self._saved > SAVE_EVERY_S:
+                self._save()
+            if interrupts.requested and not self.loop.is_finished:
+                return Outcome.INTERRUPTED
+        return Outcome.FINISHED
+
+    def _save(self) -> None:
+        lines = (json.dumps(record) for record in self.loop.log)
+        # Written whole from the checkpoint's own log: a crash between the two files repeats no line.
+        write_atomically(self._out / "log.jsonl", "".join(f"{line}\n" for line in lines))
+        loop = self.loop.state()
+        write_checkpoint(self._out, {**self._fixed, "is_finished": self.loop.is_finished, "loop": loop})
+        self._saved = time.monotonic()
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `fit` to the command line."""
+    parser = commands.add_parser(
+        "fit",
+        help="train a recipe into a run directory; the same command again resumes",
+        description="Train a recipe into a run directory. Ctrl-C finishes the step under way, saves and "
+        "exits with status 1; the same command again resumes and ends in the same weights.",
+    )
+    parser.add_argument(
+        "recipe", metavar="RECIPE", help="a TOML file, or the name of a recipe that comes along"
+    )
+    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the run directory")
+    parser.add_argument(
+        "--data", metavar="DIR", type=Path, help="folder of the data (default: ADVSENTRY_DATA)"
+    )
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as train.epochs=5")
+    parser.set_defaults(command=_command)
+
+
+def _command(arguments: argparse.Namespace) -> int:
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    outcome = fit(recipe, arguments.data, arguments.out)
+    sys.stderr.write(f"{_message(outcome, arguments.out)}\n")
+    return 1 if outcome is Outcome.INTERRUPTED else 0
+
+
+def _message(outcome: Outcome, out: Path) -> str:
+    if outcome is Outcome.INTERRUPTED:
+        return f"interrupted, saved in {out}; run the same command again to resume"
+    if outcome is Outcome.ALREADY_FINISHED:
+        return f"{out} is already finished; nothing to do"
+    return f"finished: {out}"

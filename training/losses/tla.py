@@ -1,0 +1,134 @@
+"""Triplet loss adversarial training (TLA).
+
+    D(u, v)       = 1 - |cos(u, v)|
+    trip(a, p, n) = mean max(0, D(a, p) - D(a, n) + margin) + lambda2 * mean(a^2 + p^2 + n^2)
+    term          = lambda1 * sum of trip over the kinds of positives
+
+The anchor is the attacked image, positives and negative are clean. The absolute value is meant: antiparallel
+embeddings count as close.
+
+Source: Mao et al. 2019 (arXiv 1909.00900), from its equations. We differ in mining: same-class images are
+masked with -inf (the released code multiplies by 0), and noise on the own image is scaled to [0, 1].
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from service.errors import SetupError
+from training.attacks.threat import uniform
+from training.losses.protocol import TrainingStep
+from training.models import Classifier, unit_length
+
+__all__ = ["Tla", "distances", "hardest_negatives", "triplet_term"]
+
+
+def distances(left: Tensor, right: Tensor) -> Tensor:
+    """D(u, v) of embeddings (N, D) row by row, (N,) in [0, 1]."""
+    return 1 - (unit_length(left) * unit_length(right)).sum(dim=1).abs()
+
+
+def triplet_term(
+    anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float, norm_weight: float
+) -> Tensor:
+    """trip(a, p, n) of un-normalised embeddings (N, D): a scalar."""
+    gap = distances(anchors, positives) - distances(anchors, negatives) + margin
+    squares = anchors.square() + positives.square() + negatives.square()  # (N, D)
+    return F.relu(gap).mean() + norm_weight * squares.mean()
+
+
+def hardest_negatives(
+    anchors: Tensor,
+    labels: Tensor,
+    pool: Tensor,
+    pool_labels: Tensor,
+    *,
+    mine_by: Literal["cosine", "distance"] = "cosine",
+) -> Tensor:
+    """For each anchor the position in the pool of the most similar image of another class.
+
+    Args:
+        anchors: (N, D) embeddings of attacked images.
+        labels: (N,).
+        pool: (M, D) embeddings of clean images.
+        pool_labels: (M,).
+        mine_by: cosine takes the largest signed cosine, distance the smallest D.
+
+    Returns:
+        (N,) positions in the pool.
+
+    Raises:
+        SetupError: an anchor finds no other class in the pool.
+    """
+    cosines = unit_length(anchors) @ unit_length(pool).T  # (N, M)
+    similar = cosines.abs() if mine_by == "distance" else cosines
+    same = labels[:, None] == pool_labels[None, :]
+    if bool(same.all(dim=1).any()):
+        raise SetupError(
+            f"tla.pool: expected images of another class among {len(pool)}, got one class; enlarge the pool"
+        )
+    return similar.masked_fill(same, -torch.inf).argmax(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tla:
+    """The term for a training step: mines in eval mode, embeds what it mined in train mode."""
+
+    weight: float
+    """lambda1."""
+    margin: float
+    norm_weight: float
+    """lambda2."""
+    pool: int
+    kinds: tuple[Literal["own", "other"], ...]
+    mine_by: Literal["cosine", "distance"]
+    noise: float
+    """The own image is embedded with uniform noise of this size: the attack's Linf eps, 0 for other norms."""
+
+    def __call__(self, step: TrainingStep) -> Tensor:
+        """lambda1 times the sum over kinds; both kinds share the negative."""
+        negatives = self._embed(step, self._mined(step))
+        total = torch.zeros((), device=step.clean.device)
+        for kind in self.kinds:
+            images = self._own(step) if kind == "own" else self._other(step)
+            total = total + triplet_term(
+                step.embeddings.float(),
+                self._embed(step, images),
+                negatives,
+                margin=self.margin,
+                norm_weight=self.norm_weight,
+            )
+        return self.weight * total
+
+    def _embed(self, step: TrainingStep, images: Tensor) -> Tensor:
+        return step.model.embed(images).float()
+
+    def _own(self, step: TrainingStep) -> Tensor:
+        return (step.clean + self.noise * uniform(step.clean, step.generator)).clamp(0, 1)
+
+    def _other(self, step: TrainingStep) -> Tensor:
+        return step.source.take(step.source.draw_of_class(step.labels, step.generator))
+
+    def _mined(self, step: TrainingStep) -> Tensor:
+        """(N, C, H, W) the hardest clean image of another class for each anchor."""
+        positions = step.source.draw(self.pool, step.generator)
+        pool, labels = step.source.take(positions), step.source.labels[positions.to(step.source.device)]
+        embeddings = _eval_embeddings(step.model, torch.cat([step.attacked, pool]))
+        count = len(step.attacked)
+        chosen = hardest_negatives(
+            embeddings[:count], step.labels, embeddings[count:], labels, mine_by=self.mine_by
+        )
+        return pool[chosen]
+
+
+def _eval_embeddings(model: Classifier, images: Tensor) -> Tensor:
+    """(N, D) in eval mode and without gradient; the model returns to train mode."""
+    model.eval()
+    try:
+        with torch.no_grad():
+            return model.embed(images).float()
+    finally:
+        model.train()

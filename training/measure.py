@@ -1,0 +1,50 @@
+"""Accuracy on clean and on attacked images while a run goes on."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.attacks import Attack, Pgd
+from training.data.batches import ImageSource
+from training.models import Classifier
+from training.sections import AttackConfig
+
+__all__ = ["Accuracies", "measure", "measuring_attack"]
+
+BATCH = 256
+STEPS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracies:
+    """Shares of images classified correctly."""
+
+    clean: float
+    attacked: float
+
+
+def measuring_attack(config: AttackConfig) -> Attack:
+    """PGD with the recipe's budget, whatever attack trains; enough to choose an epoch, not to publish."""
+    return Pgd(norm=config.norm, eps=config.eps, steps=STEPS)
+
+
+def measure(
+    model: Classifier, source: ImageSource, positions: Tensor, attack: Attack, seed: int
+) -> Accuracies:
+    """Accuracies on the images at these positions, in eval mode and float32; the model's mode comes back."""
+    generator = torch.Generator().manual_seed(seed)
+    was_training = model.training
+    model.eval()
+    clean = attacked = 0
+    for places in torch.split(positions, BATCH):
+        images, labels = source.take(places), source.labels[places.to(source.device)]
+        clean += _correct(model, images, labels)
+        attacked += _correct(model, attack(model, images, labels, generator), labels)
+    model.train(was_training)
+    return Accuracies(clean=clean / len(positions), attacked=attacked / len(positions))
+
+
+def _correct(model: Classifier, images: Tensor, labels: Tensor) -> int:
+    with torch.no_grad():
+        return int((model(images).argmax(dim=1) == labels).sum())
