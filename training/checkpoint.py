@@ -109,9 +109,7 @@ def load_run(run: Path, *, device: torch.device | None = None) -> Run:
     try:
         model.load_state_dict(best["model"])
     except RuntimeError as error:
-        raise SetupError(
-            f"{run / CHECKPOINT}: expected weights of {recipe.model.name}, got others"
-        ) from error
+        raise SetupError(f"{run / CHECKPOINT}: expected weights of {recipe.model.name}, got others") from error
     return Run(
         path=run,
         recipe=recipe,

@@ -92,9 +92,7 @@ def _claim(out: Path, recipe: Recipe) -> bool:
         write_atomically(stored, recipe_to_toml(recipe))
         return False
     if not stored.is_file():
-        raise SetupError(
-            f"{out}: expected a run directory or an empty one, got something else; choose another --out"
-        )
+        raise SetupError(f"{out}: expected a run directory or an empty one, got something else; choose another --out")
     differences = differing_keys(load_recipe(stored.resolve()), recipe)
     if differences:
         raise SetupError(
@@ -131,9 +129,7 @@ class _Session:
             raise SetupError(f"{self._out}: expected the data that the run began with, got others")
         self.loop.load_state(content["loop"])
 
-    def run(
-        self, interrupts: Interrupts, reporter: Reporter, on_step: Callable[[Loop], None] | None
-    ) -> Outcome:
+    def run(self, interrupts: Interrupts, reporter: Reporter, on_step: Callable[[Loop], None] | None) -> Outcome:
         """Steps until the end or an interrupt."""
         while not self.loop.is_finished:
             self.loop.step()
@@ -166,13 +162,9 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         description="Train a recipe into a run directory. Ctrl-C finishes the step under way, saves and "
         "exits with status 1; the same command again resumes and ends in the same weights.",
     )
-    parser.add_argument(
-        "recipe", metavar="RECIPE", help="a TOML file, or the name of a recipe that comes along"
-    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or the name of a recipe that comes along")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the run directory")
-    parser.add_argument(
-        "--data", metavar="DIR", type=Path, help="folder of the data (default: ADVSENTRY_DATA)"
-    )
+    parser.add_argument("--data", metavar="DIR", type=Path, help="folder of the data (default: ADVSENTRY_DATA)")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as train.epochs=5")
     parser.set_defaults(command=_command)
 

@@ -99,9 +99,7 @@ class Loop:
         self._set_learning_rate()
         positions = self._positions()
         labels = self.source.labels[positions.to(self.device)]
-        clean = shifted(
-            self.source.take(positions), self.recipe.train.shift, self._generators["augmentation"]
-        )
+        clean = shifted(self.source.take(positions), self.recipe.train.shift, self._generators["augmentation"])
         with autocast(self.device, bf16=self.bf16):
             loss, logits = self._loss(clean, labels)
         self.optimiser.zero_grad(set_to_none=True)

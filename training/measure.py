@@ -29,9 +29,7 @@ def measuring_attack(config: AttackConfig) -> Attack:
     return Pgd(norm=config.norm, eps=config.eps, steps=STEPS)
 
 
-def measure(
-    model: Classifier, source: ImageSource, positions: Tensor, attack: Attack, seed: int
-) -> Accuracies:
+def measure(model: Classifier, source: ImageSource, positions: Tensor, attack: Attack, seed: int) -> Accuracies:
     """Accuracies on the images at these positions, in eval mode and float32; the model's mode comes back."""
     generator = torch.Generator().manual_seed(seed)
     was_training = model.training

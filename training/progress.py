@@ -50,9 +50,7 @@ class _Bar:
 
     def step(self, loop: Loop) -> None:
         epoch = f"epoch {loop.epoch + 1}/{loop.recipe.train.epochs}"
-        self._progress.update(
-            self._task, completed=loop.steps_done, description=epoch, figures=_figures(loop)
-        )
+        self._progress.update(self._task, completed=loop.steps_done, description=epoch, figures=_figures(loop))
 
     def epoch(self, loop: Loop, record: EpochRecord) -> None:
         self._progress.console.print(_summary(loop, record))

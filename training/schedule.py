@@ -8,9 +8,7 @@ __all__ = ["learning_rate"]
 WARM_UP = 0.25  # share of a one-cycle run in which the rate rises
 
 
-def learning_rate(
-    schedule: Literal["constant", "cosine", "one-cycle"], peak: float, step: int, steps: int
-) -> float:
+def learning_rate(schedule: Literal["constant", "cosine", "one-cycle"], peak: float, step: int, steps: int) -> float:
     """The rate of step 0 to steps - 1.
 
     one-cycle: a straight rise from peak / 25 over the first quarter, then half a cosine down to near 0.

@@ -6,7 +6,7 @@ from training.evaluation.results import FORMAT as REPORT_FORMAT
 from training.evaluation.results import BundleCard, DataCard, DetectorCard, Provenance, Report, ThreatCard
 from training.evaluation.suite import Budgets
 
-__all__ = ["assemble", "metrics", "remarks"]
+__all__ = ["assemble", "remarks"]
 
 _MANY_DISAGREEMENTS = 0.01
 
@@ -116,26 +116,3 @@ def _warnings(evaluation: Evaluation) -> list[str]:
         if row.promised_95 is not None and row.count is not None and row.count > row.promised_95.high
     ]
     return found
-
-
-def metrics(report: Report) -> dict[str, float]:
-    """Flat names to figures, for the manifest and for docs/results; figures without images are left out."""
-    values: dict[str, float | None] = {
-        "clean_accuracy": report.clean.accuracy.value,
-        "test_images": report.data.test_images,
-        "attacked_images": report.data.attacked_images,
-    }
-    for row in report.false_positives:
-        values[f"false_positive_rate_at_{row.alpha:g}"] = row.rate
-    for attack in report.attacks:
-        values[f"{attack.name}_success"] = attack.success_rate.value
-        values[f"{attack.name}_accuracy"] = attack.accuracy.value
-        values[f"{attack.name}_auroc"] = attack.aurocs[-1].all.value
-        values[f"{attack.name}_auroc_successful"] = attack.aurocs[-1].successful.value
-        for rate in attack.detected:
-            values[f"{attack.name}_found_at_{rate.alpha:g}"] = rate.successful.value
-    for union in report.unions:
-        values[f"worst_{union.norm}_accuracy"] = union.accuracy.value
-        for rejection in union.rejection:
-            values[f"worst_{union.norm}_safe_at_{rejection.alpha:g}"] = rejection.robust_accuracy.value
-    return {name: float(value) for name, value in values.items() if value is not None}

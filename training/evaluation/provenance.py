@@ -8,15 +8,10 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["code_version", "commit", "libraries", "machine"]
+__all__ = ["commit", "libraries", "machine"]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _LIBRARIES = ("torch", "numpy", "onnxruntime", "onnxruntime-gpu", "foolbox")
-
-
-def code_version() -> str:
-    """Of the installed distribution; "unknown" when run from a folder that nobody installed."""
-    return _version("advsentry") or "unknown"
 
 
 def commit() -> str:

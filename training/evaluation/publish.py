@@ -5,8 +5,8 @@ from pathlib import Path
 
 from service.detection.bundle import file_entries, load_bundle, read_files, write_bundle
 from service.errors import BundleError
-from training.evaluation.assemble import metrics
 from training.evaluation.results import Report
+from training.evaluation.summary import metrics
 
 __all__ = ["MAX_REPORT_BYTES", "publish"]
 

@@ -31,9 +31,7 @@ def distances(left: Tensor, right: Tensor) -> Tensor:
     return 1 - (unit_length(left) * unit_length(right)).sum(dim=1).abs()
 
 
-def triplet_term(
-    anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float, norm_weight: float
-) -> Tensor:
+def triplet_term(anchors: Tensor, positives: Tensor, negatives: Tensor, *, margin: float, norm_weight: float) -> Tensor:
     """trip(a, p, n) of un-normalised embeddings (N, D): a scalar."""
     gap = distances(anchors, positives) - distances(anchors, negatives) + margin
     squares = anchors.square() + positives.square() + negatives.square()  # (N, D)
@@ -118,9 +116,7 @@ class Tla:
         pool, labels = step.source.take(positions), step.source.labels[positions.to(step.source.device)]
         embeddings = _eval_embeddings(step.model, torch.cat([step.attacked, pool]))
         count = len(step.attacked)
-        chosen = hardest_negatives(
-            embeddings[:count], step.labels, embeddings[count:], labels, mine_by=self.mine_by
-        )
+        chosen = hardest_negatives(embeddings[:count], step.labels, embeddings[count:], labels, mine_by=self.mine_by)
         return pool[chosen]
 
 
