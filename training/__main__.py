@@ -12,9 +12,10 @@ from pathlib import Path
 from service.errors import AdvsentryError
 from training import export, fit
 from training.checkpoint import code_version
+from training.evaluation import command as evaluation
 
 # A new command: one module with add_command, one name here.
-COMMANDS = (fit, export)
+COMMANDS = (fit, export, evaluation)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

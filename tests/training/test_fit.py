@@ -76,9 +76,7 @@ def test_an_interrupted_run_ends_in_the_same_weights(finished: Path, tmp_path: P
     assert stopped["epoch"] * 4 + stopped["batch"] == step
     assert fit(tiny(), None, tmp_path, device=CPU) is Outcome.FINISHED
     assert same(weights(tmp_path), weights(finished))
-    assert same(
-        read_checkpoint(tmp_path)["loop"]["best"]["model"], read_checkpoint(finished)["loop"]["best"]["model"]
-    )
+    assert same(read_checkpoint(tmp_path)["loop"]["best"]["model"], read_checkpoint(finished)["loop"]["best"]["model"])
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(finished: Path, tmp_path: Path) -> None:
@@ -151,9 +149,7 @@ def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:
         fit(tiny(), None, tmp_path, device=CPU)
 
 
-def test_weight_0_trains_as_if_there_were_no_triplets(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weight_0_trains_as_if_there_were_no_triplets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = without_tla(tiny(epochs=1))
     fit(recipe, None, tmp_path / "zero", device=CPU)
     monkeypatch.setattr("training.loop.build_terms", lambda recipe: [])
@@ -199,9 +195,7 @@ def test_training_learns(tmp_path: Path) -> None:
 def test_a_run_gives_its_best_epoch_and_its_parts(finished: Path) -> None:
     run = load_run(finished)
     log = read_checkpoint(finished)["loop"]["log"]
-    best = max(
-        log, key=lambda record: (record["attacked_accuracy"], record["clean_accuracy"], -record["epoch"])
-    )
+    best = max(log, key=lambda record: (record["attacked_accuracy"], record["clean_accuracy"], -record["epoch"]))
     assert run.epoch == best["epoch"]
     assert run.recipe == tiny()
     assert run.input_shape == (8, 8, 1)
@@ -222,9 +216,7 @@ def write_set(path: Path, seed: int) -> Path:
 
 def test_other_data_are_refused(tmp_path: Path) -> None:
     recipe = tiny(epochs=2, batch_size=20)
-    recipe = replace(
-        recipe, data=replace(recipe.data, set="npz", train=0, fit=5, calibration=5, fusion=5, selection=5)
-    )
+    recipe = replace(recipe, data=replace(recipe.data, set="npz", train=0, fit=5, calibration=5, fusion=5, selection=5))
     first, other = write_set(tmp_path / "first.npz", 1), write_set(tmp_path / "other.npz", 2)
     run = tmp_path / "run"
     assert fit(recipe, first, run, device=CPU, on_step=at_step(1, interrupt)) is Outcome.INTERRUPTED

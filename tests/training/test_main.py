@@ -20,14 +20,10 @@ def test_fit_trains_and_then_says_that_it_is_done(tmp_path: Path, capsys: pytest
     assert "already finished" in capsys.readouterr().err
 
 
-def test_overrides_may_stand_on_both_sides_of_options(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overrides_may_stand_on_both_sides_of_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["fit", "digits", "train.epochs=0", "--out", str(tmp_path / "run"), "train.seed=3"]
     assert main(command) == 1
-    assert capsys.readouterr().err == (
-        "advsentry-train: error: train.epochs: expected a number of at least 1, got 0\n"
-    )
+    assert capsys.readouterr().err == ("advsentry-train: error: train.epochs: expected a number of at least 1, got 0\n")
 
 
 @pytest.mark.parametrize(

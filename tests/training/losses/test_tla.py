@@ -95,9 +95,7 @@ def test_mining_equals_a_plain_loop_and_never_takes_the_own_class(seed: int, min
 
 
 def test_a_pool_of_one_class_is_an_error_that_says_so() -> None:
-    with pytest.raises(
-        SetupError, match=r"tla\.pool: expected images of another class among 2, got one class"
-    ):
+    with pytest.raises(SetupError, match=r"tla\.pool: expected images of another class among 2, got one class"):
         hardest_negatives(POOL[:1], torch.tensor([1]), POOL[1:], POOL_LABELS[1:])
 
 

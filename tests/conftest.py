@@ -1,4 +1,9 @@
-"""Bundles and engines for the service's tests."""
+"""What all tests share: small bundles, and one thread for each computation."""
+
+import os
+
+# The tests run in several processes: more threads than processors would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 

@@ -1,0 +1,75 @@
+"""The torch twin of the tiny bundle, a test set of its images, and a whole evaluation of both."""
+
+import torch
+from torch import Tensor, nn
+
+from service.detection.engine import Engine
+from tests import tiny
+from training.evaluation.assemble import assemble
+from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
+from training.evaluation.results import Provenance, Report
+from training.evaluation.suite import SuiteEntry, budgets_for, quick_suite
+
+BUDGETS = budgets_for("linf", 0.1, 64)
+
+
+class Twin(nn.Module):
+    """Class c is the mean of quadrant c, times 20; what `tiny.graph` computes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(20.0))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.adaptive_avg_pool2d(images.mean(dim=1, keepdim=True), 2).flatten(1) * self.scale
+
+
+def identity(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+    return images
+
+
+NOTHING = SuiteEntry(
+    name="nothing", title="Nothing", description="Leaves the image alone.", norm="linf", eps=0.0, attack=identity
+)
+
+
+def held_out(count: int = 60, seed: int = 5) -> HeldOut:
+    images = tiny.images(count, seed=seed)
+    labels = images.reshape(count, 2, 4, 2, 4).mean(axis=(2, 4)).reshape(count, 4).argmax(axis=1)
+    return HeldOut(images=images, labels=labels, chosen=choose_images(labels, count, 0))
+
+
+def run(
+    engine: Engine, suite: tuple[SuiteEntry, ...] = quick_suite(BUDGETS), *, test: HeldOut | None = None
+) -> Evaluation:
+    return evaluate(
+        engine,
+        Twin().eval(),
+        test or held_out(),
+        suite,
+        budgets=BUDGETS,
+        seed=0,
+        progress=lambda line: None,
+    )
+
+
+def report(engine: Engine, evaluation: Evaluation, *, publishable: bool = True) -> Report:
+    provenance = Provenance(
+        command="advsentry-train evaluate tiny --run tiny --out <out>",
+        seed=0,
+        code_version="test",
+        commit="unknown",
+        machine="a test",
+        started="2026-01-01T00:00:00+00:00",
+        seconds=1.0,
+        libraries={},
+    )
+    return assemble(
+        evaluation,
+        engine.bundle,
+        held_out(),
+        budgets=BUDGETS,
+        data_name="quadrants",
+        provenance=provenance,
+        publishable=publishable,
+    )

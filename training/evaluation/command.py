@@ -1,0 +1,192 @@
+"""The `evaluate` command: attacks a run, asks its bundle, writes report.json and report.html."""
+
+import argparse
+import dataclasses
+import json
+import math
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from service.detection.bundle import find_bundle
+from service.detection.engine import Engine
+from service.errors import SetupError
+from training.checkpoint import Run, code_version, load_run, write_atomically
+from training.evaluation.assemble import assemble
+from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
+from training.evaluation.pairing import check_pair
+from training.evaluation.progress import reporting
+from training.evaluation.provenance import commit, libraries, machine
+from training.evaluation.publish import publish
+from training.evaluation.report import page
+from training.evaluation.results import Provenance, Report
+from training.evaluation.suite import budgets_for, chosen, full_suite, quick_suite
+from training.evaluation.summary import metrics, result_json, words
+from training.precision import deterministic
+
+__all__ = ["Options", "add_command", "run_evaluation"]
+
+_ALL_UP_TO = 2_000
+"""Test images that are all attacked by default; of a larger set `_SOME` are."""
+_SOME = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line asks for."""
+
+    bundle: Path
+    run: Path
+    out: Path
+    data: Path | None = None
+    images: int | None = None
+    """How many images are attacked; None chooses by the size of the test set."""
+    attacks: tuple[str, ...] = ()
+    """All of the suite when empty."""
+    l2_eps: float | None = None
+    """None: see `training.evaluation.suite.budgets_for`."""
+    seed: int = 0
+    quick: bool = False
+    publish: bool = False
+    result: Path | None = None
+    """Where the small file of DESIGN section 8 goes."""
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.images < 1:
+            raise SetupError(f"--images: expected at least 1, got {self.images}")
+        if self.l2_eps is not None and not (math.isfinite(self.l2_eps) and self.l2_eps > 0):
+            raise SetupError(f"--l2-eps: expected a number above 0, got {self.l2_eps}")
+        if self.seed < 0:
+            raise SetupError(f"--seed: expected 0 or more, got {self.seed}")
+        if self.publish and (self.quick or self.attacks):
+            raise SetupError("--publish: needs the whole suite at full strength; leave --quick and --attacks out")
+        if self.result and self.quick:
+            raise SetupError("--result: the figures of a quick run are not kept; leave --quick out")
+
+    def command(self) -> str:
+        """The command line that gives the same figures."""
+        words = ["advsentry-train", "evaluate", str(self.bundle), "--run", str(self.run), "--out", str(self.out)]
+        for name in ("data", "images", "l2_eps"):
+            value = getattr(self, name)
+            words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        words += ["--attacks", ",".join(self.attacks)] if self.attacks else []
+        words += ["--seed", str(self.seed)]
+        return shlex.join(words + (["--quick"] if self.quick else []))
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `evaluate` to the command line."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="attack a run and report what its bundle sees",
+        description="Attacks the run's model, asks the bundle about the attacked images, and writes report.json and "
+        "a self-contained report.html.",
+    )
+    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle directory, or the name of a shipped bundle")
+    parser.add_argument("--run", type=Path, required=True, help="the run directory that the bundle was exported from")
+    parser.add_argument("--out", type=Path, required=True, help="folder of report.json and report.html")
+    parser.add_argument("--data", type=Path, help="folder of the data set (or ADVSENTRY_DATA)")
+    parser.add_argument("--images", type=int, metavar="N", help="images to attack (default: all up to 2000, else 500)")
+    parser.add_argument("--attacks", type=_names, default=(), metavar="A,B", help="some of the suite's attacks")
+    parser.add_argument("--l2-eps", type=float, metavar="E", help="budget of the L2 attacks, images being in [0, 1]")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images, the attacks and the intervals")
+    parser.add_argument("--quick", action="store_true", help="weak attacks for a first look; never published")
+    parser.add_argument("--publish", action="store_true", help="put the report and its headline into the bundle")
+    parser.add_argument("--result", type=Path, metavar="FILE", help="also write the small file for docs/results")
+    parser.add_argument("--json", action="store_true", help="print the headline figures as JSON")
+    parser.set_defaults(command=_main)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    fields = [field.name for field in dataclasses.fields(Options) if field.name != "bundle"]
+    options = Options(bundle=find_bundle(arguments.bundle), **{name: getattr(arguments, name) for name in fields})
+    report = run_evaluation(options)
+    page_path = options.out / "report.html"
+    if arguments.json:
+        sys.stdout.write(json.dumps({"report": str(page_path), "metrics": metrics(report)}) + "\n")
+    else:
+        sys.stdout.write(words(report) + f"report: {page_path}\n")
+    return 0
+
+
+def run_evaluation(options: Options) -> Report:
+    """Evaluates and writes everything that the options ask for.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        SetupError: run or data are missing, do not belong to the bundle, or `--out` cannot be a folder.
+    """
+    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    engine = Engine.load(options.bundle)
+    run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    check_pair(run, engine.bundle)
+    _make_folder(options.out)
+    held_out = _held_out(run, options)
+    shape, threat = engine.bundle.manifest.input, engine.bundle.manifest.threat_model
+    budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
+    suite = chosen((quick_suite if options.quick else full_suite)(budgets), options.attacks)
+    with reporting() as progress, deterministic(0):
+        evaluation = evaluate(engine, run.model, held_out, suite, budgets=budgets, seed=options.seed, progress=progress)
+    report = assemble(
+        evaluation,
+        engine.bundle,
+        held_out,
+        budgets=budgets,
+        data_name=run.recipe.data.set,
+        provenance=_provenance(options, started, time.monotonic() - began),
+        publishable=not options.quick,
+    )
+    _write(options, run, report, evaluation)
+    return report
+
+
+def _held_out(run: Run, options: Options) -> HeldOut:
+    test = run.parts(options.data).test
+    if not len(test):
+        raise SetupError(f"{run.path}: expected test images, got none")
+    count = options.images or (len(test) if len(test) <= _ALL_UP_TO else _SOME)
+    return HeldOut(
+        images=np.ascontiguousarray(test.images),
+        labels=test.labels,
+        chosen=choose_images(test.labels, count, options.seed),
+    )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"--out {path}: cannot be made a folder: {error.strerror}") from error
+
+
+def _provenance(options: Options, started: str, seconds: float) -> Provenance:
+    return Provenance(
+        command=options.command(),
+        seed=options.seed,
+        code_version=code_version(),
+        commit=commit(),
+        machine=machine(),
+        started=started,
+        seconds=round(seconds, 1),
+        libraries=libraries(),
+    )
+
+
+def _write(options: Options, run: Run, report: Report, evaluation: Evaluation) -> None:
+    write_atomically(options.out / "report.json", report.to_json())
+    write_atomically(options.out / "report.html", page(report, evaluation))
+    if options.publish:
+        publish(options.bundle, report)
+    if options.result:
+        _make_folder(options.result.parent)
+        write_atomically(options.result, result_json(options.result.stem, run, report))

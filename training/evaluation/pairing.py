@@ -1,0 +1,36 @@
+"""Whether a run and a bundle belong together."""
+
+import math
+
+from service.detection.bundle import Bundle
+from service.errors import SetupError
+from training.checkpoint import Run
+
+__all__ = ["check_pair"]
+
+
+def check_pair(run: Run, bundle: Bundle) -> None:
+    """Refuses a run that the bundle was not exported from, as far as shapes, names and threat model show it.
+
+    Raises:
+        SetupError: names what differs.
+    """
+    manifest = bundle.manifest
+    shape = (manifest.input.height, manifest.input.width, manifest.input.channels)
+    if tuple(run.input_shape) != shape:
+        raise SetupError(f"{run.path}: images of {run.input_shape}, but the bundle {manifest.name} takes {shape}")
+    if run.class_names != manifest.class_names:
+        raise SetupError(
+            f"{run.path}: {len(run.class_names)} classes {_first(run.class_names)}, but the bundle {manifest.name} has "
+            f"{len(manifest.class_names)} {_first(manifest.class_names)}"
+        )
+    attack, threat = run.recipe.attack, manifest.threat_model
+    if attack.norm != threat.norm or not math.isclose(attack.eps, threat.eps, rel_tol=1e-6):
+        raise SetupError(
+            f"{run.path}: trained for {attack.norm} {attack.eps:g}, but the bundle {manifest.name} for {threat.norm} "
+            f"{threat.eps:g}"
+        )
+
+
+def _first(names: tuple[str, ...]) -> str:
+    return f"({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"

@@ -1,0 +1,40 @@
+"""A bundle with a new report: graph, calibration and model card stay byte for byte."""
+
+import dataclasses
+from pathlib import Path
+
+from service.detection.bundle import file_entries, load_bundle, read_files, write_bundle
+from service.errors import BundleError
+from training.evaluation.results import Report
+from training.evaluation.summary import metrics
+
+__all__ = ["MAX_REPORT_BYTES", "publish"]
+
+MAX_REPORT_BYTES = 200_000
+"""A bundle travels with every deployment, so its report stays small."""
+
+
+def publish(path: Path, report: Report) -> None:
+    """Puts the report and its headline figures into the bundle at `path`, all at once or not at all.
+
+    Raises:
+        BundleError: the bundle is damaged, is not the one that was judged, or the report is too large or was quick.
+    """
+    if not report.publishable:
+        raise BundleError(f"{path.name}: the figures of a quick run are not published; leave --quick out")
+    bundle = load_bundle(path)
+    if bundle.calibration_id != report.bundle.calibration_id:
+        raise BundleError(
+            f"{path.name}: the report is about bundle {report.bundle.calibration_id}, here is {bundle.calibration_id}"
+        )
+    content = report.to_json().encode()
+    if len(content) > MAX_REPORT_BYTES:
+        raise BundleError(f"report.json: expected at most {MAX_REPORT_BYTES} bytes, got {len(content)}")
+    files = {**read_files(path, bundle.manifest.files), "report.json": content}
+    manifest = dataclasses.replace(
+        bundle.manifest,
+        files=file_entries(files),
+        metrics=metrics(report),
+        metrics_command=report.provenance.command,
+    )
+    write_bundle(path, manifest, files, replace=True)

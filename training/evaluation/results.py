@@ -1,0 +1,261 @@
+"""What an evaluation found, as records; `report.json` is the outermost of them, written by `to_json`.
+
+Every rate is in [0, 1], every budget and norm in units of the [0, 1] image. A figure that no image supports is null;
+NaN never occurs. Three counts are kept apart for each attack:
+
+* successful: right before the attack, wrong after it (by the bundle's label, after rounding to 8 bits);
+* failed: right before and after;
+* all: these two and the images that were wrong already.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from training.evaluation.bootstrap import Estimate
+from training.evaluation.metrics import Range
+
+__all__ = [
+    "FORMAT",
+    "AttackResult",
+    "BundleCard",
+    "CleanResult",
+    "DataCard",
+    "DetectorAuroc",
+    "DetectorCard",
+    "FalsePositives",
+    "Provenance",
+    "RateAt",
+    "Rejection",
+    "Report",
+    "ThreatCard",
+    "UnionResult",
+]
+
+FORMAT = 1
+"""Changes when a field of `report.json` changes its meaning or goes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorCard:
+    """A detector as the manifest describes it."""
+
+    name: str
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BundleCard:
+    """Which bundle was judged."""
+
+    name: str
+    version: str
+    calibration_id: str
+    sha256: Mapping[str, str]
+    """Of the graph and of the calibration; the report itself is not among them."""
+    detectors: tuple[DetectorCard, ...]
+    calibration_images: int
+    """Of the first split, for the single detectors."""
+    fused_calibration_images: int
+    """Of the second split, for the fused p-value."""
+    default_alpha: float
+    code_version: str
+    """Of the code that exported it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatCard:
+    """What the attackers of this report could and could not do."""
+
+    norm: str
+    """That the bundle was trained for."""
+    eps: float
+    l2_eps: float
+    """Budget of the L2 attacks."""
+    targeted: bool
+    knowledge: str
+    adaptive: bool
+    """Whether any attack saw the detectors."""
+    queries: str
+    reveal_mode: str
+    rounding: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCard:
+    """Which images were used."""
+
+    name: str
+    split: str
+    test_images: int
+    """Clean ones, for accuracy and false positives."""
+    attacked_images: int
+    """Chosen among them, stratified by class and seeded; the clean side of every AUROC too."""
+    classes: int
+    height: int
+    width: int
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How to make this report again."""
+
+    command: str
+    seed: int
+    code_version: str
+    commit: str
+    """With "+" behind it when files had been changed since; "unknown" outside a checkout."""
+    machine: str
+    started: str
+    """UTC, ISO 8601."""
+    seconds: float
+    libraries: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanResult:
+    """The bundle on images that nobody attacked."""
+
+    accuracy: Estimate
+    accuracy_of_accepted: Estimate
+    """Among the clean images that are accepted at the bundle's default alpha."""
+    balanced_accuracy: float | None
+    """Mean of the classes' own accuracies."""
+    disagreements: int
+    """Images, clean and attacked, on which torch and the bundle give different labels."""
+    compared: int
+    """Images of that comparison."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FalsePositives:
+    """A promised false-positive rate and what came of it on clean test images."""
+
+    alpha: float
+    images_needed: int | None
+    """Calibration images without which alpha is refused; null when the bundle supports alpha."""
+    images: int
+    count: int | None
+    """Clean test images called adversarial; null when alpha is refused."""
+    rate: float | None
+    binomial_95: Range | None
+    """Counts that 95 % of test draws give at a rate of exactly alpha."""
+    inside_binomial: bool | None
+    promised_95: Range | None
+    """The same with the draw of the calibration images, which the promise averages over."""
+    inside_promised: bool | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateAt:
+    """A share of attacked images at one alpha, by the bundle's verdict."""
+
+    alpha: float
+    all: Estimate
+    successful: Estimate
+    failed: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorAuroc:
+    """AUROC of one score; "fused" is the statistic behind the verdict."""
+
+    detector: str
+    all: Estimate
+    """Attacked images against the same images unattacked."""
+    successful: Estimate
+    """Successful attacks against the clean images that the bundle classifies rightly."""
+    failed: Estimate
+    """Failed attacks against the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackResult:
+    """One attack on all chosen images."""
+
+    name: str
+    title: str
+    description: str
+    settings: str
+    norm: str
+    eps: float | None
+    """None: the attack looks for the smallest change."""
+    images: int
+    successful: int
+    failed: int
+    wrong_before: int
+    success_rate: Estimate
+    """Of the images that were right before."""
+    success_within_budget: Estimate
+    """The same where the change also stays within the threat model's budget for the attack's norm."""
+    accuracy: Estimate
+    """Still right after the attack."""
+    median_l2: float | None
+    """Of the successful attacked images, after rounding."""
+    median_linf: float | None
+    aurocs: tuple[DetectorAuroc, ...]
+    partial_aurocs: Mapping[str, float | None]
+    """Of the fused statistic, all images: largest false-positive rate to mean true-positive rate up to it."""
+    tpr_at_fpr: Mapping[str, float | None]
+    """Of the fused statistic, all images, threshold chosen on the clean side; flatters a little."""
+    detected: tuple[RateAt, ...]
+    accepted_and_wrong: tuple[RateAt, ...]
+    """What the operator loses: wrong and called clean."""
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejection:
+    """Accuracy when rejected images count as no harm, over the worst of several attacks and no attack at all."""
+
+    alpha: float
+    robust_accuracy: Estimate
+    """1 - share of images of which some version within the budget is accepted and wrong."""
+    strict: Estimate
+    """An image whose clean version is rejected counts as lost too."""
+    clean_rejected: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnionResult:
+    """The worst case of each image over all attacks whose image stays within one budget."""
+
+    norm: str
+    eps: float
+    attacks: tuple[str, ...]
+    accuracy: Estimate
+    """Right on every version; the unattacked image is one of them."""
+    success_rate: Estimate
+    """Of the images that were right before; at least that of each attack within the budget."""
+    only_by: Mapping[str, int]
+    """Images on which this attack alone succeeded."""
+    rejection: tuple[Rejection, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """`report.json`."""
+
+    format: int
+    publishable: bool
+    """False for the quick mode, whose attacks are too weak to be quoted."""
+    bundle: BundleCard
+    threat_model: ThreatCard
+    data: DataCard
+    provenance: Provenance
+    clean: CleanResult
+    false_positives: tuple[FalsePositives, ...]
+    attacks: tuple[AttackResult, ...]
+    unions: tuple[UnionResult, ...]
+    remarks: tuple[str, ...]
+    """What a reader must know before he quotes a figure."""
+
+    def to_json(self) -> str:
+        """The text of `report.json`.
+
+        Raises:
+            ValueError: a figure is NaN or infinite.
+        """
+        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False, allow_nan=False) + "\n"

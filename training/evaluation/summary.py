@@ -1,0 +1,73 @@
+"""The headline of a report: for the manifest, for docs/results and for the terminal."""
+
+import json
+
+from training.checkpoint import Run
+from training.config import recipe_to_dict
+from training.evaluation.results import Report
+
+__all__ = ["metrics", "result_json", "words"]
+
+
+def metrics(report: Report) -> dict[str, float]:
+    """Flat names to figures, for the manifest and for docs/results; figures without images are left out."""
+    values: dict[str, float | None] = {
+        "clean_accuracy": report.clean.accuracy.value,
+        "test_images": report.data.test_images,
+        "attacked_images": report.data.attacked_images,
+    }
+    for row in report.false_positives:
+        values[f"false_positive_rate_at_{row.alpha:g}"] = row.rate
+    for attack in report.attacks:
+        values[f"{attack.name}_success"] = attack.success_rate.value
+        values[f"{attack.name}_accuracy"] = attack.accuracy.value
+        values[f"{attack.name}_auroc"] = attack.aurocs[-1].all.value
+        values[f"{attack.name}_auroc_successful"] = attack.aurocs[-1].successful.value
+        for rate in attack.detected:
+            values[f"{attack.name}_found_at_{rate.alpha:g}"] = rate.successful.value
+    for union in report.unions:
+        values[f"worst_{union.norm}_accuracy"] = union.accuracy.value
+        for rejection in union.rejection:
+            values[f"worst_{union.norm}_safe_at_{rejection.alpha:g}"] = rejection.robust_accuracy.value
+    return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def result_json(name: str, run: Run, report: Report) -> str:
+    """One file of docs/results, as DESIGN section 8 has it."""
+    made, data = report.provenance, report.data
+    value = {
+        "name": name,
+        "command": made.command,
+        "recipe": recipe_to_dict(run.recipe),
+        "seed": made.seed,
+        "commit": made.commit,
+        "machine": made.machine,
+        "seconds": made.seconds,
+        "data": {
+            "set": data.name,
+            "split": data.split,
+            "test_images": data.test_images,
+            "attacked_images": data.attacked_images,
+        },
+        "metrics": metrics(report),
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def words(report: Report) -> str:
+    """A few lines for the terminal; the page says the rest."""
+    lines = [] if report.publishable else ["quick run: do not quote these figures"]
+    lines.append(f"clean accuracy {_percent(report.clean.accuracy.value)} of {report.data.test_images} images")
+    for attack in report.attacks:
+        found = ", ".join(f"{_percent(row.successful.value)} at {row.alpha:g}" for row in attack.detected)
+        lines.append(f"{attack.name}: succeeds on {_percent(attack.success_rate.value)}; of these found {found}")
+    lines += [
+        f"worst case {union.norm} {union.eps:.3g}: {_percent(union.accuracy.value)} stay right"
+        for union in report.unions
+    ]
+    lines.append("none of these attacks knew of the detectors")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _percent(value: float | None) -> str:
+    return "none" if value is None else f"{100 * value:.1f} %"

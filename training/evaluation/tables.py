@@ -1,0 +1,204 @@
+"""The tables of the page, as HTML."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from training.evaluation.bootstrap import Estimate
+from training.evaluation.metrics import Range
+from training.evaluation.results import AttackResult, DetectorAuroc, FalsePositives, RateAt, Report, UnionResult
+
+__all__ = [
+    "attack_table",
+    "auroc_table",
+    "budget",
+    "false_positive_table",
+    "percent",
+    "rate",
+    "table",
+    "union_table",
+]
+
+_SHOWN_ALPHAS = (0.001, 0.01, 0.05)
+_FEW = 100
+"""A rate over fewer images is shown as a fraction."""
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "", last_apart: bool = False) -> str:
+    """A table that scrolls sideways on a narrow screen; the cells are HTML, each row's first is its heading.
+
+    Args:
+        kind: CSS class of the table.
+        last_apart: whether the last row is set off, being the headline.
+    """
+    body = [f'<tr><th scope="row">{first}</th>{"".join(_cell(cell) for cell in rest)}</tr>' for first, *rest in rows]
+    if last_apart and body:
+        body[-1] = body[-1].replace("<tr>", '<tr class="headline">', 1)
+    titles = "".join(f'<th scope="col">{title}</th>' for title in head)
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{titles}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _cell(content: str) -> str:
+    return content if content.startswith("<td") else f"<td>{content}</td>"
+
+
+def percent(value: float) -> str:
+    """0.0123 as "1.23 %", with no more digits than needed."""
+    return f"{100 * value:.1f} %" if value >= 0.1 or value == 0 else f"{100 * value:.3g} %"
+
+
+def budget(value: float) -> str:
+    """A change of pixel values in [0, 1], with its size in 8-bit levels."""
+    return f"{value:.3g} ({255 * value:.3g}/255)"
+
+
+def rate(estimate: Estimate, *, interval: bool = True) -> str:
+    """A share as HTML: in percent with its interval, or as a fraction when it rests on few images."""
+    if estimate.value is None:
+        return '<span class="none">none</span>'
+    if estimate.n < _FEW:
+        return f"{round(estimate.value * estimate.n)} of {estimate.n}"
+    return f"{100 * estimate.value:.1f} %" + (_small_interval(estimate.interval, 100, 1) if interval else "")
+
+
+def _small_interval(interval: Range | None, factor: float, digits: int) -> str:
+    if interval is None:
+        return ""
+    return f"<small>{factor * interval.low:.{digits}f}–{factor * interval.high:.{digits}f}</small>"
+
+
+def attack_table(report: Report) -> str:
+    """One row an attack: what it did to the classifier, and how much of it is seen."""
+    refused = {row.alpha: row.images_needed for row in report.false_positives if row.images_needed}
+    head = [
+        "Attack",
+        "Budget",
+        "Succeeds",
+        "Still right",
+        "Median change",
+        "AUROC, all",
+        "AUROC, successful",
+        *(f"Found at {100 * alpha:g} %{_need(refused.get(alpha))}" for alpha in _SHOWN_ALPHAS),
+    ]
+    return table(head, (_attack_row(attack) for attack in report.attacks), kind="attacks")
+
+
+def _need(images: int | None) -> str:
+    return "" if images is None else f"<small>would need {images} calibration images</small>"
+
+
+def _attack_row(attack: AttackResult) -> list[str]:
+    fused = attack.aurocs[-1]
+    found = {row.alpha: row for row in attack.detected}
+    return [
+        f'{escape(attack.title)}<small class="what">{escape(attack.description)}</small>',
+        "smallest<br>that fools" if attack.eps is None else _size(attack.norm, attack.eps),
+        rate(attack.success_rate),
+        rate(attack.accuracy),
+        _median_change(attack),
+        _area(fused.all),
+        _area(fused.successful),
+        *(_found(found.get(alpha)) for alpha in _SHOWN_ALPHAS),
+    ]
+
+
+def _size(norm: str, eps: float) -> str:
+    return f"L∞ {eps:.3g}<small>{255 * eps:.3g}/255</small>" if norm == "linf" else f"L2 {eps:.3g}"
+
+
+def _median_change(attack: AttackResult) -> str:
+    if attack.median_l2 is None or attack.median_linf is None:
+        return '<span class="none">none</span>'
+    return f"L2 {attack.median_l2:.3g}<small>L∞ {255 * attack.median_linf:.3g}/255</small>"
+
+
+def _area(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return '<span class="none">none</span>'
+    return f"{estimate.value:.3f}{_small_interval(estimate.interval, 1, 2)}"
+
+
+def _found(row: RateAt | None) -> str:
+    if row is None:
+        return '<span class="none">refused</span>'
+    return f"{rate(row.successful)}<small>of all: {rate(row.all, interval=False)}</small>"
+
+
+def union_table(report: Report) -> str:
+    """The worst case of each image, a row a norm."""
+    alphas = [row.alpha for row in report.unions[0].rejection] if report.unions else []
+    head = ["Largest change allowed", "Broken images", "Right whatever the attack"]
+    head += [f"Safe with rejection at {100 * alpha:g} %" for alpha in alphas]
+    return table(head, (_union_row(union) for union in report.unions))
+
+
+def _union_row(union: UnionResult) -> list[str]:
+    others = ", ".join(union.attacks)
+    safe = [
+        f'{rate(row.robust_accuracy)}<small class="what">strict: {rate(row.strict, interval=False)}</small>'
+        for row in union.rejection
+    ]
+    return [
+        f'{_size(union.norm, union.eps)}<small class="what">{escape(others)}</small>',
+        rate(union.success_rate),
+        rate(union.accuracy),
+        *safe,
+    ]
+
+
+def false_positive_table(rows: Sequence[FalsePositives]) -> str:
+    """Promised against measured."""
+    head = [
+        "Promised at most",
+        "Measured",
+        "False alarms",
+        "95 % of draws, if exactly kept",
+        "with calibration luck",
+        "",
+    ]
+    return table(head, (_false_positive_row(row) for row in rows))
+
+
+def _false_positive_row(row: FalsePositives) -> list[str]:
+    if row.rate is None or row.binomial_95 is None or row.promised_95 is None:
+        return [f"{100 * row.alpha:g} %", '<td colspan="5" class="none">' + _refusal(row) + "</td>"]
+    ranges = [f"{one.low:.0f}–{one.high:.0f}" for one in (row.binomial_95, row.promised_95)]
+    return [f"{100 * row.alpha:g} %", percent(row.rate), f"{row.count} of {row.images}", *ranges, _kept(row)]
+
+
+def _refusal(row: FalsePositives) -> str:
+    return f"refused: a promise this small needs {row.images_needed} calibration images, the bundle has fewer"
+
+
+def _kept(row: FalsePositives) -> str:
+    assert row.count is not None
+    assert row.promised_95 is not None
+    if row.inside_binomial:
+        return '<span class="good">✓ as promised</span>'
+    if row.count < row.promised_95.low or (row.inside_promised and row.count < row.alpha * row.images):
+        return '<span class="good">✓ fewer than promised</span>'
+    if row.inside_promised:
+        return '<span class="fair">within the luck of calibration</span>'
+    return '<span class="bad">✗ more than promised</span>'
+
+
+def auroc_table(attacks: Sequence[AttackResult], *, successful: bool) -> str:
+    """AUROC of each attack and detector, coloured: blue is better than a coin, orange worse."""
+    names = [score.detector for score in attacks[0].aurocs] if attacks else []
+    return table(
+        ["Attack", *(escape(name.replace("_", " ")) for name in names)],
+        ([escape(attack.title), *(_heat(score, successful) for score in attack.aurocs)] for attack in attacks),
+        kind="heat",
+    )
+
+
+def _heat(score: DetectorAuroc, successful: bool) -> str:
+    estimate = score.successful if successful else score.all
+    if estimate.value is None:
+        return '<td class="none">none</td>'
+    strength = abs(estimate.value - 0.5) * 2
+    colour = "37,99,235" if estimate.value >= 0.5 else "234,88,12"
+    kind = ' class="fused"' if score.detector == "fused" else ""
+    return f'<td{kind} style="background:rgba({colour},{0.65 * strength:.3f})">{estimate.value:.2f}</td>'
