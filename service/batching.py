@@ -33,7 +33,8 @@ class QueueLimits:
     """How much may wait and run at once."""
 
     max_batch: int = 64
-    """Images in one run of the graph."""
+    """Images in one run of the graph. 8 and 64 measured alike with a CNN of 0.5 ms an image (stream 1305 and 1351
+    images/s, 32 calls p99 35 ms both); for graphs of microseconds what a batch costs by itself counts, so 64."""
     items: int = 1024
     """Images waiting."""
     size_bytes: int = 256 * 2**20
