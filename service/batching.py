@@ -22,6 +22,9 @@ __all__ = ["Batcher", "QueueLimits"]
 
 log = logging.getLogger(__name__)
 
+IDLE_TURNS = 4
+"""Turns of the event loop without a new image after which a batch is taken for complete."""
+
 Measure = Callable[[Bytes8], Measurements]
 
 
@@ -30,7 +33,8 @@ class QueueLimits:
     """How much may wait and run at once."""
 
     max_batch: int = 64
-    """Images in one run of the graph."""
+    """Images in one run of the graph. 8 and 64 measured alike with a CNN of 0.5 ms an image (stream 1305 and 1351
+    images/s, 32 calls p99 35 ms both); for graphs of microseconds what a batch costs by itself counts, so 64."""
     items: int = 1024
     """Images waiting."""
     size_bytes: int = 256 * 2**20
@@ -151,6 +155,7 @@ class Batcher:
                     return
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
+            await self._let_in()
             # Not cleared when the worker is lost meanwhile: these must be failed then, too.
             self._running = self._form()
             self._metrics.inflight.set(len(self._running))
@@ -158,6 +163,17 @@ class Batcher:
                 await self._run(self._running)
             self._running = ()
             self._metrics.inflight.set(0)
+
+    async def _let_in(self) -> None:
+        """Lets the loop hand over what has arrived already; no timer, and nothing to wait for when it is alone.
+
+        A message costs the loop a few turns, so that the worker would else run off with the first of many.
+        """
+        size, idle = len(self._waiting), 0
+        while idle < IDLE_TURNS and size < self._limits.max_batch:
+            await asyncio.sleep(0)
+            idle = idle + 1 if len(self._waiting) == size else 0
+            size = len(self._waiting)
 
     def _form(self) -> list[_Waiting]:
         """Takes what waits, without those who left or whose time has passed."""

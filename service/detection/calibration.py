@@ -6,6 +6,7 @@ Source: split conformal p-values as in Bates et al. 2023 (arXiv 2104.08279), wit
 import io
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -68,12 +69,28 @@ def smooth_log_p(scores: Float32s | Float64s, clean: Float32s | Float64s) -> Flo
     Returns:
         (N,), at most 0.
     """
-    scores = _pessimistic(scores)
-    knots, first = np.unique(clean.astype(np.float64), return_index=True)  # ties: their first has the largest p
-    log_p = np.log((1.0 + clean.size - first) / (clean.size + 1))  # (knots,)
-    inside = np.interp(scores, knots, log_p, left=0.0)
-    beyond = np.maximum(scores - knots[-1], 0.0)
-    return np.asarray(inside - _tail_slope(knots, log_p) * beyond, dtype=np.float64)
+    return _Curve.of(clean)(scores)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Curve:
+    """`smooth_log_p` of one detector; made once, since sorting out the knots costs more than using them."""
+
+    knots: Float64s
+    log_p: Float64s
+    slope: float
+
+    @classmethod
+    def of(cls, clean: Float32s | Float64s) -> "_Curve":
+        knots, first = np.unique(clean.astype(np.float64), return_index=True)  # ties: their first has the largest p
+        log_p = np.log((1.0 + clean.size - first) / (clean.size + 1))  # (knots,)
+        return cls(knots=knots, log_p=log_p, slope=_tail_slope(knots, log_p))
+
+    def __call__(self, scores: Float32s | Float64s) -> Float64s:
+        scores = _pessimistic(scores)
+        inside = np.interp(scores, self.knots, self.log_p, left=0.0)
+        beyond = np.maximum(scores - self.knots[-1], 0.0)
+        return np.asarray(inside - self.slope * beyond, dtype=np.float64)
 
 
 def _tail_slope(knots: Float64s, log_p: Float64s) -> float:
@@ -118,6 +135,10 @@ class Calibration:
         fused = cls(detector_scores=detector_scores, fused_scores=np.zeros(1, np.float32)).fuse(second)
         return cls(detector_scores=detector_scores, fused_scores=np.sort(fused))
 
+    @cached_property
+    def _curves(self) -> tuple[_Curve, ...]:
+        return tuple(_Curve.of(row) for row in self.detector_scores)
+
     @property
     def smallest_alpha(self) -> float:
         """The smallest false-positive rate that the fused calibration supports."""
@@ -133,7 +154,7 @@ class Calibration:
         Fisher's chi-square table would be wrong, since the detectors depend on each other; `fused_p_values`
         ranks it among clean images instead. float32, because that is what the calibration keeps.
         """
-        logs = [smooth_log_p(scores[:, k], row) for k, row in enumerate(self.detector_scores)]
+        logs = [curve(scores[:, k]) for k, curve in enumerate(self._curves)]
         largest = np.finfo(np.float32).max
         return np.asarray(np.minimum(-2.0 * np.sum(logs, axis=0), largest), dtype=np.float32)
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 
@@ -46,10 +47,9 @@ def judge(measured: Measurements, row: int, bundle: Bundle, alpha: float) -> Det
     """
     probabilities = measured.probabilities[row]
     names = bundle.manifest.class_names
-    order = np.argsort(-probabilities, kind="stable")
-    classes = tuple(
-        ClassScore(index=int(i), label=names[i], probability=float(probabilities[i])) for i in order
-    )  # (L,), likeliest first
+    order = np.argsort(-probabilities, kind="stable").tolist()
+    values = probabilities.tolist()
+    classes = tuple(ClassScore(index=i, label=names[i], probability=values[i]) for i in order)  # (L,), likeliest first
     detectors = tuple(_detector_score(measured, row, k, bundle, alpha) for k in range(len(bundle.manifest.detectors)))
     p_value = float(measured.fused_p_value[row])
     return Detection(
@@ -93,6 +93,7 @@ def _flag(bundle: Bundle, k: int, p_value: float | None) -> Flag:
     )
 
 
+@lru_cache(maxsize=65536)  # p-values are ranks: there are n + 1 of them
 def round_up(p_value: float) -> float:
     """The next of 1, 2, 5 x 10^-k, so that a shown p-value stays valid.
 
@@ -149,7 +150,9 @@ def reveal(detection: Detection, bundle: Bundle, mode: RevealMode, wish: Wish) -
     exact = mode is RevealMode.SCORES
     classes = detection.classes[: wish.top_k or None]
     if not exact:
-        classes = tuple(dataclasses.replace(c, probability=round(c.probability or 0.0, 3)) for c in classes)
+        classes = tuple(
+            ClassScore(index=c.index, label=c.label, probability=round(c.probability or 0.0, 3)) for c in classes
+        )
     rows = [k for k, score in enumerate(detection.detectors) if not wish.detectors or score.detector in wish.detectors]
     scores = tuple(_shown_score(detection.detectors[k], exact=exact, raw=exact and wish.raw_scores) for k in rows)
     return dataclasses.replace(
@@ -164,10 +167,12 @@ def reveal(detection: Detection, bundle: Bundle, mode: RevealMode, wish: Wish) -
 
 
 def _shown_score(score: DetectorScore, *, exact: bool, raw: bool) -> DetectorScore:
-    return dataclasses.replace(
-        score,
-        p_value=_shown_p(score.p_value, exact=exact),
+    return DetectorScore(
+        detector=score.detector,
+        flagged=score.flagged,
         score=score.score if raw else None,
+        p_value=_shown_p(score.p_value, exact=exact),
+        p_value_at_floor=score.p_value_at_floor,
         threshold=score.threshold if raw else None,
     )
 

@@ -111,7 +111,7 @@ async def test_any_subset_may_leave_and_the_others_never_notice() -> None:
         for leaving in itertools.chain.from_iterable(itertools.combinations(range(4), n) for n in range(5)):
             s.graph.go.clear()
             blocker = s.submit(99)
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)  # it runs now, and the others wait
             futures = [s.submit(i) for i in range(4)]
             for i in leaving:
                 futures[i].cancel()
