@@ -69,27 +69,24 @@ def fit(
         SetupError: wrong data, or a directory that holds something else or a run of another recipe.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    is_begun = _claim(out, recipe)
+    is_begun = _is_begun(out, recipe)
     if is_begun and read_checkpoint(out)["is_finished"]:
         return Outcome.ALREADY_FINISHED
     with deterministic(recipe.train.threads):
         session = _Session(recipe, data_root, out, device)
-        if is_begun:
-            session.resume()
+        session.resume() if is_begun else session.begin()
         with deferred_interrupts() as interrupts, reporting(session.loop) as reporter:
             return session.run(interrupts, reporter, on_step)
 
 
-def _claim(out: Path, recipe: Recipe) -> bool:
-    """Makes or checks the run directory; says whether a checkpoint is in it.
+def _is_begun(out: Path, recipe: Recipe) -> bool:
+    """Whether the directory holds a checkpoint of this recipe's run.
 
     Raises:
         SetupError: it is no run directory, or one of another recipe.
     """
     stored = out / "recipe.toml"
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomically(stored, recipe_to_toml(recipe))
         return False
     if not stored.is_file():
         raise SetupError(f"{out}: expected a run directory or an empty one, got something else; choose another --out")
@@ -117,6 +114,11 @@ class _Session:
             "data_digest": data_digest(parts),
         }
         self._saved = time.monotonic()
+
+    def begin(self) -> None:
+        """Makes the directory; only now, so that wrong data leave nothing behind."""
+        self._out.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._out / "recipe.toml", recipe_to_toml(self.loop.recipe))
 
     def resume(self) -> None:
         """Loads the checkpoint.

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from training.__main__ import main
+
+TINY = (
+    *("train.epochs=1", "data.train=100", "model.width=4", "train.batch_size=50"),
+    *("attack.steps=1", "tla.pool=16", "train.threads=1"),
+)
+
+
+def test_fit_trains_and_then_says_that_it_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fit", "digits", "--out", str(tmp_path / "run"), *TINY]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "finished" in captured.err
+    assert main(command) == 0
+    assert "already finished" in capsys.readouterr().err
+
+
+def test_overrides_may_stand_on_both_sides_of_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fit", "digits", "train.epochs=0", "--out", str(tmp_path / "run"), "train.seed=3"]
+    assert main(command) == 1
+    assert capsys.readouterr().err == ("advsentry-train: error: train.epochs: expected a number of at least 1, got 0\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fti"],
+        ["fit"],
+        ["fit", "digits"],
+        ["fit", "digits", "--out", "x", "--fast"],
+        ["fit", "d", "--out", "x", "y"],
+    ],
+    ids=["nothing", "command", "no recipe", "no out", "option", "no override"],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(arguments)
+    assert leaving.value.code == 2
+
+
+def test_data_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ADVSENTRY_DATA", str(tmp_path / "there"))
+    assert main(["fit", "digits", "--out", str(tmp_path / "run"), "data.set=mnist"]) == 1
+    assert f"expected data at {tmp_path / 'there'}" in capsys.readouterr().err
+    monkeypatch.delenv("ADVSENTRY_DATA")
+    assert main(["fit", "digits", "--out", str(tmp_path / "run"), "data.set=mnist"]) == 1
+    assert "name its folder with --data or ADVSENTRY_DATA" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["--version"])
+    assert leaving.value.code == 0
+    assert capsys.readouterr().out.startswith("advsentry ")
