@@ -26,9 +26,9 @@ class Reporter(Protocol):
 
 
 @contextmanager
-def reporting(loop: Loop) -> Iterator[Reporter]:
-    """A bar where standard error is a terminal, else plain lines."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+def reporting(loop: Loop, console: Console | None = None) -> Iterator[Reporter]:
+    """A bar where the console (default: standard error) is a terminal, else plain lines."""
+    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
         yield _Lines(console, loop)
         return

@@ -41,7 +41,8 @@ _SOME = 500
 class Options:
     """What the command line asks for."""
 
-    bundle: Path
+    bundle: str
+    """A directory, or the name of a shipped bundle."""
     run: Path
     out: Path
     data: Path | None = None
@@ -71,7 +72,7 @@ class Options:
 
     def command(self) -> str:
         """The command line that gives the same figures."""
-        words = ["advsentry-train", "evaluate", str(self.bundle), "--run", str(self.run), "--out", str(self.out)]
+        words = ["advsentry-train", "evaluate", self.bundle, "--run", str(self.run), "--out", str(self.out)]
         for name in ("data", "images", "l2_eps"):
             value = getattr(self, name)
             words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
@@ -108,8 +109,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    fields = [field.name for field in dataclasses.fields(Options) if field.name != "bundle"]
-    options = Options(bundle=find_bundle(arguments.bundle), **{name: getattr(arguments, name) for name in fields})
+    options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
     report = run_evaluation(options)
     page_path = options.out / "report.html"
     if arguments.json:
@@ -127,7 +127,7 @@ def run_evaluation(options: Options) -> Report:
         SetupError: run or data are missing, do not belong to the bundle, or `--out` cannot be a folder.
     """
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
-    engine = Engine.load(options.bundle)
+    engine = Engine.load(find_bundle(options.bundle))
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     check_pair(run, engine.bundle)
     _make_folder(options.out)
@@ -186,7 +186,7 @@ def _write(options: Options, run: Run, report: Report, evaluation: Evaluation) -
     write_atomically(options.out / "report.json", report.to_json())
     write_atomically(options.out / "report.html", page(report, evaluation))
     if options.publish:
-        publish(options.bundle, report)
+        publish(find_bundle(options.bundle), report)
     if options.result:
         _make_folder(options.result.parent)
         write_atomically(options.result, result_json(options.result.stem, run, report))

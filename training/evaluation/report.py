@@ -28,7 +28,7 @@ def page(report: Report, evaluation: Evaluation) -> str:
     """The whole page; it loads nothing from anywhere."""
     folder = files("training.evaluation")
     template = string.Template((folder / "report.html").read_text(encoding="utf-8"))
-    return template.substitute(
+    text = template.substitute(
         css=(folder / "report.css").read_text(encoding="utf-8"),
         title=escape(f"How does “{report.bundle.name}” hold up under attack?"),
         subtitle=_subtitle(report),
@@ -50,6 +50,7 @@ def page(report: Report, evaluation: Evaluation) -> str:
         remarks="".join(f"<li>{escape(remark)}</li>" for remark in report.remarks),
         command=escape(report.provenance.command),
     )
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")  # or lines break between number and sign
 
 
 def headline_alpha(report: Report) -> float | None:
