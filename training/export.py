@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool =
     _check_alpha(calibration, manifest.default_alpha)
     engine = Engine(Bundle(path=out, manifest=manifest, calibration=calibration, graph=model, calibration_id=""))
     manifest = dataclasses.replace(manifest, canaries=make_canaries(graph, engine, seed=run.recipe.train.seed))
-    files["model_card.md"] = model_card(manifest, counts=_counts(parts)).encode()
+    files["model_card.md"] = model_card(manifest, calibration).encode()
     write_bundle(out, dataclasses.replace(manifest, files=file_entries(files)), files, replace=replace)
     return load_bundle(out)
 
@@ -163,10 +162,6 @@ def _manifest(run: Run, graph: BundleGraph, shape: GraphShape, *, name: str) -> 
         metrics={},
         metrics_command="",
     )
-
-
-def _counts(parts: Parts) -> Mapping[str, int]:
-    return {field.name: len(getattr(parts, field.name).labels) for field in dataclasses.fields(parts)}
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

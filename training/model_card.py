@@ -1,7 +1,6 @@
 """`model_card.md`: what a bundle is, for people."""
 
-from collections.abc import Mapping
-
+from service.detection.calibration import Calibration
 from service.detection.manifest import Manifest
 
 __all__ = ["model_card"]
@@ -10,16 +9,14 @@ _NOT_EVALUATED = """Not evaluated yet: nothing is known of this bundle on attack
 Run `advsentry-train evaluate BUNDLE --run RUN --out DIR --publish`."""
 
 
-def model_card(manifest: Manifest, *, counts: Mapping[str, int], breaks_at: str = "") -> str:
+def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str = "") -> str:
     """The card's text.
 
     Args:
-        counts: images in each part of the data, by the part's name.
         breaks_at: a sentence on the epsilon at which the bundle breaks; empty when nobody has measured it.
     """
     shape, threat = manifest.input, manifest.threat_model
     data = manifest.training.get("data", {})
-    rows = [f"| {part} | {count} |" for part, count in counts.items()]
     detectors = [f"* **{entry.name}** ({entry.reason}): high when {entry.meaning}." for entry in manifest.detectors]
     return "\n".join(
         [
@@ -30,11 +27,10 @@ def model_card(manifest: Manifest, *, counts: Mapping[str, int], breaks_at: str 
             "",
             "## Data",
             "",
-            f"Data set `{data.get('set', 'unknown')}`, cut into disjoint parts:",
-            "",
-            "| part | images |",
-            "|---|---|",
-            *rows,
+            f"Data set `{data.get('set', 'unknown')}`, cut into disjoint parts: training, "
+            f"{data.get('selection', 0)} images to pick the best epoch, {data.get('fit', 0)} to fit the detectors, "
+            f"{calibration.detector_scores.shape[1]} to calibrate each of them, {calibration.fused_scores.size} to "
+            "calibrate the fused statistic, and the test images.",
             "",
             "## Threat model",
             "",

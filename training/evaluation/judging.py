@@ -27,6 +27,7 @@ __all__ = [
     "Attacked",
     "Subject",
     "balanced_accuracy",
+    "breaking_change",
     "judge_attack",
     "judge_clean",
     "judge_false_positives",
@@ -35,6 +36,9 @@ __all__ = [
 
 ALPHAS = (0.001, 0.005, 0.01, 0.05)
 """False-positive rates that are looked at; the calibration may refuse the smallest."""
+
+BROKEN = 0.1
+"""Share of images read rightly below which a classifier counts as broken."""
 
 PARTIAL = (0.01, 0.05, 0.1, 0.2)
 
@@ -112,6 +116,7 @@ def judge_attack(subject: Subject, attacked: Attacked, budgets: Budgets) -> Atta
         accuracy=share_estimate(~wrong, every, weights),
         median_l2=_median(l2[successful]),
         median_linf=_median(linf[successful]),
+        breaks_at=None if entry.eps else breaking_change(l2 if entry.norm == "l2" else linf, right, wrong),
         aurocs=tuple(_aurocs(name, subject, attacked, successful) for name in subject.clean.scores),
         partial_aurocs={f"{largest:g}": partial_auroc(fused, clean, largest) for largest in PARTIAL},
         tpr_at_fpr={f"{fpr:g}": tpr_at_fpr(fused, clean, fpr) for fpr in ALPHAS},
@@ -233,6 +238,19 @@ def judge_false_positives(clean: Decisions, alpha: float) -> FalsePositives:
         promised_95=promised,
         inside_promised=count in promised,
     )
+
+
+def breaking_change(change: Float64s, right: Bools, wrong: Bools) -> float | None:
+    """The smallest change within which fewer than `BROKEN` of the images stay right; None when they never do.
+
+    Args:
+        change: (N,) norms that an attack without a budget needed.
+        right: (N,) where the unattacked image is read rightly; one that is not needs no change at all.
+        wrong: (N,) where the attacked image is misread.
+    """
+    needed = np.sort(np.where(~right, 0.0, np.where(wrong, change, np.inf)))
+    found = float(needed[int(np.floor((1 - BROKEN) * needed.size))])  # one image more than 1 - BROKEN of them
+    return found if np.isfinite(found) else None
 
 
 def _median(values: Float64s) -> float | None:

@@ -1,4 +1,4 @@
-"""A bundle with a new report: graph, calibration and model card stay byte for byte."""
+"""A bundle with a new report and model card: graph and calibration stay byte for byte."""
 
 import dataclasses
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 from service.detection.bundle import file_entries, load_bundle, read_files, write_bundle
 from service.errors import BundleError
 from training.evaluation.results import Report
-from training.evaluation.summary import metrics
+from training.evaluation.summary import breaking_sentence, headline
+from training.model_card import model_card
 
 __all__ = ["MAX_REPORT_BYTES", "publish"]
 
@@ -30,11 +31,10 @@ def publish(path: Path, report: Report) -> None:
     content = report.to_json().encode()
     if len(content) > MAX_REPORT_BYTES:
         raise BundleError(f"report.json: expected at most {MAX_REPORT_BYTES} bytes, got {len(content)}")
-    files = {**read_files(path, bundle.manifest.files), "report.json": content}
-    manifest = dataclasses.replace(
-        bundle.manifest,
-        files=file_entries(files),
-        metrics=metrics(report),
-        metrics_command=report.provenance.command,
-    )
-    write_bundle(path, manifest, files, replace=True)
+    manifest = dataclasses.replace(bundle.manifest, metrics=headline(report), metrics_command=report.provenance.command)
+    files = {
+        **read_files(path, bundle.manifest.files),
+        "report.json": content,
+        "model_card.md": model_card(manifest, bundle.calibration, breaks_at=breaking_sentence(report)).encode(),
+    }
+    write_bundle(path, dataclasses.replace(manifest, files=file_entries(files)), files, replace=True)

@@ -195,6 +195,8 @@ class AttackResult:
     median_l2: float | None
     """Of the successful attacked images, after rounding."""
     median_linf: float | None
+    breaks_at: float | None
+    """Of an attack without a budget: the change, in its norm, within which fewer than 10 % of the images stay right."""
     aurocs: tuple[DetectorAuroc, ...]
     partial_aurocs: Mapping[str, float | None]
     """Of the fused statistic, all images: largest false-positive rate to mean true-positive rate up to it."""

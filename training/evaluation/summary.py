@@ -4,9 +4,9 @@ import json
 
 from training.checkpoint import Run
 from training.config import recipe_to_dict
-from training.evaluation.results import Report
+from training.evaluation.results import AttackResult, Report
 
-__all__ = ["metrics", "result_json", "words"]
+__all__ = ["breaking_sentence", "headline", "metrics", "result_json", "words"]
 
 
 def metrics(report: Report) -> dict[str, float]:
@@ -23,6 +23,8 @@ def metrics(report: Report) -> dict[str, float]:
         values[f"{attack.name}_accuracy"] = attack.accuracy.value
         values[f"{attack.name}_auroc"] = attack.aurocs[-1].all.value
         values[f"{attack.name}_auroc_successful"] = attack.aurocs[-1].successful.value
+        if attack.breaks_at is not None:
+            values[f"{attack.name}_breaks_at"] = attack.breaks_at
         for rate in attack.detected:
             values[f"{attack.name}_found_at_{rate.alpha:g}"] = rate.successful.value
     for union in report.unions:
@@ -30,6 +32,31 @@ def metrics(report: Report) -> dict[str, float]:
         for rejection in union.rejection:
             values[f"worst_{union.norm}_safe_at_{rejection.alpha:g}"] = rejection.robust_accuracy.value
     return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def headline(report: Report) -> dict[str, float]:
+    """The few of the metrics that a manifest carries and `advsentry info` prints."""
+    wanted = ("clean_accuracy", "attacked_images", "false_positive_rate", "worst_")
+    return {
+        name: value for name, value in metrics(report).items() if name.startswith(wanted) or name.endswith("_auroc")
+    }
+
+
+def breaking_sentence(report: Report) -> str:
+    """The epsilon at which the bundle breaks, in words; from the attacks that look for the smallest change."""
+    found = [
+        f"{attack.title} misreads more than 90 % of the test images within {attack.norm} {attack.breaks_at:.3g} "
+        f"(half of them within {_median_change(attack):.3g})"
+        for attack in report.attacks
+        if attack.breaks_at is not None
+    ]
+    return (
+        f"**It breaks:** {'; '.join(found)}." if found else "No attack broke it; attack harder before you believe it."
+    )
+
+
+def _median_change(attack: AttackResult) -> float:
+    return (attack.median_l2 if attack.norm == "l2" else attack.median_linf) or 0.0
 
 
 def result_json(name: str, run: Run, report: Report) -> str:

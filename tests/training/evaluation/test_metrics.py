@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from service.detection.engine import Engine
 from service.detection.types import Verdict
 from tests import reference, tiny
+from training.evaluation.judging import breaking_change
 from training.evaluation.metrics import (
     auroc,
     binomial_range,
@@ -96,3 +97,14 @@ def test_promised_range_is_beta_binomial_and_wider(count: int, alpha: float, n: 
     found = promised_range(count, alpha, n)
     assert (found.low, found.high) == stats.betabinom.interval(0.95, count, rank, n + 1 - rank)
     assert found.high > binomial_range(count, alpha).high
+
+
+def test_the_breaking_change_leaves_fewer_than_a_tenth_right() -> None:
+    change = np.arange(1.0, 21.0)
+    right, wrong = np.ones(20, bool), np.ones(20, bool)
+    right[0] = False  # misread without any change
+    # within 19 there are 18 changed and the one that needs none: 1 of 20 stays right
+    assert breaking_change(change, right, wrong) == 19
+    assert np.mean(change > 19) < 0.1 <= np.mean(change > 18)
+    wrong[10:] = False
+    assert breaking_change(change, right, wrong) is None

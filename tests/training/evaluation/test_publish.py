@@ -23,17 +23,23 @@ def report(bundle: Path) -> Report:
     return small.report(engine, small.run(engine, (small.NOTHING,)))
 
 
-def test_only_report_and_metrics_change(bundle: Path, report: Report) -> None:
+def test_graph_and_calibration_stay_byte_for_byte(bundle: Path, report: Report) -> None:
     before = {path.name: path.read_bytes() for path in bundle.iterdir()}
     identity = load_bundle(bundle).calibration_id
     publish(bundle, report)
     after = {path.name: path.read_bytes() for path in bundle.iterdir()}
-    assert {name for name in before if before[name] != after[name]} == {"report.json", "manifest.json"}
+    assert {name for name in before if before[name] != after[name]} == {
+        "report.json",
+        "manifest.json",
+        "model_card.md",
+    }
     loaded = load_bundle(bundle)
     assert loaded.calibration_id == identity
     assert loaded.manifest.metrics["nothing_auroc"] == 0.5
     assert loaded.manifest.metrics_command == report.provenance.command
     assert json.loads(after["report.json"])["attacks"][0]["name"] == "nothing"
+    assert "| nothing_auroc | 0.5 |" in after["model_card.md"].decode()
+    assert "No attack broke it" in after["model_card.md"].decode()
     publish(bundle, report)  # the same again
 
 
