@@ -1,4 +1,4 @@
-"""DESIGN section 2: who may import whom, and that serving needs no torch."""
+"""docs/architecture.md: who may import whom, and that serving needs no torch."""
 
 import ast
 import subprocess

@@ -18,9 +18,10 @@ Component: TypeAlias = Literal["predicted", "nearest", "all"]
 class GaussianMixture(Detector):
     """Negative log density of the embedding, in nats: low density is suspicious.
 
-    Source: Mao et al. 2019 (arXiv 1909.00900), section on detection; the fit differs (METHODS 2.6): on clean images
-        only, with a diagonal covariance for each class plus r I, r = 1e-3 of the mean variance, since a class may have
-        far fewer images than dimensions. A class of few images borrows from the variance shared by all.
+    Source: Mao et al. 2019 (arXiv 1909.00900) detect by the density of the penultimate layer, one Gaussian a class,
+        low density being suspicious. Ours differs in the fit: on clean images only, of the unit-norm embedding, with
+        a diagonal covariance for each class plus r I, r = 1e-3 of the mean variance, since a class may have far fewer
+        images than dimensions. A class of few images borrows from the variance shared by all.
     """
 
     kind: ClassVar[str] = "mixture"

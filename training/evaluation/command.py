@@ -56,7 +56,7 @@ class Options:
     quick: bool = False
     publish: bool = False
     result: Path | None = None
-    """Where the small file of DESIGN section 8 goes."""
+    """Where the small file for docs/results goes."""
 
     def __post_init__(self) -> None:
         if self.images is not None and self.images < 1:

@@ -1,7 +1,7 @@
 """The attacks of an evaluation: which, how strong, and what a reader needs to know of each.
 
 None of them sees the detectors, so what they give are non-adaptive figures and must be called so.
-Source: EVALUATION.md section 3, the non-adaptive battery; its decision-based and transferred attacks are not here yet.
+Decision-based and transferred attacks are not among them.
 """
 
 import math

@@ -60,7 +60,7 @@ def _median_change(attack: AttackResult) -> float:
 
 
 def result_json(name: str, run: Run, report: Report) -> str:
-    """One file of docs/results, as DESIGN section 8 has it."""
+    """One file of docs/results, as docs/architecture.md has it."""
     made, data = report.provenance, report.data
     value = {
         "name": name,

@@ -91,7 +91,7 @@ def test_whitening_survives_a_direction_without_variance() -> None:
 
 
 def test_unit_gaussian_in_two_dimensions_has_its_known_density() -> None:
-    # METHODS 2.7: log density of the 2-D unit Gaussian at (1, 0) is -2.337877
+    # -log(2 pi) - 1/2
     mixture = GaussianMixture(torch.zeros(1, 2), torch.ones(1, 2), torch.zeros(1))
     score = mixture(torch.zeros(1, 1, 2, 2), torch.zeros(1, 1), torch.tensor([[1.0, 0.0]]))
     assert score.item() == pytest.approx(2.337877, abs=1e-6)
