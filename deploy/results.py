@@ -1,4 +1,4 @@
-"""docs/results.md from docs/results/*.json, asked beside measured: `make results`."""
+"""docs/results.md, and the README's table, from docs/results/*.json: `make results`."""
 
 import json
 import operator
@@ -12,6 +12,27 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 ASKED = RESULTS / "asked.toml"
 PAGE = ROOT / "docs" / "results.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- made by `make results` -->", "<!-- end -->"
+
+ROWS: Mapping[str, str] = {
+    "clean_accuracy": "clean accuracy",
+    "pgd_accuracy": "accuracy under PGD, 100 steps, 5 restarts",
+    "worst_linf_accuracy": "accuracy, worst of all attacks within the Linf budget",
+    "fgsm_auroc": "AUROC, FGSM",
+    "pgd_auroc": "AUROC, PGD",
+    "margin_pgd_auroc": "AUROC, PGD on the margin",
+    "pgd_150_auroc": "AUROC, PGD at 1.5 times the budget",
+    "pgd_l2_auroc": "AUROC, PGD L2",
+    "deepfool_auroc": "AUROC, DeepFool",
+    "ddn_auroc": "AUROC, DDN",
+    "fmn_linf_auroc": "AUROC, FMN Linf",
+    "cw_l2_auroc": "AUROC, C&W L2",
+    "cw_l2_k5_auroc": "AUROC, C&W L2 with confidence 5",
+    "false_positive_rate_at_0.01": "false positives, promised 0.01",
+    "false_positive_rate_at_0.05": "false positives, promised 0.05",
+}
+"""Metrics of an evaluation that the README shows, and their words."""
 
 FIELDS = ("name", "command", "recipe", "seed", "commit", "machine", "seconds", "data", "metrics")
 COMPARE: Mapping[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
@@ -69,6 +90,48 @@ def _reached(value: float, asked: str | None) -> str:
     return "yes" if COMPARE[sign](value, float(bound)) else "**no**"
 
 
+def readme_table(results: list[Mapping[str, Any]]) -> str:
+    """The README's table: evaluations side by side, each with what made it."""
+    shown = [result for result in results if result["metrics"].keys() >= ROWS.keys()]
+    columns = [f"{result['name']}, {_budget(result)}" for result in shown]
+    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(shown)]
+    for name, words in ROWS.items():
+        lines.append(f"| {words} | {' | '.join(_figure(result, name) for result in shown)} |")
+    lines.append("")
+    lines += [
+        f"* {result['name']}: {_images(result)}; seed {result['seed']}, commit {result['commit']}; "
+        f"`{result['command']}`"
+        for result in shown
+    ]
+    return "\n".join(lines)
+
+
+def _figure(result: Mapping[str, Any], name: str) -> str:
+    return f"{result['metrics'][name]:.3g}"
+
+
+def _budget(result: Mapping[str, Any]) -> str:
+    attack = result["recipe"]["attack"]
+    return f"{attack['norm']} {attack['eps']:g}"
+
+
+def _images(result: Mapping[str, Any]) -> str:
+    return f"{result['data']['test_images']} clean test images, {result['data']['attacked_images']} attacked"
+
+
+def readme(text: str, results: list[Mapping[str, Any]]) -> str:
+    """The README with its table made anew.
+
+    Raises:
+        ValueError: the marks of the table are missing.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"README.md: expected {BEGIN} and {END} around the table")
+    return f"{before}{BEGIN}\n\n{readme_table(results)}\n\n{END}{after}"
+
+
 def load() -> list[Mapping[str, Any]]:
     """Every result file, by name.
 
@@ -90,9 +153,10 @@ def current_page() -> str:
 
 
 def main() -> int:
-    """Writes the page."""
+    """Writes both."""
     PAGE.write_text(current_page(), encoding="utf-8")
-    print(PAGE, file=sys.stderr)
+    README.write_text(readme(README.read_text(encoding="utf-8"), load()), encoding="utf-8")
+    print(PAGE, README, file=sys.stderr)
     return 0
 
 

@@ -32,3 +32,13 @@ def test_a_target_without_a_measurement_is_an_error(asked: dict[str, dict[str, s
 
 def test_the_committed_page_is_what_the_script_makes() -> None:
     assert results.PAGE.read_text(encoding="utf-8") == results.current_page()
+
+
+def test_the_committed_readme_has_the_table_that_the_script_makes() -> None:
+    text = results.README.read_text(encoding="utf-8")
+    assert text == results.readme(text, results.load())
+
+
+def test_a_readme_without_its_marks_is_an_error() -> None:
+    with pytest.raises(ValueError, match="expected <!-- made by"):
+        results.readme("# advsentry", [])

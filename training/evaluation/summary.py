@@ -18,6 +18,8 @@ def metrics(report: Report) -> dict[str, float]:
     }
     for row in report.false_positives:
         values[f"false_positive_rate_at_{row.alpha:g}"] = row.rate
+        if row.inside_binomial is not None:
+            values[f"false_positive_rate_at_{row.alpha:g}_in_95_binomial"] = float(row.inside_binomial)
     for attack in report.attacks:
         values[f"{attack.name}_success"] = attack.success_rate.value
         values[f"{attack.name}_accuracy"] = attack.accuracy.value
