@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +15,12 @@ from training.data.batches import ImageSource, epoch_order, shifted
 from training.data.splits import Parts
 from training.losses import TrainingStep, build_terms
 from training.measure import measure, measuring_attack
-from training.models import build_model
+from training.models import Classifier, build_model
 from training.optimiser import build_optimiser
 from training.precision import autocast, uses_bf16
 from training.schedule import learning_rate
 
-__all__ = ["EpochRecord", "Loop"]
+__all__ = ["EpochRecord", "Loop", "embed_together"]
 
 EpochRecord = dict[str, float | int | str]
 MEASURED_TRAINING_IMAGES = 512
@@ -126,20 +127,21 @@ class Loop:
         attacked = clean
         if self.attack is not None:
             attacked = self.attack(self.model, clean, labels, self._generators["attack"])
-        embeddings = self.model.embed(attacked)
-        logits = self.model.head(embeddings).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
         step = TrainingStep(
             model=self.model,
             clean=clean,
             attacked=attacked,
-            embeddings=embeddings,
             labels=labels,
             source=self.source,
             generator=self._generators["loss"],
         )
-        for term in self.terms:
-            loss = loss + term(step)
+        wanted = [term.images(step) for term in self.terms]
+        embeddings = embed_together(self.model, [attacked, *(images for several in wanted for images in several)])
+        anchors = next(embeddings)
+        logits = self.model.head(anchors).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
+        for term, several in zip(self.terms, wanted, strict=True):
+            loss = loss + term(step, anchors.float(), [next(embeddings).float() for _ in several])
         return loss, logits
 
     @property
@@ -203,3 +205,9 @@ class Loop:
         for name, generator in self._generators.items():
             generator.set_state(state["generators"][name])
         self._sums, self.log, self.best = dict(state["sums"]), list(state["log"]), state["best"]
+
+
+def embed_together(model: Classifier, several: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Embeddings (M, D) of each batch of images (M, C, H, W), from one pass, so with one set of batch statistics."""
+    embeddings = model.embed(torch.cat(list(several)))
+    return iter(torch.split(embeddings, [len(images) for images in several]))

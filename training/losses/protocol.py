@@ -1,5 +1,6 @@
 """What a loss term beside the cross-entropy sees, and what it gives."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,8 +22,6 @@ class TrainingStep:
     """(N, C, H, W) in [0, 1], augmented."""
     attacked: Tensor
     """(N, C, H, W), made from clean."""
-    embeddings: Tensor
-    """(N, D) of attacked, un-normalised, with gradient."""
     labels: Tensor
     """(N,)."""
     source: ImageSource
@@ -32,7 +31,20 @@ class TrainingStep:
 
 
 class LossTerm(Protocol):
-    """A weighted term of the loss; a term of weight 0 is not built at all."""
+    """A weighted term of the loss; a term of weight 0 is not built at all.
 
-    def __call__(self, step: TrainingStep) -> Tensor:
-        """Its value, weight included: a scalar."""
+    A term says first which images it wants embedded, and the loop embeds them in one pass with the attacked ones.
+    Passes of their own would normalise each kind of image by its own batch statistics, while the running statistics
+    mix them: the network of eval mode, which is attacked and exported, would not be the one that was trained.
+    """
+
+    def images(self, step: TrainingStep) -> Sequence[Tensor]:
+        """The clean images that it wants embedded, each (M, C, H, W)."""
+
+    def __call__(self, step: TrainingStep, anchors: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """Its value, weight included: a scalar.
+
+        Args:
+            anchors: (N, D) embeddings of the attacked images, un-normalised, with gradient.
+            others: (M, D) the same of each of `images`.
+        """

@@ -11,6 +11,7 @@ Source: Mao et al. 2019 (arXiv 1909.00900), from its equations. We differ in min
 masked with -inf (the released code multiplies by 0), and noise on the own image is scaled to [0, 1].
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -73,7 +74,7 @@ def hardest_negatives(
 
 @dataclass(frozen=True, kw_only=True)
 class Tla:
-    """The term for a training step: mines in eval mode, embeds what it mined in train mode."""
+    """The term for a training step: mines in eval mode, has what it mined embedded in train mode."""
 
     weight: float
     """lambda1."""
@@ -86,23 +87,19 @@ class Tla:
     noise: float
     """The own image is embedded with uniform noise of this size: the attack's Linf eps, 0 for other norms."""
 
-    def __call__(self, step: TrainingStep) -> Tensor:
-        """lambda1 times the sum over kinds; both kinds share the negative."""
-        negatives = self._embed(step, self._mined(step))
-        total = torch.zeros((), device=step.clean.device)
-        for kind in self.kinds:
-            images = self._own(step) if kind == "own" else self._other(step)
-            total = total + triplet_term(
-                step.embeddings.float(),
-                self._embed(step, images),
-                negatives,
-                margin=self.margin,
-                norm_weight=self.norm_weight,
-            )
-        return self.weight * total
+    def images(self, step: TrainingStep) -> Sequence[Tensor]:
+        """The mined negatives, then the positives of each kind."""
+        positives = [self._own(step) if kind == "own" else self._other(step) for kind in self.kinds]
+        return [self._mined(step), *positives]
 
-    def _embed(self, step: TrainingStep, images: Tensor) -> Tensor:
-        return step.model.embed(images).float()
+    def __call__(self, step: TrainingStep, anchors: Tensor, others: Sequence[Tensor]) -> Tensor:
+        """lambda1 times the sum over kinds; both kinds share the negative."""
+        negatives, *positives = others
+        terms = [
+            triplet_term(anchors, positive, negatives, margin=self.margin, norm_weight=self.norm_weight)
+            for positive in positives
+        ]
+        return self.weight * torch.stack(terms).sum()
 
     def _own(self, step: TrainingStep) -> Tensor:
         return (step.clean + self.noise * uniform(step.clean, step.generator)).clamp(0, 1)

@@ -13,7 +13,8 @@ from tests import reference
 from training.config import Recipe, recipe_from_dict
 from training.data import ImageSet
 from training.data.batches import ImageSource
-from training.losses import LOSSES, TrainingStep, build_terms
+from training.loop import embed_together
+from training.losses import LOSSES, LossTerm, TrainingStep, build_terms
 from training.losses.tla import Tla, distances, hardest_negatives, triplet_term
 from training.models import Classifier, build_model
 from training.sections import ModelConfig
@@ -112,11 +113,17 @@ def step(model: Classifier) -> TrainingStep:
         model=model,
         clean=clean,
         attacked=attacked,
-        embeddings=model.embed(attacked),
         labels=labels,
         source=source,
         generator=generator(),
     )
+
+
+def value(tla: LossTerm, given: TrainingStep) -> torch.Tensor:
+    """What the training loop makes of a term."""
+    wanted = tla.images(given)
+    anchors, *others = embed_together(given.model, [given.attacked, *wanted])
+    return tla(given, anchors, others)
 
 
 @pytest.fixture
@@ -134,7 +141,7 @@ def term(**changed: object) -> Tla:
 
 @pytest.mark.parametrize("kinds", [["own"], ["other"], ["own", "other"]], ids=str)
 def test_the_term_trains_the_model_and_leaves_it_in_train_mode(model: Classifier, kinds: list[str]) -> None:
-    loss = term(kinds=kinds)(step(model))
+    loss = value(term(kinds=kinds), step(model))
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.shape == ()
     assert all(module.training for module in model.modules())
@@ -145,9 +152,23 @@ def test_the_term_trains_the_model_and_leaves_it_in_train_mode(model: Classifier
 
 def test_the_weight_multiplies_the_whole_term(model: Classifier) -> None:
     same = copy.deepcopy(model)
-    single = term()(step(model)).item()
-    double = build_terms(recipe(weight=1.0, pool=20))[0](step(same)).item()
+    single = value(term(), step(model)).item()
+    double = value(build_terms(recipe(weight=1.0, pool=20))[0], step(same)).item()
     assert double == pytest.approx(2 * single)
+
+
+def test_the_network_that_is_trained_is_the_one_that_is_attacked_and_exported(model: Classifier) -> None:
+    """Running statistics of one pass are those of all its images; separate passes would mix several kinds."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 1.0  # the last pass alone
+    given = step(model)
+    images = [given.attacked, *term().images(given)]
+    with torch.no_grad():
+        trained = torch.cat(list(embed_together(model, images)))
+        exported = model.eval().embed(torch.cat(images))
+    # the running variance is the unbiased one, n / (n - 1) of the batch's
+    torch.testing.assert_close(exported, trained, rtol=0.05, atol=0.05 * float(trained.abs().max()))
 
 
 def test_mining_moves_no_batch_statistics(model: Classifier) -> None:
