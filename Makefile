@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick check bench protos results clean
+.PHONY: help setup demo test test-quick check bench protos results docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,8 +39,11 @@ bench: $(STAMP)  ## throughput and latency of the service, ratios from one run
 protos: $(STAMP)  ## make the committed stubs again
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/detection.proto
 
-results: $(STAMP)  ## docs/results.md from docs/results/*.json
+results: $(STAMP)  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python -m deploy.results
+
+docs: $(STAMP)  ## the tables in docs/ that follow from the code
+	$(BIN)/python -m deploy.recipe_keys
 
 clean:  ## remove what the commands above made
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
