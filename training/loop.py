@@ -3,13 +3,14 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.attacks import build_attack
+from training.attacks import Attack, build_attack
 from training.config import Recipe
 from training.data.batches import ImageSource, epoch_order, shifted
 from training.data.splits import Parts
@@ -123,10 +124,20 @@ class Loop:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
+    def _attack(self) -> Attack | None:
+        """The training attack, in the first epochs with a share of its budget."""
+        config = self.recipe.attack
+        warmup_steps = config.warmup_epochs * self.steps_an_epoch
+        if self.steps_done >= warmup_steps:
+            return self.attack
+        share = (self.steps_done + 1) / warmup_steps
+        return build_attack(replace(config, eps=share * config.eps, step=share * config.step))
+
     def _loss(self, clean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         attacked = clean
-        if self.attack is not None:
-            attacked = self.attack(self.model, clean, labels, self._generators["attack"])
+        attack = self._attack()
+        if attack is not None:
+            attacked = attack(self.model, clean, labels, self._generators["attack"])
         step = TrainingStep(
             model=self.model,
             clean=clean,

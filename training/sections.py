@@ -127,11 +127,15 @@ class AttackConfig:
     """Step size; 0 leaves it to the attack (n_fgsm and fgsm: eps, pgd: 2.5 eps / steps)."""
     steps: int = 10
     """Gradient steps; pgd only."""
+    warmup_epochs: float = 0.0
+    """Epochs over which the training attack's eps and step rise from 0; against a large eps from the first step on, a
+    network may learn nothing but to give the same answer to every image."""
 
     def __post_init__(self) -> None:
         _require(math.isfinite(self.eps) and self.eps > 0, "attack.eps", "a number above 0", self.eps)
         _require(self.norm != "linf" or self.eps <= 1, "attack.eps", "at most 1 for norm linf", self.eps)
         _at_least(0, "attack.step", self.step)
+        _at_least(0, "attack.warmup_epochs", self.warmup_epochs)
         _at_least(1, "attack.steps", self.steps)
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from service.errors import SetupError
+from training.attacks import Pgd
 from training.checkpoint import CHECKPOINT, load_run, read_checkpoint
 from training.config import Recipe, load_recipe, recipe_from_dict
 from training.fit import Outcome, fit
@@ -268,3 +269,18 @@ def test_settings_of_torch_come_back() -> None:
         assert torch.get_num_threads() == 1
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.get_num_threads() == before
+
+
+def test_the_budget_rises_from_nothing_over_the_warm_up(tmp_path: Path) -> None:
+    recipe = tiny()  # 4 steps an epoch
+    recipe = replace(recipe, attack=replace(recipe.attack, warmup_epochs=1.5, step=0.05))
+    seen: list[tuple[float, float]] = []
+
+    def on_step(loop: Loop) -> None:
+        attack = loop._attack()  # that of the step to come
+        assert isinstance(attack, Pgd)
+        seen.append((attack.eps, attack.step))
+
+    fit(recipe, None, tmp_path, on_step=on_step)
+    assert [eps for eps, _ in seen[:6]] == pytest.approx([0.1 * (step + 1) / 6 for step in range(1, 6)] + [0.1])
+    assert seen[0][1] == pytest.approx(0.05 * 2 / 6)
