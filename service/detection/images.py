@@ -148,7 +148,9 @@ def _check_header(image: Image.Image, shape: InputShape, limits: ImageLimits) ->
         raise _too_many_pixels(f"{height} x {width} = {height * width}", limits)
     if getattr(image, "n_frames", 1) > 1:
         raise _refused(ErrorReason.FORMAT_UNSUPPORTED, "expected one frame, got an animation")
-    if any(";16" in str(tile[3]) for tile in image.tile):  # Pillow would keep the upper 8 bits and say "RGB"
+    if any(
+        ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
+    ):  # Pillow would keep the upper 8 bits and say "RGB"
         raise _refused(ErrorReason.FORMAT_UNSUPPORTED, f"expected 8-bit grey or RGB, got {image.format} of 16 bits")
     if image.mode not in _GREY | _COLOUR:
         raise _refused(
