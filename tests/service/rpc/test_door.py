@@ -356,6 +356,7 @@ def test_a_passed_deadline_never_runs(slow: tuple[Slow, Running]) -> None:
     slowed, server = slow
     detect = detection_pb2_grpc.DetectorServiceStub(server.channel).Detect
     first = detect.future(pb.DetectRequest(image=GOOD))
+    until(lambda: server.value("advsentry_inflight") == 1)
     with pytest.raises(grpc.RpcError) as caught:
         detect(pb.DetectRequest(image=GOOD), timeout=0.1)
     assert caught.value.code() is CODE.DEADLINE_EXCEEDED
