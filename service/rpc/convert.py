@@ -192,7 +192,7 @@ def _parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
         return kind.FromString(data)
     except DecodeError as error:
         name = kind.DESCRIPTOR.full_name
-        raise InvalidRequest(f"expected a {name}, got {len(data)} bytes that are none") from error
+        raise InvalidRequest(f"expected one {name}, got {len(data)} bytes that are none") from error
 
 
 def _check_id(value: str, name: str) -> None:

@@ -143,7 +143,7 @@ def test_a_bad_call_gets_its_code(
 @pytest.mark.parametrize("method", ["Detect", "BatchDetect", "GetModelInfo"])
 def test_bytes_that_are_no_message_are_the_callers_fault(server: Running, method: str) -> None:
     call = server.channel.unary_unary(f"/{SERVICE}/{method}")
-    fails(call, b"\xff\xff garbage", CODE.INVALID_ARGUMENT, f"expected a advsentry.v1.{method}Request")
+    fails(call, b"\xff\xff garbage", CODE.INVALID_ARGUMENT, f"expected one advsentry.v1.{method}Request")
 
 
 def test_bytes_that_are_no_message_are_the_callers_fault_in_reflection_too(server: Running) -> None:
