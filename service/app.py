@@ -94,7 +94,7 @@ class App:
             servicer,
             self._health,
             metrics=self._metrics,
-            address=f"{settings.host}:{settings.port}",
+            address=_address(settings.host, settings.port),
             max_message_bytes=settings.max_message_bytes,
             with_reflection=settings.reflection,
         )
@@ -105,7 +105,7 @@ class App:
         await self._server.start()
         await self._canaries.ask_once(settings.stuck_s)
         self._tasks.append(asyncio.create_task(self._canaries.watch(settings.canary_s), name="canary"))
-        return Ports(grpc=f"{settings.host}:{grpc_port}", metrics=f"{settings.metrics_host}:{metrics_port}")
+        return Ports(grpc=_address(settings.host, grpc_port), metrics=_address(settings.metrics_host, metrics_port))
 
     async def stop(self) -> None:
         """Not ready, serve on for a moment, stop accepting, drain, close."""
@@ -128,7 +128,7 @@ class App:
     def _worker_health(self, is_well: bool) -> None:
         self._health.set_live(is_well)
         self._health.set_ready(is_well and not self._is_ending)
-        self._metrics.ready.set(is_well)
+        self._metrics.ready.set(self._health.is_ready)
 
     def _serve_metrics(self) -> int:
         settings = self._settings
@@ -136,8 +136,8 @@ class App:
             self._http, _ = start_http_server(settings.metrics_port, settings.metrics_host, self._metrics.registry)
         except OSError as error:
             raise SetupError(
-                f"metrics cannot listen on {settings.metrics_host}:{settings.metrics_port}: {error.strerror}; choose "
-                "another with --metrics-port or --metrics-host"
+                f"metrics cannot listen on {_address(settings.metrics_host, settings.metrics_port)}: "
+                f"{error.strerror}; choose another with --metrics-port or --metrics-host"
             ) from error
         return int(self._http.server_port)
 
@@ -151,6 +151,10 @@ class App:
         shape = self._engine.bundle.manifest.input
         for size in {1, 2, self._settings.max_batch}:
             self._engine.measure(np.zeros((size, shape.height, shape.width, shape.channels), np.uint8))
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _policy(settings: Settings) -> Policy:

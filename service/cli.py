@@ -12,11 +12,11 @@ from service.app import Ports, run
 from service.client import DEFAULT_TARGET, Client
 from service.detection.bundle import find_bundle, load_bundle
 from service.detection.verdict import RevealMode
-from service.errors import AdvsentryError
+from service.errors import AdvsentryError, SetupError
 from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, find_images, scan_here, scan_remote
-from service.settings import Settings, env_name, setting_fields
+from service.settings import Settings, env_name, flag_name, setting_fields
 
 __all__ = ["run_command"]
 
@@ -60,7 +60,7 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.description = "Runs the gRPC service. Each flag may also be set in the environment."
     for name, (text, default) in setting_fields().items():
         text = f"{text} ({default}; {env_name(name)})".replace("%", "%%")
-        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="X", help=text)
+        parser.add_argument(flag_name(name), dest=name, metavar="X", help=text)
     parser.set_defaults(command=_serve)
 
 
@@ -77,9 +77,7 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, metavar="A", help="share of clean images that may be called adversarial")
     parser.add_argument(
         "--reveal",
-        type=RevealMode,
-        choices=list(RevealMode),
-        default=RevealMode.P_VALUES,
+        choices=[mode.value for mode in RevealMode],
         metavar="MODE",
         help=f"without --target: what is shown, one of {', '.join(RevealMode)} (p_values)",
     )
@@ -127,9 +125,13 @@ def _detect(options: argparse.Namespace) -> int:
 
 
 def _results(options: argparse.Namespace, paths: list[Path]) -> Iterator[Result]:
-    if not options.target:
-        yield from scan_here(options.bundle, paths, options.alpha, options.reveal)
+    if options.target is None:
+        yield from scan_here(options.bundle, paths, options.alpha, RevealMode(options.reveal or RevealMode.P_VALUES))
         return
+    if not options.target:  # such as "$UNSET"
+        raise SetupError(f"--target: expected HOST:PORT, got {options.target!r}")
+    if options.reveal:
+        raise SetupError("--reveal goes without --target: what a server shows is set where it is started")
     with Client(options.target) as client:
         yield from scan_remote(client, paths, options.alpha)
 

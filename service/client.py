@@ -7,6 +7,7 @@ print(detection.top.label, detection.verdict, detection.p_value)
 
 import contextlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
@@ -160,7 +161,7 @@ class Client:
             raise AdvsentryError(f"{self.target}: {error}") from error
         trailers = {str(key): str(value) for key, value in error.trailing_metadata() or ()}
         made = error_of(error.code(), error.details() or "", trailers)
-        if isinstance(made, Unavailable) and "connect" in str(made):
+        if isinstance(made, Unavailable) and re.search("connect|resolv", str(made)):
             made = Unavailable(f"no server answers at {self.target}; start one with `advsentry serve`")
         raise made from error
 

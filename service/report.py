@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from service.detection.bundle import Bundle
+from service.detection.calibration import rounded_up
 from service.detection.types import Detection, Verdict
 from service.errors import AdvsentryError, InvalidRequest
 
@@ -84,7 +85,7 @@ def describe(bundle: Bundle) -> str:
         ("classes", f"{len(manifest.class_names)}: {_shortened(manifest.class_names)}"),
         ("threat model", f"{threat.norm}, eps {threat.eps:.4g} of the [0, 1] image"),
         ("calibration", f"{per_detector} clean images for each detector, {fused} for the fused statistic"),
-        ("smallest alpha", f"{calibration.smallest_alpha:.3g}; default {manifest.default_alpha:g}"),
+        ("smallest alpha", f"{rounded_up(calibration.smallest_alpha)}; default {manifest.default_alpha:g}"),
         ("canaries", str(len(manifest.canaries))),
         ("calibration id", bundle.calibration_id),
     ]

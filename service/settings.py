@@ -10,9 +10,10 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from service.detection.verdict import RevealMode
 from service.errors import SetupError
 
-__all__ = ["PREFIX", "Settings", "env_name", "setting_fields"]
+__all__ = ["PREFIX", "Settings", "env_name", "flag_name", "setting_fields"]
 
 PREFIX = "ADVSENTRY_"
+LONGEST_S = 10**6
 FOREIGN = frozenset({"ADVSENTRY_DATA"})
 """Variables of the training side, none of our business."""
 
@@ -43,14 +44,20 @@ class Settings:
     stream_window: int = _setting(
         256, "unanswered images of one stream before it is read no further", least=1, most=10**5
     )
-    max_deadline_s: float = _setting(10.0, "seconds that one image may take, whatever the caller allows", least=0.001)
-    stuck_s: float = _setting(30.0, "seconds after which a graph run is taken for stuck", least=0.01)
-    lame_duck_s: float = _setting(1.0, "seconds to serve on after SIGTERM while health says NOT_SERVING", least=0)
-    drain_s: float = _setting(25.0, "seconds that calls in flight get to end after that", least=0)
-    canary_s: float = _setting(5.0, "seconds between two canaries", least=0.01)
+    max_deadline_s: float = _setting(
+        10.0, "seconds that one image may take, whatever the caller allows", least=0.001, most=LONGEST_S
+    )
+    stuck_s: float = _setting(30.0, "seconds after which a graph run is taken for stuck", least=0.01, most=LONGEST_S)
+    lame_duck_s: float = _setting(
+        1.0, "seconds to serve on after SIGTERM while health says NOT_SERVING", least=0, most=LONGEST_S
+    )
+    drain_s: float = _setting(25.0, "seconds that calls in flight get to end after that", least=0, most=LONGEST_S)
+    canary_s: float = _setting(5.0, "seconds between two canaries", least=0.01, most=LONGEST_S)
     max_message_bytes: int = _setting(16 * 2**20, "largest message in either direction", least=1024, most=2**31 - 1)
-    max_image_bytes: int = _setting(8 * 2**20, "largest image, encoded or raw", least=1)
-    max_image_pixels: int = _setting(25_000_000, "height times width, looked up before decoding", least=1)
+    max_image_bytes: int = _setting(8 * 2**20, "largest image, encoded or raw", least=1, most=2**31 - 1)
+    max_image_pixels: int = _setting(
+        25_000_000, "height times width, looked up before decoding", least=1, most=2**31 - 1
+    )
     decode_threads: int = _setting(2, "threads that decode images", least=1, most=256)
     reveal: RevealMode = _setting(  # noqa: RUF009  # the check knows dataclasses.field only by its own name
         RevealMode.P_VALUES, "what callers see: decision, p_values, or scores (everything, to every caller)"
@@ -63,8 +70,11 @@ class Settings:
         for entry in dataclasses.fields(self):
             value, least, most = getattr(self, entry.name), entry.metadata["least"], entry.metadata["most"]
             # NaN fails the comparison too
-            if isinstance(value, int | float) and not (least <= value <= most and math.isfinite(value)):
-                raise SetupError(f"{env_name(entry.name)}: expected {_range(least, most)}, got {value}")
+            if isinstance(value, int | float) and not (least <= value <= most and value != math.inf):
+                got = f"{value}" if value < 1e15 else f"{str(value)[:15]}..."
+                raise SetupError(
+                    f"{flag_name(entry.name)} or {env_name(entry.name)}: expected {_range(least, most)}, got {got}"
+                )
 
     @classmethod
     def build(cls, environment: Mapping[str, str], flags: Mapping[str, object]) -> "Settings":
@@ -87,9 +97,7 @@ class Settings:
             values[name] = _parse(hints[name], environment[variable], variable)
         for name, value in flags.items():
             if value is not None:
-                values[name] = (
-                    _parse(hints[name], value, "--" + name.replace("_", "-")) if type(value) is str else value
-                )
+                values[name] = _parse(hints[name], value, flag_name(name)) if type(value) is str else value
         return cls(**values)
 
 
@@ -100,6 +108,15 @@ def env_name(name: str) -> str:
     'ADVSENTRY_MAX_BATCH'
     """
     return PREFIX + name.upper()
+
+
+def flag_name(name: str) -> str:
+    """The flag of a field.
+
+    >>> flag_name("max_batch")
+    '--max-batch'
+    """
+    return "--" + name.replace("_", "-")
 
 
 def setting_fields() -> dict[str, tuple[str, object]]:
@@ -115,8 +132,12 @@ def _nearest(variable: str, known: Mapping[str, str]) -> str:
 
 def _range(least: float, most: float) -> str:
     if math.isinf(most):
-        return f"a number of at least {least:g}"
-    return f"a number from {least:g} to {most:g}"
+        return f"a number of at least {_plain(least)}"
+    return f"a number from {_plain(least)} to {_plain(most)}"
+
+
+def _plain(limit: float) -> str:
+    return str(int(limit)) if limit == int(limit) else f"{limit:g}"
 
 
 def _parse(hint: Any, text: str, where: str) -> Any:  # the types are those of the fields above

@@ -1,5 +1,6 @@
 """A bundle on disk: written whole or not at all, read only when nothing about it is in doubt."""
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -55,10 +56,11 @@ def find_bundle(name: str) -> Path:
         BundleError: it is neither.
     """
     for path in (Path(name), SHIPPED / name):
-        if path.is_dir():
-            return path
+        with contextlib.suppress(OSError):  # a name too long, a folder that may not be entered
+            if path.is_dir():
+                return path
     shipped = sorted(path.name for path in SHIPPED.glob("*/") if (path / MANIFEST).exists()) or ["none"]
-    raise BundleError(f"{name}: no such bundle directory; shipped bundles: {', '.join(shipped)}")
+    raise BundleError(f"{name[:200]}: no such bundle directory; shipped bundles: {', '.join(shipped)}")
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -99,7 +101,10 @@ def read_files(path: Path, entries: Mapping[str, FileEntry]) -> dict[str, bytes]
     """
     if sorted(entries) != sorted(FILES):
         raise BundleError(f"{path.name}/{MANIFEST}: expected the files {sorted(FILES)}, got {sorted(entries)}")
-    found = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    try:
+        found = {entry.name for entry in path.iterdir()} - {MANIFEST}
+    except OSError as error:
+        raise BundleError(f"{path.name}: cannot be read: {error.strerror}") from error
     for name in sorted(found - set(FILES)):
         raise BundleError(f"{path.name}/{name}: unexpected file; a bundle holds {MANIFEST}, {', '.join(FILES)}")
     files = {name: _read(path / name) for name in FILES}

@@ -13,7 +13,7 @@ import numpy as np
 from service.detection.types import Float32s, Float64s
 from service.errors import InvalidRequest
 
-__all__ = ["TAIL_SHARE", "Calibration", "alpha_rank", "images_needed", "p_values", "smooth_log_p"]
+__all__ = ["TAIL_SHARE", "Calibration", "alpha_rank", "images_needed", "p_values", "rounded_up", "smooth_log_p"]
 
 TAIL_SHARE = 0.05
 """Share of the calibration scores whose slope continues log p beyond the largest of them."""
@@ -28,6 +28,16 @@ def images_needed(alpha: float) -> int:
     (999, 19)
     """
     return math.ceil(1 / alpha - 1e-9) - 1
+
+
+def rounded_up(alpha: float) -> str:
+    """Three digits that are no less than alpha, so that who asks for them is not refused again.
+
+    >>> rounded_up(1 / 300), rounded_up(0.005), rounded_up(1 / 3)
+    ('0.00334', '0.005', '0.334')
+    """
+    unit = 10 ** (math.floor(math.log10(alpha)) - 2)
+    return f"{math.ceil(alpha / unit - 1e-6) * unit:.3g}"
 
 
 def alpha_rank(alpha: float, n: int) -> int:
@@ -175,15 +185,17 @@ class Calibration:
             InvalidRequest: NaN, outside (0, largest], or more calibration images are needed than there are.
         """
         n = self.fused_scores.size
+        least = rounded_up(self.smallest_alpha)
         if not 0 < alpha <= largest:
             raise InvalidRequest(
-                f"target false-positive rate: expected {self.smallest_alpha:.3g} to {largest:g}, got {alpha:g}",
+                f"target false-positive rate: expected {least} to {largest:g}, got {alpha:g}",
                 field="options.target_fpr",
             )
         if alpha_rank(alpha, n) < 1:
+            needed = images_needed(alpha) if alpha > 1e-9 else "over a billion"
             raise InvalidRequest(
-                f"target false-positive rate {alpha:g} needs {images_needed(alpha)} calibration images, the bundle "
-                f"has {n}; ask for {self.smallest_alpha:.3g} or more, or calibrate on more clean images",
+                f"target false-positive rate {alpha:g} needs {needed} calibration images, the bundle has {n}; ask for "
+                f"{least} or more, or calibrate on more clean images",
                 field="options.target_fpr",
             )
 

@@ -110,12 +110,23 @@ class Engine:
                 )
 
     def canaries(self) -> list[tuple[Canary, Bytes8]]:
-        """The bundle's synthetic images, decoded, with their known answers."""
+        """The bundle's synthetic images, decoded, with their known answers.
+
+        Raises:
+            BundleError: one is no such image.
+        """
         shape, limits = self.bundle.manifest.input, ImageLimits()
-        return [
-            (canary, decode_image(base64.b64decode(canary.png), shape, limits, mime_type="image/png"))
-            for canary in self.bundle.manifest.canaries
-        ]
+        found = []
+        for number, canary in enumerate(self.bundle.manifest.canaries):
+            try:
+                png = base64.b64decode(canary.png, validate=True)
+                found.append((canary, decode_image(png, shape, limits, mime_type="image/png")))
+            except (ValueError, InvalidRequest) as error:
+                raise BundleError(
+                    f"{self.bundle.path.name}/manifest.json: canaries[{number}].png: no image: {error}; copy or export "
+                    "the bundle again"
+                ) from error
+        return found
 
 
 def is_right(canary: Canary, found: Detection) -> bool:

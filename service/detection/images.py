@@ -1,6 +1,7 @@
 """Bytes from a stranger to one (H, W, C) array of 8 bits, or a clear refusal; bounded in time and memory."""
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,15 @@ MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "B
 FORMATS = ("PNG", "JPEG", "WEBP")
 """What is decoded by default; the type comes from the magic bytes, never from a name."""
 
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SIGNATURES = {
+    "PNG": re.compile(re.escape(_PNG_SIGNATURE)),
+    "JPEG": re.compile(rb"\xff\xd8\xff"),
+    "WEBP": re.compile(rb"RIFF....WEBP", re.DOTALL),
+    "BMP": re.compile(rb"BM"),
+}
+_COMPRESSED_CHUNKS = (b"iCCP", b"zTXt", b"iTXt")
+_MAX_COMPRESSED_CHUNKS = 8
 _EXIF_ORIENTATION = 0x0112
 _EXIF_SIDEWAYS = frozenset({5, 6, 7, 8})
 _GREY = frozenset({"1", "L", "LA"})
@@ -59,7 +69,8 @@ def decode_image(data: bytes, shape: InputShape, limits: ImageLimits, *, mime_ty
     if declared and declared != MIME_TYPES[str(image.format)]:
         raise _refused(
             ErrorReason.FORMAT_MISMATCH,
-            f"declared as {declared}, but the bytes are {MIME_TYPES[str(image.format)]}; send the true type or none",
+            f"declared as {declared[:64]!r}, but the bytes are {MIME_TYPES[str(image.format)]}; send the true type or "
+            "none",
         )
     try:
         _check_header(image, shape, limits)
@@ -102,16 +113,33 @@ def _check_bytes(length: int, limits: ImageLimits) -> None:
 def _open(data: bytes, limits: ImageLimits) -> Image.Image:
     """Reads the header only."""
     known = ", ".join(limits.formats)
+    _check_beside(data)
     try:
-        return Image.open(io.BytesIO(data), formats=limits.formats)
+        image = Image.open(io.BytesIO(data), formats=limits.formats)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise _too_many_pixels("far more", limits) from error
     except UnidentifiedImageError as error:
+        for name in limits.formats:
+            if _SIGNATURES[name].match(data):
+                raise _refused(ErrorReason.UNDECODABLE, f"{name} image is damaged or cut short") from error
         raise _refused(
             ErrorReason.FORMAT_UNSUPPORTED, f"expected {known}, got bytes that start with {data[:8]!r}"
         ) from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
+    except Exception as error:
         raise _refused(ErrorReason.UNDECODABLE, f"expected {known}, got a damaged header: {error}") from error
+    if image.format not in limits.formats:  # Pillow makes an MPO of a JPEG that says that there are more behind it
+        raise _refused(ErrorReason.FORMAT_UNSUPPORTED, f"expected one frame, got {image.format}, which holds several")
+    return image
+
+
+def _check_beside(data: bytes) -> None:
+    """Bounds what Pillow inflates besides the pixels: up to 1 MB for each compressed chunk of a PNG."""
+    if data.startswith(_PNG_SIGNATURE) and sum(map(data.count, _COMPRESSED_CHUNKS)) > _MAX_COMPRESSED_CHUNKS:
+        raise _refused(
+            ErrorReason.UNDECODABLE,
+            f"expected at most {_MAX_COMPRESSED_CHUNKS} compressed texts and colour profiles, got more; save the image "
+            "without its metadata",
+        )
 
 
 def _check_header(image: Image.Image, shape: InputShape, limits: ImageLimits) -> None:
@@ -120,6 +148,10 @@ def _check_header(image: Image.Image, shape: InputShape, limits: ImageLimits) ->
         raise _too_many_pixels(f"{height} x {width} = {height * width}", limits)
     if getattr(image, "n_frames", 1) > 1:
         raise _refused(ErrorReason.FORMAT_UNSUPPORTED, "expected one frame, got an animation")
+    if any(
+        ";16" in str(tile[3]) for tile in getattr(image, "tile", ())
+    ):  # Pillow would keep the upper 8 bits and say "RGB"
+        raise _refused(ErrorReason.FORMAT_UNSUPPORTED, f"expected 8-bit grey or RGB, got {image.format} of 16 bits")
     if image.mode not in _GREY | _COLOUR:
         raise _refused(
             ErrorReason.FORMAT_UNSUPPORTED,

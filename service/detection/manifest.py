@@ -103,7 +103,7 @@ class Manifest:
         """
         try:
             value = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"manifest.json: no JSON: {error}") from error
         if not isinstance(value, dict):
             raise BundleError(f"manifest.json: expected an object, got {type(value).__name__}")

@@ -13,7 +13,7 @@ from service.detection.calibration import Calibration, alpha_rank
 from service.detection.types import ClassScore, Detection, DetectorScore, Flag, Measurements, Verdict
 from service.errors import InvalidRequest, PermissionRefused
 
-__all__ = ["RevealMode", "Wish", "alpha_steps", "check_wish", "judge", "reveal", "round_up"]
+__all__ = ["RevealMode", "Wish", "alpha_steps", "check_step", "check_wish", "judge", "reveal", "round_up"]
 
 
 class RevealMode(StrEnum):
@@ -94,18 +94,22 @@ def _flag(bundle: Bundle, k: int, p_value: float | None) -> Flag:
 
 
 @lru_cache(maxsize=65536)  # p-values are ranks: there are n + 1 of them
-def round_up(p_value: float) -> float:
-    """The next of 1, 2, 5 x 10^-k, so that a shown p-value stays valid.
+def round_up(p_value: float, also: float = 1.0) -> float:
+    """The next of 1, 2, 5 x 10^-k and `also`, so that a shown p-value stays valid.
+
+    `also` is the default alpha: a p-value below it must not be shown above it, or it would contradict the verdict.
 
     >>> [round_up(p) for p in (1.0, 0.3, 0.2, 0.011, 0.005)]
     [1.0, 0.5, 0.2, 0.02, 0.005]
+    >>> [round_up(p, 0.03) for p in (0.031, 0.03, 0.021, 0.02)]
+    [0.05, 0.03, 0.03, 0.02]
     """
     exponent = math.floor(math.log10(p_value) + 1e-9)
     for exponent_up in (exponent, exponent + 1):
         for digit in (1, 2, 5):
             step = float(f"{digit}e{exponent_up}")
             if step >= p_value * (1 - 1e-9):
-                return min(step, 1.0)
+                return min(step, also if also >= p_value * (1 - 1e-9) else 1.0, 1.0)
     raise AssertionError(p_value)  # 1 x 10^(k+1) is above anything with exponent k
 
 
@@ -117,6 +121,20 @@ def alpha_steps(calibration: Calibration, default: float, largest: float) -> tup
     steps = {float(f"{digit}e{-k}") for k in range(1, 8) for digit in (1, 2, 5)} | {default}
     n = calibration.fused_scores.size
     return tuple(sorted(step for step in steps if alpha_rank(step, n) >= 1 and step <= largest))
+
+
+def check_step(alpha: float, steps: tuple[float, ...]) -> None:
+    """Refuses an alpha that is none of the open ones; any will do when there are none.
+
+    Raises:
+        InvalidRequest: it is none of them.
+    """
+    if steps and alpha not in steps:
+        raise InvalidRequest(
+            f"target false-positive rate {alpha:g}: expected one of {', '.join(f'{step:g}' for step in steps)}, since "
+            "exact p-values are hidden",
+            field="options.target_fpr",
+        )
 
 
 def check_wish(wish: Wish, bundle: Bundle, mode: RevealMode) -> None:
@@ -154,28 +172,29 @@ def reveal(detection: Detection, bundle: Bundle, mode: RevealMode, wish: Wish) -
             ClassScore(index=c.index, label=c.label, probability=round(c.probability or 0.0, 3)) for c in classes
         )
     rows = [k for k, score in enumerate(detection.detectors) if not wish.detectors or score.detector in wish.detectors]
-    scores = tuple(_shown_score(detection.detectors[k], exact=exact, raw=exact and wish.raw_scores) for k in rows)
+    also = 0.0 if exact else bundle.manifest.default_alpha  # 0: nothing is rounded
+    scores = tuple(_shown_score(detection.detectors[k], also=also, raw=exact and wish.raw_scores) for k in rows)
     return dataclasses.replace(
         detection,
         top=classes[0],
         classes=classes,
-        p_value=_shown_p(detection.p_value, exact=exact),
+        p_value=_shown_p(detection.p_value, also=also),
         detectors=scores,
         flags=tuple(_flag(bundle, k, s.p_value) for k, s in zip(rows, scores, strict=True) if s.flagged),
         embedding=detection.embedding if exact and wish.embedding else (),
     )
 
 
-def _shown_score(score: DetectorScore, *, exact: bool, raw: bool) -> DetectorScore:
+def _shown_score(score: DetectorScore, *, also: float, raw: bool) -> DetectorScore:
     return DetectorScore(
         detector=score.detector,
         flagged=score.flagged,
         score=score.score if raw else None,
-        p_value=_shown_p(score.p_value, exact=exact),
+        p_value=_shown_p(score.p_value, also=also),
         p_value_at_floor=score.p_value_at_floor,
         threshold=score.threshold if raw else None,
     )
 
 
-def _shown_p(p_value: float | None, *, exact: bool) -> float | None:
-    return p_value if exact or p_value is None else round_up(p_value)
+def _shown_p(p_value: float | None, *, also: float) -> float | None:
+    return p_value if not also or p_value is None else round_up(p_value, also)

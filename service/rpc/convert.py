@@ -38,6 +38,8 @@ __all__ = [
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectorService"].full_name
 MAX_ID_BYTES = 128
+SPARE_FIELDS = 64
+"""Fields of a batch beside its images that are borne, such as those of a newer client."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -130,8 +132,10 @@ def detect_request(data: bytes) -> OneRequest:
     return OneRequest(message.request_id, _picture(message.image), _asked(message.options))
 
 
-def batch_request(data: bytes) -> BatchRequest:
-    """Reads a BatchDetectRequest."""
+def batch_request(data: bytes, most: int) -> BatchRequest:
+    """Reads a BatchDetectRequest of at most `most` images, or few more."""
+    if _has_more_fields(data, most + SPARE_FIELDS):
+        raise InvalidRequest(f"images: expected 1 to {most}, got far more; use StreamDetect for more", field="images")
     message = _parsed(pb.BatchDetectRequest, data)
     _check_id(message.request_id, "request_id")
     return BatchRequest(message.request_id, [_picture(image) for image in message.images], _asked(message.options))
@@ -153,12 +157,42 @@ def info_request(data: bytes) -> None:
     _parsed(pb.GetModelInfoRequest, data)
 
 
+def _has_more_fields(data: bytes, most: int) -> bool:
+    """Whether a message has more fields at its top; looked up before parsing, since 16 MiB hold 8 million images."""
+    position, size = 0, len(data)
+    for _ in range(most + 1):
+        if position >= size:
+            return False
+        tag, position = _varint(data, position)
+        kind = tag & 7
+        if kind == 2:
+            length, position = _varint(data, position)
+            position += length
+        elif kind == 0:
+            _, position = _varint(data, position)
+        elif kind in (1, 5):
+            position += 8 if kind == 1 else 4
+        else:
+            return False  # groups: not ours, the parser judges them
+    return position < size
+
+
+def _varint(data: bytes, position: int) -> tuple[int, int]:
+    """A number and the place behind it; what is cut short or too long ends the message, the parser says why."""
+    value = 0
+    for shift, byte in enumerate(data[position : position + 10]):
+        value |= (byte & 0x7F) << 7 * shift
+        if byte < 0x80:
+            return value, position + shift + 1
+    return 0, len(data)
+
+
 def _parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
     try:
         return kind.FromString(data)
     except DecodeError as error:
         name = kind.DESCRIPTOR.full_name
-        raise InvalidRequest(f"expected a {name}, got {len(data)} bytes that are none") from error
+        raise InvalidRequest(f"expected one {name}, got {len(data)} bytes that are none") from error
 
 
 def _check_id(value: str, name: str) -> None:
@@ -178,7 +212,7 @@ def _asked(options: pb.DetectOptions) -> Asked:
         model_version=options.model_version,
         alpha=options.target_fpr if options.HasField("target_fpr") else None,
         wish=Wish(
-            detectors=tuple(options.detectors),
+            detectors=tuple(dict.fromkeys(options.detectors)),  # a name may be sent a million times
             top_k=options.top_k,
             embedding=options.return_embedding,
             raw_scores=options.return_raw_scores,

@@ -1,5 +1,6 @@
 """The servicer of `advsentry.v1.DetectorService`."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import TypeAlias
@@ -8,7 +9,7 @@ import grpc
 
 from service.detection.engine import MAX_ALPHA
 from service.detection.types import Bytes8, Detection, Scored
-from service.errors import AdvsentryError, InvalidRequest
+from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest
 from service.rpc import convert
 from service.rpc.convert import ServerFacts, Timings
 from service.rpc.pipeline import Applied, Pipeline
@@ -70,11 +71,11 @@ class DetectorServicer:
     async def batch_detect(self, data: bytes, context: Context) -> bytes:
         """Several images, each with its own outcome."""
         started = time.monotonic()
-        request = convert.batch_request(data)
+        request = convert.batch_request(data, self._pipeline.policy.max_batch_items)
         applied = self._pipeline.apply(request.asked)
         self._check_count(len(request.pictures))
         deadline = self._pipeline.deadline(context.time_remaining())
-        images = [await self._decoded(picture) for picture in request.pictures]
+        images = [await self._decoded(picture, deadline) for picture in request.pictures]
         decode_s = time.monotonic() - started
         good = [image for image in images if not isinstance(image, AdvsentryError)]
         scored = await self._pipeline.score_all(good, deadline)
@@ -101,7 +102,10 @@ class DetectorServicer:
                 f"images: expected 1 to {most}, got {count}; use StreamDetect for more", field="images"
             )
 
-    async def _decoded(self, picture: convert.Picture) -> Bytes8 | InvalidRequest:
+    async def _decoded(self, picture: convert.Picture, deadline: float) -> Bytes8 | InvalidRequest:
+        await asyncio.sleep(0)  # decoding a batch on the loop would hold up all others until its last image
+        if time.monotonic() > deadline:
+            raise DeadlinePassed("the deadline passed while the images were decoded")
         try:
             return await self._pipeline.decode(picture)
         except InvalidRequest as error:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from service.errors import AdvsentryError
 from service.metrics import Metrics, RpcMetrics
@@ -83,6 +84,9 @@ class _Call:
         except AdvsentryError as error:
             code = code_of(error).name
             await self._context.abort(code_of(error), str(error)[:_MAX_DETAIL], trailers_of(error))
+        except DecodeError:  # of the services that are not ours, such as reflection
+            code = grpc.StatusCode.INVALID_ARGUMENT.name
+            await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a message of this method, got others")
         except Exception:
             code = grpc.StatusCode.INTERNAL.name
             error_id = secrets.token_hex(6)

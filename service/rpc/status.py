@@ -65,6 +65,8 @@ def error_of(code: grpc.StatusCode, text: str, trailers: dict[str, str]) -> Advs
         return InvalidRequest(text, reason=ErrorReason(reason) if reason in set(ErrorReason) else None)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Overloaded(text, retry_after_ms=int(trailers.get(_PUSHBACK_KEY, "0")))
+    if code is grpc.StatusCode.CANCELLED:  # not by us: gRPC's own word for a call that meets a stopping server
+        return Unavailable("the server cancelled the call, as one does that is shutting down; try another")
     for kind, known in CODES.items():
         if known is code and kind not in (BundleError, SetupError, AdvsentryError):
             return kind(text)

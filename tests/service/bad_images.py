@@ -28,11 +28,12 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
 def bomb(side: int) -> bytes:
     """A black PNG of side x side, about a thousandth of its pixels long."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
     packer = zlib.compressobj(9)
     row = b"\0" * (1 + (side + 7) // 8)  # 1 bit a pixel
@@ -65,13 +66,33 @@ def _animated() -> bytes:
     return encoded(_grey().convert("RGB"), "WEBP", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
 
 
+def _several() -> bytes:
+    return encoded(_grey().convert("RGB"), "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), "red")])
+
+
+def _deep_colour() -> bytes:
+    lines = zlib.compress(b"".join(b"\0" + bytes(range(48)) for _ in range(8)))
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+def _profiles(count: int) -> bytes:
+    """A good PNG that has Pillow inflate a megabyte for each kilobyte of its own."""
+    data = encoded(_grey(), "PNG")
+    profile = chunk(b"iCCP", b"k\0\0" + zlib.compress(bytes(2**20 - 16), 9))
+    head = 8 + 25  # signature and IHDR
+    return data[:head] + profile * count + data[head:]
+
+
 _R = ErrorReason
 CASES = [
     Case("nothing", b"", _R.EMPTY_IMAGE, "no bytes"),
     Case(
         "text called png", b"hello, I am a picture", _R.FORMAT_UNSUPPORTED, "bytes that start with b'hello", "image/png"
     ),
-    Case("only a signature", b"\x89PNG\r\n\x1a\n", _R.FORMAT_UNSUPPORTED, "bytes that start with"),
+    Case("only a signature", b"\x89PNG\r\n\x1a\n", _R.UNDECODABLE, "PNG image is damaged or cut short"),
+    Case("a few bytes of a jpeg", encoded(_grey(), "JPEG")[:40], _R.UNDECODABLE, "damaged"),
+    Case("a few bytes of a webp", encoded(_grey(), "WEBP")[:30], _R.UNDECODABLE, "damaged"),
     Case("truncated png", _truncated("PNG"), _R.UNDECODABLE, "damaged or cut short"),
     Case("truncated jpeg", encoded(_grey(), "JPEG")[:-20], _R.UNDECODABLE, "damaged or cut short"),
     Case("bomb", bomb(9000), _R.TOO_MANY_PIXELS, "at most 25000000 pixels"),
@@ -81,9 +102,13 @@ CASES = [
     Case("colour for grey", encoded(_colour(), "PNG"), _R.WRONG_SIZE, r"grey .*got 8 x 8 RGB"),
     Case("transparent", encoded(_transparent(), "PNG"), _R.FORMAT_UNSUPPORTED, "opaque"),
     Case("16 bits", encoded(Image.new("I;16", (8, 8), 9), "PNG"), _R.FORMAT_UNSUPPORTED, "8-bit grey or RGB"),
+    Case("16 bits of colour", _deep_colour(), _R.FORMAT_UNSUPPORTED, "8-bit grey or RGB, got PNG of 16 bits"),
     Case("cmyk", encoded(Image.new("CMYK", (8, 8)), "JPEG"), _R.FORMAT_UNSUPPORTED, "mode CMYK"),
     Case("animation", _animated(), _R.FORMAT_UNSUPPORTED, "animation"),
+    Case("several pictures in a jpeg", _several(), _R.FORMAT_UNSUPPORTED, "one frame, got MPO", "image/jpeg"),
+    Case("a hundred colour profiles", _profiles(100), _R.UNDECODABLE, "at most 8 compressed"),
     Case("gif", encoded(_grey(), "GIF"), _R.FORMAT_UNSUPPORTED, "expected PNG, JPEG, WEBP"),
     Case("bmp", encoded(_grey(), "BMP"), _R.FORMAT_UNSUPPORTED, "expected PNG, JPEG, WEBP"),
     Case("other mime type", encoded(_grey(), "PNG"), _R.FORMAT_MISMATCH, "bytes are image/png", "image/jpeg"),
+    Case("long mime type", encoded(_grey(), "PNG"), _R.FORMAT_MISMATCH, r"as '(x\\n){32}', but", "x\n" * 1000),
 ]

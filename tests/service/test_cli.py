@@ -1,6 +1,9 @@
 """The commands, in this process."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,7 @@ from service import app
 from service.__main__ import main
 from service.detection.engine import Engine
 from tests import tiny
+from tests.service import bad_images
 from tests.service.running import Running, running
 
 
@@ -83,6 +87,15 @@ def test_an_image_that_fails_is_a_row_and_status_1(
         (["detect", "{folder}/0.png", "--target", "127.0.0.1:1"], "no server answers at 127.0.0.1:1"),
         (["detect", "{folder}/0.png", "--bundle", "{bundle}", "--alpha", "0.001"], "needs 999 calibration images"),
         (["detect", "{folder}/0.png", "--target", "{target}", "--alpha", "0.03"], "takes only 0.005"),
+        (["detect", "{folder}/0.png", "--target", "host.invalid:1"], "no server answers at host.invalid:1"),
+        (["detect", "{folder}/0.png", "--target", ""], "--target: expected HOST:PORT, got ''"),
+        (["detect", "{folder}/0.png", "--bundle", "{bundle}", "--alpha", "0.03"], "expected one of 0.005, 0.01"),
+        (["detect", "{folder}/0.png", "--target", "{target}", "--reveal", "decision"], "--reveal goes without"),
+        (["detect", "{folder}/pipe"], "pipe: expected an image file or a folder, got a pipe or a device"),
+        (["detect", "/dev/null"], "got a pipe or a device"),
+        (["detect", "a" * 300], "aaa...: cannot be read: File name too long"),
+        (["detect", "{folder}/0.png/x"], "0.png/x: cannot be read: Not a directory"),
+        (["info", "a" * 300], "no such bundle directory"),
         (["info", "nope"], "nope: no such bundle directory"),
         (["serve", "--port", "x"], "--port: expected a whole number"),
         (["serve", "--bundle", "nope"], "nope: no such bundle directory"),
@@ -98,6 +111,7 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
     says: str,
 ) -> None:
     (folder / "empty").mkdir()
+    os.mkfifo(folder / "pipe")
     places = {"folder": folder, "bundle": bundle_path, "target": server.ports.grpc}
     status, out, err = run(capsys, *(argument.format(**places) for argument in arguments))
     assert (status, out) == (1, "")
@@ -113,10 +127,50 @@ def test_wrong_usage_is_status_2(arguments: list[str]) -> None:
     assert caught.value.code == 2
 
 
+def test_a_file_that_goes_away_is_a_row(
+    capsys: pytest.CaptureFixture[str], folder: Path, where: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_bytes = Path.read_bytes
+
+    def gone(path: Path) -> bytes:
+        if path.name == "1.png":
+            raise FileNotFoundError(2, "No such file or directory")
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    status, out, err = run(capsys, "detect", folder, *where, "--json")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (status, err) == (1, "")
+    assert [row.get("error") for row in rows] == [None, "cannot be read: No such file or directory", None, None]
+
+
+def test_an_unreadable_folder_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    assert run(capsys, "detect", tmp_path)[2] == f"advsentry: error: {tmp_path}: cannot be read: Permission denied\n"
+
+
+def test_exact_answers_take_any_alpha(capsys: pytest.CaptureFixture[str], folder: Path, bundle_path: Path) -> None:
+    arguments = ("--bundle", bundle_path, "--alpha", "0.03", "--reveal", "scores")
+    assert run(capsys, "detect", folder / "0.png", *arguments)[0] == 0
+
+
+def test_what_pillow_thinks_of_a_file_is_not_printed(tmp_path: Path, bundle_path: Path) -> None:
+    (tmp_path / "large.png").write_bytes(bad_images.bomb(10_000))  # Pillow warns above 89 million pixels
+    arguments = [sys.executable, "-m", "service", "detect", str(tmp_path), "--bundle", str(bundle_path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "at most 25000000 pixels" in done.stdout
+
+
 def test_info_says_what_a_bundle_is(capsys: pytest.CaptureFixture[str], bundle_path: Path) -> None:
     status, out, _ = run(capsys, "info", bundle_path)
     assert status == 0
-    for fact in ("tiny, version 1", "8 x 8 x 1", "the image is brighter", "linf, eps 0.1", "0.00333", "299"):
+    for fact in ("tiny, version 1", "8 x 8 x 1", "the image is brighter", "linf, eps 0.1", "0.00334", "299"):
         assert fact in out
     _, out, _ = run(capsys, "info", bundle_path, "--json")
     assert json.loads(out)["smallest_alpha"] == pytest.approx(1 / 300)

@@ -96,6 +96,20 @@ def test_metrics_and_json_log_lines(bundle_path: Path) -> None:
         assert all(line.startswith('{"time": "20') for line in log.splitlines())
 
 
+def test_an_ipv6_address_is_served_and_told_in_brackets(bundle_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with (
+        serving(bundle_path, "--host", "::1", "--metrics-host", "::1") as (_, target, metrics),
+        Client(target) as client,
+    ):
+        assert client.is_serving()
+        with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=5) as answer:
+            assert answer.status == 200
+
+
 @pytest.mark.parametrize("flag", ["--port", "--metrics-port"])
 def test_a_port_in_use_is_one_clear_line(bundle_path: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -1,5 +1,6 @@
 """A loader refuses whatever is in doubt, and says which file and why."""
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.detection.bundle import file_entries, find_bundle, load_bundle, write_bundle
 from service.detection.calibration import Calibration
@@ -137,15 +139,35 @@ def test_a_default_alpha_that_the_calibration_cannot_support_is_refused(tmp_path
 
 
 def test_a_wrong_canary_does_not_start(tmp_path: Path) -> None:
-    import base64
-
-    from PIL import Image
-
     png = base64.b64encode(encoded(Image.fromarray(tiny.images(1)[0, :, :, 0]), "PNG")).decode()
     canary = Canary(png=png, label=3, verdict=Verdict.ADVERSARIAL)
     path = write(tmp_path / "made", tiny.files(n=299), canaries=(canary,))
     with pytest.raises(BundleError, match="canary 0 should be class 3 and adversarial, got class"):
         Engine.load(path, threads=1)
+
+
+@pytest.mark.parametrize("png", ["iVBORw0KGg", "äh", "", base64.b64encode(b"no image").decode()])
+def test_a_damaged_canary_is_the_bundles_fault(tmp_path: Path, png: str) -> None:
+    canary = Canary(png=png, label=3, verdict=Verdict.CLEAN)
+    path = write(tmp_path / "made", tiny.files(n=299), canaries=(canary,))
+    with pytest.raises(BundleError, match=r"made/manifest.json: canaries\[0\].png: no image: .*export"):
+        Engine.load(path, threads=1)
+
+
+def test_a_manifest_of_a_thousand_brackets_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "made", tiny.files(n=299))
+    (path / "manifest.json").write_text("[" * 200_000)
+    with pytest.raises(BundleError, match="no JSON"):
+        load_bundle(path)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refused)
+    with pytest.raises(BundleError, match="cannot be read: Permission denied"):
+        load_bundle(bundle_path)
 
 
 def test_a_bundle_is_found_by_its_directory_only_if_there_is_one(bundle_path: Path) -> None:

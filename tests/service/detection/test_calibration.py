@@ -1,6 +1,7 @@
 """Scores to p-values: the promised rate, and every trap on the way to it."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -49,6 +50,22 @@ def test_the_rate_over_many_calibrations_is_k_over_n_plus_1(alpha: float) -> Non
     fired = [p_values(row[-1:], np.sort(row[:-1]))[0] <= alpha + 1e-12 for row in draws]
     rate = alpha_rank(alpha, n) / (n + 1)
     assert abs(np.mean(fired) - rate) <= 3 * math.sqrt(rate * (1 - rate) / repeats)
+
+
+@pytest.mark.parametrize("n", [99, 199, 299, 998, 2999])
+def test_the_alpha_that_an_error_advises_is_taken(n: int) -> None:
+    with pytest.raises(InvalidRequest, match="ask for") as caught:
+        calibration(n).check_alpha(0.9 / (n + 1), largest=0.1)
+    advised = re.search(r"ask for (\S+) or more", str(caught.value))
+    assert advised is not None
+    calibration(n).check_alpha(float(advised[1]), largest=0.1)
+
+
+@pytest.mark.parametrize("alpha", [1e-10, 1e-300, 5e-324])
+def test_an_alpha_of_almost_nothing_is_refused_in_one_short_line(alpha: float) -> None:
+    with pytest.raises(InvalidRequest, match="needs over a billion calibration images") as caught:
+        calibration(99).check_alpha(alpha, largest=0.1)
+    assert len(str(caught.value)) < 200
 
 
 def test_a_tie_counts_as_at_least_as_suspicious() -> None:

@@ -146,5 +146,21 @@ def test_a_damaged_file_of_any_kind_is_refused_and_nothing_else() -> None:
             decode_image(bytes(data[: generator.integers(1, len(data) + 1)]), RGB, LIMITS)
 
 
+def test_what_a_colour_model_must_refuse_is_not_made_8_bits_in_silence() -> None:
+    deep = next(case for case in bad_images.CASES if case.name == "16 bits of colour")
+    with pytest.raises(InvalidRequest, match="16 bits"):
+        decode_image(deep.data, RGB, LIMITS)
+
+
+def test_an_error_that_nobody_foresaw_in_a_header_is_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(InvalidRequest, match="damaged header: odd") as caught:
+        decode_image(b"x", GREY, LIMITS)
+    assert caught.value.reason is ErrorReason.UNDECODABLE
+
+
 def test_encoded_writes_what_it_says() -> None:
     assert Image.open(io.BytesIO(encoded(Image.new("L", (2, 2)), "PNG"))).format == "PNG"

@@ -56,6 +56,20 @@ def test_rounding_up_is_least_and_never_down() -> None:
         assert round_up(p) == min(step for step in steps if step >= p * (1 - 1e-9))
 
 
+@pytest.mark.parametrize("default", [0.03, 0.015, 0.01])
+def test_nor_where_the_default_alpha_is_no_round_number(engine: Engine, default: float) -> None:
+    manifest = dataclasses.replace(engine.bundle.manifest, default_alpha=default)
+    bundle = dataclasses.replace(engine.bundle, manifest=manifest)
+    measured = engine.measure(tiny.images(1))
+    for alpha in alpha_steps(bundle.calibration, default, MAX_ALPHA):
+        for rank in range(1, 60):
+            p = np.full_like(measured.p_values, rank / 300)
+            changed = dataclasses.replace(measured, fused_p_value=np.array([rank / 300]), p_values=p)
+            shown = reveal(judge(changed, 0, bundle, alpha), bundle, RevealMode.P_VALUES, Wish())
+            assert (shown.verdict is Verdict.ADVERSARIAL) == ((shown.p_value or 0) <= alpha), (rank, alpha)
+            assert all(score.flagged == ((score.p_value or 0) <= alpha) for score in shown.detectors)
+
+
 def test_decision_shows_the_top_label_and_the_verdict_only(engine: Engine) -> None:
     detection = engine.detect(tiny.odd_image()[None])[0]
     shown = reveal(detection, engine.bundle, RevealMode.DECISION, Wish())

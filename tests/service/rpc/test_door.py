@@ -14,6 +14,8 @@ from protos import detection_pb2_grpc
 from service.detection.engine import Engine
 from service.detection.types import Measurements
 from service.detection.verdict import RevealMode
+from service.rpc import convert
+from service.rpc.pipeline import Pipeline
 from tests import tiny
 from tests.service import bad_images
 from tests.service.running import Running, running
@@ -141,7 +143,62 @@ def test_a_bad_call_gets_its_code(
 @pytest.mark.parametrize("method", ["Detect", "BatchDetect", "GetModelInfo"])
 def test_bytes_that_are_no_message_are_the_callers_fault(server: Running, method: str) -> None:
     call = server.channel.unary_unary(f"/{SERVICE}/{method}")
-    fails(call, b"\xff\xff garbage", CODE.INVALID_ARGUMENT, f"expected a advsentry.v1.{method}Request")
+    fails(call, b"\xff\xff garbage", CODE.INVALID_ARGUMENT, f"expected one advsentry.v1.{method}Request")
+
+
+def test_bytes_that_are_no_message_are_the_callers_fault_in_reflection_too(server: Running) -> None:
+    call = server.channel.stream_stream("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call(iter([b"\xff\xff garbage"])))
+    assert caught.value.code() is CODE.INVALID_ARGUMENT
+
+
+def test_a_batch_of_millions_is_refused_unparsed(server: Running) -> None:
+    call = server.channel.unary_unary(f"/{SERVICE}/BatchDetect")
+    since = time.monotonic()
+    fails(call, b"\x12\x00" * (8 * 2**20 - 100), CODE.INVALID_ARGUMENT, "expected 1 to 8, got far more")
+    assert time.monotonic() - since < 5  # parsed, it takes 25 s and 800 MB
+
+
+@pytest.mark.parametrize(
+    "rest", [b"", b"\x80", b"\x12\xff", b"\x13\x14", b"\xff" * 20, b"\x98\x06\x01", b"\x19" + b"0" * 8, b"\x1d0000"]
+)
+def test_a_batch_with_odd_fields_is_read_or_refused(server: Running, rest: bytes) -> None:
+    request = pb.BatchDetectRequest(images=[GOOD]).SerializeToString() + rest
+    call = server.channel.unary_unary(f"/{SERVICE}/BatchDetect").future(request)
+    assert call.code() in (CODE.OK, CODE.INVALID_ARGUMENT)
+    assert call.code() is not CODE.OK or len(pb.BatchDetectResponse.FromString(call.result()).results) == 1
+
+
+def test_a_detector_that_is_named_often_costs_no_more(stub: detection_pb2_grpc.DetectorServiceStub) -> None:
+    options = pb.DetectOptions(detectors=["contrast"] * 10**6)
+    since = time.process_time()
+    results = stub.BatchDetect(pb.BatchDetectRequest(images=[GOOD] * 8, options=options)).results
+    assert [row.detector for row in results[0].detection.detectors] == ["contrast"]
+    assert time.process_time() - since < 5
+    asked = convert.batch_request(pb.BatchDetectRequest(images=[GOOD], options=options).SerializeToString(), 8).asked
+    assert asked.wish.detectors == ("contrast",)
+
+
+def test_a_batch_lets_others_in_while_it_decodes_and_keeps_its_deadline(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(engine, canary_s=100.0, max_deadline_s=1.0) as server:
+        decode_now = Pipeline.decode_now
+
+        def slow_decode(pipeline: Pipeline, picture: convert.Picture) -> np.ndarray:
+            time.sleep(0.02)
+            return decode_now(pipeline, picture)
+
+        monkeypatch.setattr(Pipeline, "decode_now", slow_decode)
+        stub = detection_pb2_grpc.DetectorServiceStub(server.channel)
+        batch = stub.BatchDetect.future(pb.BatchDetectRequest(images=[GOOD] * 200))
+        until(lambda: server.value("grpc_server_started_total", **{**DETECT, "grpc_method": "BatchDetect"}) == 1)
+        stub.Detect(pb.DetectRequest(image=GOOD))
+        assert not batch.done()
+        with pytest.raises(grpc.RpcError, match="while the images were decoded") as caught:
+            batch.result(5)
+        assert caught.value.code() is CODE.DEADLINE_EXCEEDED
 
 
 def test_bytes_that_are_no_message_end_a_stream(server: Running) -> None:
@@ -299,6 +356,7 @@ def test_a_passed_deadline_never_runs(slow: tuple[Slow, Running]) -> None:
     slowed, server = slow
     detect = detection_pb2_grpc.DetectorServiceStub(server.channel).Detect
     first = detect.future(pb.DetectRequest(image=GOOD))
+    until(lambda: server.value("advsentry_inflight") == 1)
     with pytest.raises(grpc.RpcError) as caught:
         detect(pb.DetectRequest(image=GOOD), timeout=0.1)
     assert caught.value.code() is CODE.DEADLINE_EXCEEDED

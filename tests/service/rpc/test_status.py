@@ -1,8 +1,17 @@
 """Each error class has a code, and a client gets the class back."""
 
+import grpc
 import pytest
 
-from service.errors import AdvsentryError, BundleError, ErrorReason, InvalidRequest, Overloaded, SetupError
+from service.errors import (
+    AdvsentryError,
+    BundleError,
+    ErrorReason,
+    InvalidRequest,
+    Overloaded,
+    SetupError,
+    Unavailable,
+)
 from service.rpc.status import CODES, code_of, error_of, item_reason, trailers_of
 
 
@@ -44,3 +53,7 @@ def _wire(error: AdvsentryError) -> tuple[object, str, dict[str, str]]:
 def test_an_item_may_be_tried_again_only_when_time_may_mend_it(kind: type[AdvsentryError]) -> None:
     _, retryable = item_reason(make(kind))
     assert retryable == (kind.__name__ in {"Overloaded", "Unavailable", "DeadlinePassed"})
+
+
+def test_a_call_that_meets_a_stopping_server_may_be_tried_at_another() -> None:
+    assert isinstance(error_of(grpc.StatusCode.CANCELLED, "CANCELLED", {}), Unavailable)
