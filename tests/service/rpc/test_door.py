@@ -13,7 +13,9 @@ from protos import detection_pb2 as pb
 from protos import detection_pb2_grpc
 from service.detection.engine import Engine
 from service.detection.types import Measurements
-from service.detection.verdict import RevealMode
+from service.detection.verdict import RevealMode, Wish, judge, reveal
+from service.rpc import read_answers
+from service.rpc.read_answers import Options
 from tests import tiny
 from tests.service import bad_images
 from tests.service.running import Running, running
@@ -202,6 +204,39 @@ def test_each_message_of_a_stream_gets_exactly_one_answer(
             assert answer.result.error.reason == pb.ERROR_REASON_EMPTY_IMAGE
         else:
             assert answer.result.detection.top.index == known[number].top.index
+
+
+WISHES = {
+    RevealMode.DECISION: [Wish()],
+    RevealMode.P_VALUES: [Wish(), Wish(detectors=("contrast",), top_k=2)],
+    RevealMode.SCORES: [Wish(), Wish(embedding=True, raw_scores=True, top_k=3)],
+}
+
+
+@pytest.mark.parametrize("mode", RevealMode)
+def test_every_call_shows_what_reveal_shows_and_nothing_else(engine: Engine, mode: RevealMode) -> None:
+    images = np.concatenate([tiny.images(30, seed=3), tiny.odd_image()[None]])
+    judged = judge(engine.measure(images), engine.bundle, engine.bundle.manifest.default_alpha)
+    with running(engine, reveal=mode) as server:
+        stub = detection_pb2_grpc.DetectorServiceStub(server.channel)
+        for wish in WISHES[mode]:
+            known = reveal(judged, mode, wish).detections()
+            options = read_answers.options_message(
+                Options(
+                    detectors=wish.detectors, top_k=wish.top_k, embedding=wish.embedding, raw_scores=wish.raw_scores
+                )
+            )
+            sent = [raw(image) for image in images]
+            one = [stub.Detect(pb.DetectRequest(image=image, options=options)).detection for image in sent]
+            batch = stub.BatchDetect(pb.BatchDetectRequest(images=sent, options=options)).results
+            messages = [pb.StreamDetectRequest(image=image) for image in sent]
+            messages[0].stream_options.options.CopyFrom(options)
+            messages[0].stream_options.preserve_order = True
+            stream = list(stub.StreamDetect(iter(messages)))
+            assert [read_answers.detection_of(answer) for answer in one] == known
+            assert [read_answers.result_of(result) for result in batch] == known
+            assert [read_answers.result_of(answer.result) for answer in stream] == known
+            assert all(answer.meta.batch_size > 0 for answer in stream)
 
 
 def test_an_empty_stream_ends_well(stub: detection_pb2_grpc.DetectorServiceStub) -> None:
