@@ -169,10 +169,11 @@ def _check_id(value: str, name: str) -> None:
 
 
 def _picture(image: pb.Image) -> Picture:
-    if image.WhichOneof("source") == "raw":
+    if image.HasField("raw"):
         raw = image.raw
         return Picture(raw.data, "", (raw.height, raw.width, raw.channels))
-    return Picture(image.encoded.data, image.encoded.mime_type, None)
+    encoded = image.encoded
+    return Picture(encoded.data, encoded.mime_type, None)
 
 
 def _asked(options: pb.DetectOptions) -> Asked:

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import grpc
 
 from protos import detection_pb2 as pb
-from service.detection.types import Scored
+from service.detection.types import Bytes8, Scored
 from service.errors import AdvsentryError, Unavailable
 from service.rpc import convert
 from service.rpc.convert import Picture, StreamWriter, Timings
@@ -20,6 +20,10 @@ from service.rpc.pipeline import Applied, Pipeline
 __all__ = ["Stream"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
+
+HELD = 64
+"""Images that a stream keeps back while it is busy writing answers. They then run together: with a graph of 13 us an
+image, batches of 11 cost 25 us an image more than these."""
 
 
 class _Slot:
@@ -84,6 +88,8 @@ class Stream:
         self._ends: float | None = None
         self._open: dict[_Slot, None] = {}  # in the order of reading
         self._ready: deque[_Slot] = deque()
+        self._held: deque[tuple[Bytes8, float, _Slot]] = deque()
+        self._is_writing = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
@@ -144,12 +150,26 @@ class Stream:
             return
         try:
             image = pipeline.decode_now(picture)
-            slot.decode_s = time.monotonic() - started
-            while pipeline.queue.is_full:
-                await pipeline.queue.room()
-            pipeline.queue.put(image, deadline, slot)
         except AdvsentryError as error:
             slot.failed(error)
+            return
+        slot.decode_s = time.monotonic() - started
+        self._held.append((image, deadline, slot))
+        if not self._is_writing or len(self._held) >= HELD:
+            await self._queue_held()
+
+    async def _queue_held(self) -> None:
+        """Puts what is kept back into the queue; reader and writer may both be at it."""
+        queue = self._pipeline.queue
+        while self._held:
+            if queue.is_full:
+                await queue.room()
+                continue
+            image, deadline, slot = self._held.popleft()
+            try:
+                queue.put(image, deadline, slot)
+            except AdvsentryError as error:
+                slot.failed(error)
 
     async def _decode_and_queue(self, slot: _Slot, picture: Picture, deadline: float) -> None:
         image = await self._pipeline.decode(picture)
@@ -159,12 +179,15 @@ class Stream:
         self._pipeline.queue.put(image, deadline, slot)
 
     async def _write_ready(self, context: Context) -> None:
+        self._is_writing = True
         while slots := self._next():
             answers = self._answers(slots)
             for slot, answer in zip(slots, answers, strict=True):
                 del self._open[slot]
                 self._room.set()
                 await context.write(answer)
+        self._is_writing = False
+        await self._queue_held()
 
     def _next(self) -> list[_Slot]:
         """What can be answered now, in the order of answering."""
