@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -11,9 +12,11 @@ from google.protobuf.message import Message
 
 from protos import detection_pb2 as pb
 from protos import detection_pb2_grpc
+from service.client import Client
 from service.detection.engine import Engine
 from service.detection.types import Measurements
 from service.detection.verdict import RevealMode, Wish, judge, reveal
+from service.errors import Overloaded
 from service.rpc import read_answers
 from service.rpc.read_answers import Options
 from tests import tiny
@@ -328,6 +331,32 @@ def test_a_full_queue_is_refused_with_a_time_to_come_back(slow: tuple[Slow, Runn
     slowed.go.set()
     assert all(future.result(5).detection.top.label for future in waiting)
     assert server.value("advsentry_dropped_total", reason="overload") == 1
+
+
+def test_the_client_comes_back_when_a_full_queue_says_so(slow: tuple[Slow, Running]) -> None:
+    slowed, server = slow
+    detect = detection_pb2_grpc.DetectorServiceStub(server.channel).Detect
+    waiting = [detect.future(pb.DetectRequest(image=GOOD)) for _ in range(5)]
+    until(lambda: server.value("grpc_server_msg_received_total", **DETECT) == 5)
+    with Client(server.ports.grpc) as client, ThreadPoolExecutor(1) as executor:
+        patient = executor.submit(client.detect, tiny.images(1)[0])
+        until(lambda: rpc_count(server, "RESOURCE_EXHAUSTED") >= 1)
+        slowed.go.set()
+        assert patient.result(10).top.label
+    assert all(future.result(5).detection.top.label for future in waiting)
+    until(lambda: rpc_count(server, "OK") == 6)
+
+
+def test_a_client_gives_up_on_a_queue_that_stays_full(slow: tuple[Slow, Running]) -> None:
+    _, server = slow
+    detect = detection_pb2_grpc.DetectorServiceStub(server.channel).Detect
+    waiting = [detect.future(pb.DetectRequest(image=GOOD)) for _ in range(5)]
+    until(lambda: server.value("grpc_server_msg_received_total", **DETECT) == 5)
+    with Client(server.ports.grpc) as client, pytest.raises(Overloaded, match="queue is full"):
+        client.detect(tiny.images(1)[0])
+    until(lambda: rpc_count(server, "RESOURCE_EXHAUSTED") == 4)
+    for future in waiting:
+        future.cancel()
 
 
 def test_a_passed_deadline_never_runs(slow: tuple[Slow, Running]) -> None:
