@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.detection.types import Bytes8, Measurements, Scored
+from service.detection.types import Bytes8, Measurements, Scored, Waiter
 from service.errors import AdvsentryError, DeadlinePassed, Overloaded, Unavailable
 from service.metrics import Metrics
 
@@ -43,19 +43,32 @@ class QueueLimits:
     """A run that takes longer, and 10 times longer than the slowest known, is taken for stuck."""
 
 
-@dataclass(frozen=True, eq=False)
+class _Future:
+    """A waiter that one coroutine awaits."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
+        self.scored = self.future.set_result
+        self.failed = self.future.set_exception
+
+    @property
+    def is_settled(self) -> bool:
+        return self.future.done()
+
+
+@dataclass(eq=False, slots=True)
 class _Waiting:
     image: Bytes8
     deadline: float
     since: float
-    future: "asyncio.Future[Scored]"
+    waiter: Waiter
 
 
 class Batcher:
     """Queue and worker; used from one event loop.
 
-    Every future that `submit` gives is resolved: with its row, or with an error that says whose fault it was. Nothing
-    that one caller does (cancel, send what the graph cannot run, leave) touches another's.
+    Every waiter is told: its row, or an error that says whose fault it was. Nothing that one caller does (cancel, send
+    what the graph cannot run, leave) touches another's.
     """
 
     def __init__(
@@ -77,6 +90,8 @@ class Batcher:
         self._executor = executor
         self._limits = limits
         self._metrics = metrics
+        metrics.queue_items.set_function(lambda: len(self._waiting))
+        metrics.queue_bytes.set_function(lambda: self._size_bytes)
         self._on_health = on_health
         self._waiting: deque[_Waiting] = deque()
         self._running: Sequence[_Waiting] = ()
@@ -129,16 +144,26 @@ class Batcher:
             Overloaded: the queue is full.
             Unavailable: the server does not run images now.
         """
+        waiter = _Future()
+        self.put(image, deadline, waiter)
+        return waiter.future
+
+    def put(self, image: Bytes8, deadline: float, waiter: Waiter) -> None:
+        """Puts an image into the queue for a waiter that is called back, which costs less than a future.
+
+        Raises:
+            Overloaded, Unavailable: as `submit`; the waiter is told nothing.
+        """
         if self._refusing:
+            if self._draining:
+                self._metrics.dropped["shutdown"].inc()
             raise Unavailable(self._refusing)
         if self.is_full:
             self._metrics.dropped["overload"].inc()
             raise Overloaded(f"the queue is full ({len(self._waiting)} images wait)", retry_after_ms=self._backlog_ms())
-        future: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(image, deadline, time.monotonic(), future))
+        self._waiting.append(_Waiting(image, deadline, time.monotonic(), waiter))
         self._size_bytes += image.nbytes
         self._notify()
-        return future
 
     def _backlog_ms(self) -> int:
         runs = len(self._waiting) / self._limits.max_batch
@@ -182,15 +207,13 @@ class Batcher:
         while self._waiting and len(batch) < self._limits.max_batch:
             item = self._waiting.popleft()
             self._size_bytes -= item.image.nbytes
-            if item.future.done():
+            if item.waiter.is_settled:
                 self._metrics.dropped["cancelled"].inc()
             elif item.deadline <= now:
                 self._metrics.dropped["deadline"].inc()
-                item.future.set_exception(DeadlinePassed("the deadline passed while the image waited in the queue"))
+                item.waiter.failed(DeadlinePassed("the deadline passed while the image waited in the queue"))
             else:
                 batch.append(item)
-        self._metrics.queue_items.set(len(self._waiting))
-        self._metrics.queue_bytes.set(self._size_bytes)
         self._call_in()
         return batch
 
@@ -215,10 +238,10 @@ class Batcher:
                     await self._run([item])
 
     async def _try(self, batch: Sequence[_Waiting]) -> None:
-        """Runs a batch in the executor and resolves its futures.
+        """Runs a batch in the executor and tells its waiters.
 
         Raises:
-            Exception: whatever the graph raises; no future is resolved then.
+            Exception: whatever the graph raises; nobody is told anything then.
         """
         start = time.monotonic()
         run = asyncio.get_running_loop().run_in_executor(self._executor, self._measure_all, batch)
@@ -235,8 +258,8 @@ class Batcher:
         self._metrics.batch_size.observe(len(batch))
         self._metrics.stage["inference"].observe(took_s)
         for row, item in enumerate(batch):
-            if not item.future.done():
-                item.future.set_result(Scored(measured, row, start - item.since, took_s, len(batch)))
+            if not item.waiter.is_settled:
+                item.waiter.scored(Scored(measured, row, start - item.since, took_s, len(batch)))
 
     def _measure_all(self, batch: Sequence[_Waiting]) -> Measurements:
         return self._measure(np.stack([item.image for item in batch]))
@@ -254,6 +277,7 @@ class Batcher:
         self._refusing = why
         self._on_health(False)
         _fail([*self._running, *self._waiting], Unavailable, why)
+        self._metrics.dropped["worker"].inc(len(self._waiting))
         self._waiting.clear()
         self._size_bytes = 0
         self._call_in()
@@ -269,5 +293,5 @@ class Batcher:
 
 def _fail(items: Sequence[_Waiting], kind: type[AdvsentryError], why: str) -> None:
     for item in items:
-        if not item.future.done():
-            item.future.set_exception(kind(why))
+        if not item.waiter.is_settled:
+            item.waiter.failed(kind(why))

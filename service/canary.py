@@ -8,7 +8,7 @@ import numpy as np
 
 from service.batching import Batcher
 from service.detection.engine import Engine, is_right
-from service.detection.types import Bytes8
+from service.detection.types import Bytes8, gather
 from service.detection.verdict import judge
 from service.errors import DeadlinePassed, Overloaded
 from service.metrics import Metrics
@@ -63,7 +63,8 @@ class Canaries:
         bundle = self._engine.bundle
         for canary, image in self._known:
             scored = await self._batcher.submit(image, time.monotonic() + timeout_s)
-            if not is_right(canary, judge(scored.measured, scored.row, bundle, bundle.manifest.default_alpha)):
+            judged = judge(gather([scored]), bundle, bundle.manifest.default_alpha)
+            if not is_right(canary, judged.detections()[0]):
                 return False
         return True
 

@@ -4,19 +4,87 @@ RPC metrics have the names of go-grpc-prometheus, which stock boards know. Label
 id, a peer or anything that a caller wrote. Children are cached, since looking one up costs more than counting.
 """
 
-from collections.abc import Iterable
-from functools import lru_cache
+import threading
+from bisect import bisect_left
+from collections import Counter as Counted
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 __all__ = ["Metrics", "RpcMetrics"]
 
 SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
 P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 BATCH_SIZES = tuple(2**i for i in range(9))  # to 256
-DROPPED = ("cancelled", "deadline", "shutdown", "overload")
+DROPPED = ("cancelled", "deadline", "shutdown", "worker", "overload")
 STAGES = ("decode", "queue", "inference", "postprocess")
 RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
+
+
+class Bins:
+    """The counts of one label's histogram."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+        self._lock = threading.Lock()
+
+    def observe(self, value: float) -> None:
+        """Counts one value."""
+        with self._lock:
+            self._counts[bisect_left(self._bounds, value)] += 1
+            self._sum += value
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Counts each of many values."""
+        counts = Counted(map(partial(bisect_left, self._bounds), values))
+        with self._lock:
+            for place, count in counts.items():
+                self._counts[place] += count
+            self._sum += sum(values)
+
+    def read(self) -> tuple[list[tuple[str, float]], float]:
+        """Cumulative counts by upper bound, and the sum."""
+        with self._lock:
+            counts, total = list(accumulate(self._counts)), self._sum
+        names = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]  # type: ignore[no-untyped-call]
+        return list(zip(names, counts, strict=True)), total
+
+
+class BulkHistogram(Collector):
+    """A histogram of one label that counts a batch's values at once.
+
+    The library's own takes 1.1 us for each value, and each image has five and more.
+    """
+
+    def __init__(
+        self, name: str, text: str, label: str, bounds: Sequence[float], *, registry: CollectorRegistry
+    ) -> None:
+        self._name, self._text, self._labelnames, self._bounds = name, text, (label,), bounds
+        self._bins: dict[str, Bins] = {}
+        registry.register(self)
+
+    def labels(self, value: str) -> Bins:
+        """The counts of a label's value, for ever the same object."""
+        return self._bins.setdefault(value, Bins(self._bounds))
+
+    def describe(self) -> Iterator[HistogramMetricFamily]:
+        """Names it to the registry, which refuses a second of that name."""
+        yield HistogramMetricFamily(self._name, self._text, labels=self._labelnames)
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """What is exported."""
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labelnames)
+        for value, bins in list(self._bins.items()):
+            buckets, total = bins.read()
+            family.add_metric([value], buckets, total)
+        yield family
 
 
 class RpcMetrics:
@@ -64,8 +132,11 @@ class Metrics:
         def gauge(name: str, text: str, *labels: str) -> Gauge:
             return Gauge(f"advsentry_{name}", text, labels, registry=registry)
 
-        def histogram(name: str, text: str, buckets: Iterable[float], *labels: str) -> Histogram:
-            return Histogram(f"advsentry_{name}", text, labels, buckets=tuple(buckets), registry=registry)
+        def histogram(name: str, text: str, buckets: Iterable[float]) -> Histogram:
+            return Histogram(f"advsentry_{name}", text, buckets=tuple(buckets), registry=registry)
+
+        def bulk_histogram(name: str, text: str, bounds: Sequence[float], label: str) -> BulkHistogram:
+            return BulkHistogram(f"advsentry_{name}", text, label, bounds, registry=registry)
 
         self.registry = registry
         self._rpc = RpcFamily(registry)
@@ -74,11 +145,11 @@ class Metrics:
         self._image_errors = counter("image_errors", "Images without a detection.", "reason")
         self._verdicts = counter("verdicts", "Verdicts given.", "verdict")
         self._flagged = counter("flagged", "Detectors that fired.", "reason")
-        self._p_values = histogram("detector_p_value", "Exact p-values.", P_VALUES, "detector")
-        stages = histogram("stage_seconds", "Time of one image in a stage.", SECONDS, "stage")
+        self._p_values = bulk_histogram("detector_p_value", "Exact p-values.", P_VALUES, "detector")
+        stages = bulk_histogram("stage_seconds", "Time of one image in a stage.", SECONDS, "stage")
         self.stage = {name: stages.labels(name) for name in STAGES}
         self.batch_size = histogram("batch_size", "Images in one run of the graph.", BATCH_SIZES)
-        dropped = counter("dropped", "Images that left the queue without running.", "reason")
+        dropped = counter("dropped", "Images that did not run: turned away, or gone while they waited.", "reason")
         self.dropped = {reason: dropped.labels(reason) for reason in DROPPED}
         self.model_info = gauge("model_info", "1, of the bundle served.", "version", "graph_sha", "calibration_id")
         self.provider_info = gauge("execution_provider_info", "1, of what runs the graph.", "provider")
@@ -91,7 +162,7 @@ class Metrics:
         self.loop_lag = gauge("loop_lag_seconds", "How late the event loop last woke.")
         self.worker_restarts = counter("worker_lost", "Ends of the worker that were not asked for.")
         self.rpc = lru_cache(maxsize=None)(self._rpc_metrics)
-        self.p_value = lru_cache(maxsize=None)(self._p_values.labels)
+        self.p_value = self._p_values.labels
         self.verdict = lru_cache(maxsize=None)(self._verdicts.labels)
         self.flag = lru_cache(maxsize=None)(self._flagged.labels)
         self.image_error = lru_cache(maxsize=None)(self._image_errors.labels)

@@ -124,11 +124,6 @@ def _detect(
     good = [image for image in images if not isinstance(image, AdvsentryError)]
     if not good:
         return [image for image in images if isinstance(image, AdvsentryError)]
-    measured = engine.measure(np.stack(good))
-    rows = iter(range(len(good)))
-    return [
-        image
-        if isinstance(image, AdvsentryError)
-        else reveal(judge(measured, next(rows), engine.bundle, alpha), engine.bundle, mode, Wish())
-        for image in images
-    ]
+    judged = judge(engine.measure(np.stack(good)), engine.bundle, alpha)
+    rows = iter(reveal(judged, mode, Wish()).detections())
+    return [image if isinstance(image, AdvsentryError) else next(rows) for image in images]

@@ -78,8 +78,7 @@ class Engine:
             InvalidRequest: the calibration does not support alpha.
         """
         alpha = self.resolve_alpha(alpha)
-        measured = self.measure(images)
-        return [judge(measured, i, self.bundle, alpha) for i in range(len(measured))]
+        return judge(self.measure(images), self.bundle, alpha).detections()
 
     def resolve_alpha(self, alpha: float | None) -> float:
         """The bundle's default for None, else alpha itself, checked."""

@@ -4,14 +4,19 @@ Axes everywhere: N images, H height, W width, C channels, L classes, D embedding
 n calibration images.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
+from itertools import groupby
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.errors import AdvsentryError
+
 __all__ = [
+    "Bools",
     "Bytes8",
     "ClassScore",
     "Detection",
@@ -24,9 +29,12 @@ __all__ = [
     "Outputs",
     "Scored",
     "Verdict",
+    "Waiter",
+    "gather",
 ]
 
 Bytes8: TypeAlias = NDArray[np.uint8]
+Bools: TypeAlias = NDArray[np.bool_]
 Float32s: TypeAlias = NDArray[np.float32]
 Float64s: TypeAlias = NDArray[np.float64]
 
@@ -80,8 +88,37 @@ class Measurements:
     def __len__(self) -> int:
         return len(self.fused_p_value)
 
+    def take(self, rows: Sequence[int]) -> "Measurements":
+        """Those rows, in that order."""
+        outputs = self.outputs
+        return Measurements(
+            outputs=Outputs(
+                logits=outputs.logits[rows], embedding=outputs.embedding[rows], scores=outputs.scores[rows]
+            ),
+            probabilities=self.probabilities[rows],
+            p_values=self.p_values[rows],
+            fused_p_value=self.fused_p_value[rows],
+        )
 
-@dataclass(frozen=True, eq=False, slots=True)
+    @classmethod
+    def join(cls, parts: "Sequence[Measurements]") -> "Measurements":
+        """All rows of one or more."""
+        if len(parts) == 1:
+            return parts[0]
+        outputs = [part.outputs for part in parts]
+        return cls(
+            outputs=Outputs(
+                logits=np.concatenate([part.logits for part in outputs]),
+                embedding=np.concatenate([part.embedding for part in outputs]),
+                scores=np.concatenate([part.scores for part in outputs]),
+            ),
+            probabilities=np.concatenate([part.probabilities for part in parts]),
+            p_values=np.concatenate([part.p_values for part in parts]),
+            fused_p_value=np.concatenate([part.fused_p_value for part in parts]),
+        )
+
+
+@dataclass(eq=False, slots=True)  # not frozen: that doubles what making one costs, and there is one for each image
 class Scored:
     """One row of the measurements of the batch that an image ran in, and what that took."""
 
@@ -92,6 +129,27 @@ class Scored:
     inference_s: float
     """Of the whole batch."""
     batch_size: int
+
+
+class Waiter(Protocol):
+    """Who waits for an image's row. What it is told it only notes: what it raised would fall on its batch-mates."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has its row or an error, or has left; then it is told nothing."""
+
+    def scored(self, row: Scored) -> None:
+        """The row."""
+
+    def failed(self, error: AdvsentryError) -> None:
+        """Why there is none."""
+
+
+def gather(scored: Sequence[Scored]) -> Measurements:
+    """The rows of several images, in their order, as one table; neighbours mostly ran in one batch."""
+    runs = groupby(scored, key=lambda one: id(one.measured))
+    batches = [list(run) for _, run in runs]
+    return Measurements.join([batch[0].measured.take([one.row for one in batch]) for batch in batches])
 
 
 @dataclass(frozen=True, kw_only=True)

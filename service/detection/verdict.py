@@ -1,19 +1,42 @@
 """Measurements and an alpha to what is said of an image, and how much of it a caller may see."""
 
-import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.detection.bundle import Bundle
 from service.detection.calibration import Calibration, alpha_rank
-from service.detection.types import ClassScore, Detection, DetectorScore, Flag, Measurements, Verdict
+from service.detection.manifest import DetectorEntry
+from service.detection.types import (
+    Bools,
+    ClassScore,
+    Detection,
+    DetectorScore,
+    Flag,
+    Float64s,
+    Measurements,
+    Verdict,
+)
 from service.errors import InvalidRequest, PermissionRefused
 
-__all__ = ["RevealMode", "Wish", "alpha_steps", "check_step", "check_wish", "judge", "reveal", "round_up"]
+__all__ = [
+    "Judged",
+    "RevealMode",
+    "Shown",
+    "Wish",
+    "alpha_steps",
+    "check_step",
+    "check_wish",
+    "flag_of",
+    "judge",
+    "reveal",
+    "round_up",
+]
 
 
 class RevealMode(StrEnum):
@@ -39,56 +62,121 @@ class Wish:
     raw_scores: bool = False
 
 
-def judge(measured: Measurements, row: int, bundle: Bundle, alpha: float) -> Detection:
-    """Everything there is to say of one image at one alpha, with nothing hidden.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Judged:
+    """Everything there is to say of N images at one alpha, with nothing hidden."""
 
-    The verdict is the fused p-value's alone. Flags explain: K detectors at alpha fire on up to K alpha of clean
-    images, so a flag is not a verdict.
+    bundle: Bundle
+    measured: Measurements
+    alpha: float
+    is_adversarial: Bools
+    """(N,)"""
+    is_flagged: Bools
+    """(N, K)"""
+    is_at_floor: Bools
+    """(N, K): the p-value is the smallest that n calibration images can give."""
+
+    def detections(self) -> "list[Detection]":
+        """With nothing hidden."""
+        return reveal(self, RevealMode.SCORES, Wish(embedding=True, raw_scores=True)).detections()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Shown:
+    """What one caller sees of N images, fact by fact; what is hidden is None or has no entries.
+
+    Lists, not arrays: they are read one by one. `detection` is one image's row, and the wire format says the same.
     """
-    probabilities = measured.probabilities[row]
-    names = bundle.manifest.class_names
-    order = np.argsort(-probabilities, kind="stable").tolist()
-    values = probabilities.tolist()
-    classes = tuple(ClassScore(index=i, label=names[i], probability=values[i]) for i in order)  # (L,), likeliest first
-    detectors = tuple(_detector_score(measured, row, k, bundle, alpha) for k in range(len(bundle.manifest.detectors)))
-    p_value = float(measured.fused_p_value[row])
-    return Detection(
-        top=classes[0],
-        classes=classes,
-        verdict=Verdict.ADVERSARIAL if _fires(p_value, bundle.calibration.fused_scores.size, alpha) else Verdict.CLEAN,
-        p_value=p_value,
+
+    class_names: Sequence[str]
+    alpha: float
+    classes: list[list[int]]
+    """(N, classes shown), likeliest first."""
+    probabilities: list[list[float]] | None
+    """As `classes`."""
+    is_adversarial: list[bool]
+    p_values: list[float] | None
+    detectors: Sequence[DetectorEntry]
+    """(R,), those shown."""
+    is_flagged: list[list[bool]]
+    """(N, R), as are the next three."""
+    is_at_floor: list[list[bool]]
+    detector_p_values: list[list[float]]
+    scores: list[list[float]] | None
+    thresholds: Sequence[float | None] | None
+    """(R,)"""
+    embeddings: list[list[float]] | None
+    """(N, D)"""
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def detections(self) -> list[Detection]:
+        """Every image's row."""
+        return [self.detection(i) for i in range(len(self))]
+
+    def detection(self, i: int) -> Detection:
+        """One image's row."""
+        classes = tuple(
+            ClassScore(
+                index=index,
+                label=self.class_names[index],
+                probability=None if self.probabilities is None else self.probabilities[i][place],
+            )
+            for place, index in enumerate(self.classes[i])
+        )
+        return Detection(
+            top=classes[0],
+            classes=classes,
+            verdict=Verdict.ADVERSARIAL if self.is_adversarial[i] else Verdict.CLEAN,
+            p_value=None if self.p_values is None else self.p_values[i],
+            alpha=self.alpha,
+            detectors=tuple(self._detector(i, r) for r in range(len(self.detectors))),
+            flags=tuple(
+                flag_of(entry, self.detector_p_values[i][r])
+                for r, entry in enumerate(self.detectors)
+                if self.is_flagged[i][r]
+            ),
+            embedding=() if self.embeddings is None else tuple(self.embeddings[i]),
+        )
+
+    def _detector(self, i: int, r: int) -> DetectorScore:
+        return DetectorScore(
+            detector=self.detectors[r].name,
+            flagged=self.is_flagged[i][r],
+            score=None if self.scores is None else self.scores[i][r],
+            p_value=self.detector_p_values[i][r],
+            p_value_at_floor=self.is_at_floor[i][r],
+            threshold=None if self.thresholds is None else self.thresholds[r],
+        )
+
+
+def judge(measured: Measurements, bundle: Bundle, alpha: float) -> Judged:
+    """The verdicts of N images, and the flags that explain them.
+
+    The verdict is the fused p-value's alone, p <= alpha in whole ranks. K detectors at alpha fire on up to K alpha of
+    clean images, so a flag is not a verdict.
+    """
+    calibration = bundle.calibration
+    n, n2 = calibration.detector_scores.shape[1], calibration.fused_scores.size
+    ranks = np.rint(measured.p_values * (n + 1))  # (N, K)
+    fused_ranks = np.rint(measured.fused_p_value * (n2 + 1))  # (N,)
+    return Judged(
+        bundle=bundle,
+        measured=measured,
         alpha=alpha,
-        detectors=detectors,
-        flags=tuple(_flag(bundle, k, score.p_value) for k, score in enumerate(detectors) if score.flagged),
-        embedding=tuple(measured.outputs.embedding[row].tolist()),
+        is_adversarial=fused_ranks <= alpha_rank(alpha, n2),
+        is_flagged=ranks <= alpha_rank(alpha, n),
+        is_at_floor=ranks == 1,
     )
 
 
-def _fires(p_value: float, n: int, alpha: float) -> bool:
-    """Whether p <= alpha, in whole ranks."""
-    return round(p_value * (n + 1)) <= alpha_rank(alpha, n)
-
-
-def _detector_score(measured: Measurements, row: int, k: int, bundle: Bundle, alpha: float) -> DetectorScore:
-    n = bundle.calibration.detector_scores.shape[1]
-    p_value = float(measured.p_values[row, k])
-    return DetectorScore(
-        detector=bundle.manifest.detectors[k].name,
-        flagged=_fires(p_value, n, alpha),
-        score=float(measured.outputs.scores[row, k]),
-        p_value=p_value,
-        p_value_at_floor=round(p_value * (n + 1)) == 1,
-        threshold=bundle.calibration.threshold(k, alpha),
-    )
-
-
-def _flag(bundle: Bundle, k: int, p_value: float | None) -> Flag:
-    entry = bundle.manifest.detectors[k]
-    share = "most" if p_value is None else f"{100 * (1 - p_value):.4g} %"
+def flag_of(entry: DetectorEntry, p_value: float) -> Flag:
+    """A detector that fired, said for people; the p-value as it is shown."""
     return Flag(
         reason=entry.reason,
         detector=entry.name,
-        message=f"{entry.meaning} than in {share} of clean images",
+        message=f"{entry.meaning} than in {100 * (1 - p_value):.4g} % of clean images",
         p_value=p_value,
     )
 
@@ -158,43 +246,56 @@ def check_wish(wish: Wish, bundle: Bundle, mode: RevealMode) -> None:
         raise PermissionRefused(f"this server does not return the {what} (reveal mode {mode}); leave the option out")
 
 
-def reveal(detection: Detection, bundle: Bundle, mode: RevealMode, wish: Wish) -> Detection:
+def reveal(judged: Judged, mode: RevealMode, wish: Wish) -> Shown:
     """Hides what a caller may not see or did not ask for; every API goes through here."""
+    bundle, measured = judged.bundle, judged.measured
     if mode is RevealMode.DECISION:
-        top = dataclasses.replace(detection.top, probability=None)
-        return dataclasses.replace(
-            detection, top=top, classes=(top,), p_value=None, detectors=(), flags=(), embedding=()
-        )
+        top = measured.probabilities.argmax(axis=1)[:, None]  # (N, 1)
+        return _shown(judged, classes=top, probabilities=None, rows=[], mode=mode, wish=Wish())
     exact = mode is RevealMode.SCORES
-    classes = detection.classes[: wish.top_k or None]
-    if not exact:
-        classes = tuple(
-            ClassScore(index=c.index, label=c.label, probability=round(c.probability or 0.0, 3)) for c in classes
-        )
-    rows = [k for k, score in enumerate(detection.detectors) if not wish.detectors or score.detector in wish.detectors]
+    order = np.argsort(-measured.probabilities, axis=1, kind="stable")[:, : wish.top_k or None]  # (N, classes shown)
+    probabilities = np.take_along_axis(measured.probabilities, order, axis=1)
+    entries = bundle.manifest.detectors
+    return _shown(
+        judged,
+        classes=order,
+        probabilities=probabilities if exact else np.round(probabilities, 3),
+        rows=[k for k, entry in enumerate(entries) if not wish.detectors or entry.name in wish.detectors],
+        mode=mode,
+        wish=wish,
+    )
+
+
+def _shown(
+    judged: Judged,
+    *,
+    classes: NDArray[np.int64],
+    probabilities: Float64s | None,
+    rows: list[int],
+    mode: RevealMode,
+    wish: Wish,
+) -> Shown:
+    bundle, measured = judged.bundle, judged.measured
+    exact = mode is RevealMode.SCORES
+    raw = exact and wish.raw_scores
     also = 0.0 if exact else bundle.manifest.default_alpha  # 0: nothing is rounded
-    scores = tuple(_shown_score(detection.detectors[k], also=also, raw=exact and wish.raw_scores) for k in rows)
-    return dataclasses.replace(
-        detection,
-        top=classes[0],
-        classes=classes,
-        p_value=_shown_p(detection.p_value, also=also),
-        detectors=scores,
-        flags=tuple(_flag(bundle, k, s.p_value) for k, s in zip(rows, scores, strict=True) if s.flagged),
-        embedding=detection.embedding if exact and wish.embedding else (),
+    return Shown(
+        class_names=bundle.manifest.class_names,
+        alpha=judged.alpha,
+        classes=classes.tolist(),
+        probabilities=None if probabilities is None else probabilities.tolist(),
+        is_adversarial=judged.is_adversarial.tolist(),
+        p_values=None if mode is RevealMode.DECISION else _shown_p(measured.fused_p_value, also=also),
+        detectors=[bundle.manifest.detectors[k] for k in rows],
+        is_flagged=judged.is_flagged[:, rows].tolist(),
+        is_at_floor=judged.is_at_floor[:, rows].tolist(),
+        detector_p_values=[_shown_p(row, also=also) for row in measured.p_values[:, rows]],
+        scores=measured.outputs.scores[:, rows].tolist() if raw else None,
+        thresholds=[bundle.calibration.threshold(k, judged.alpha) for k in rows] if raw else None,
+        embeddings=measured.outputs.embedding.tolist() if exact and wish.embedding else None,
     )
 
 
-def _shown_score(score: DetectorScore, *, also: float, raw: bool) -> DetectorScore:
-    return DetectorScore(
-        detector=score.detector,
-        flagged=score.flagged,
-        score=score.score if raw else None,
-        p_value=_shown_p(score.p_value, also=also),
-        p_value_at_floor=score.p_value_at_floor,
-        threshold=score.threshold if raw else None,
-    )
-
-
-def _shown_p(p_value: float | None, *, also: float) -> float | None:
-    return p_value if not also or p_value is None else round_up(p_value, also)
+def _shown_p(p_values: Float64s, *, also: float) -> list[float]:
+    values: list[float] = p_values.tolist()
+    return [round_up(value, also) for value in values] if also else values

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -10,8 +11,8 @@ from google.protobuf.message import DecodeError, Message
 from protos import detection_pb2 as pb
 from service.detection.bundle import Bundle
 from service.detection.images import MIME_TYPES, PREPROCESSING_ID, ImageLimits
-from service.detection.types import ClassScore, Detection, DetectorScore, Flag, Verdict
-from service.detection.verdict import Wish
+from service.detection.manifest import DetectorEntry
+from service.detection.verdict import Shown, Wish, flag_of
 from service.errors import AdvsentryError, InvalidRequest
 from service.rpc.status import item_reason
 
@@ -23,6 +24,7 @@ __all__ = [
     "Picture",
     "ServerFacts",
     "StreamItem",
+    "StreamWriter",
     "Timings",
     "batch_answer",
     "batch_request",
@@ -31,8 +33,6 @@ __all__ = [
     "info_answer",
     "info_request",
     "meta_template",
-    "result_of",
-    "stream_answer",
     "stream_item",
 ]
 
@@ -43,10 +43,12 @@ SPARE_FIELDS = 64
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
-_VERDICTS = {Verdict.CLEAN: pb.VERDICT_CLEAN, Verdict.ADVERSARIAL: pb.VERDICT_ADVERSARIAL}
+_cached = lru_cache(
+    maxsize=16384
+)  # 1001 probabilities of some classes, or as many parts that are never asked for again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as `Scored`, not frozen
 class Picture:
     """An image as it came: a file when `size` is None, else (height, width, channels) of a tensor."""
 
@@ -82,7 +84,7 @@ class BatchRequest:
     asked: Asked
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as `Scored`, not frozen
 class StreamItem:
     """One message of StreamDetect; its options count in the first only."""
 
@@ -92,7 +94,7 @@ class StreamItem:
     preserve_order: bool
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)  # as `Scored`, not frozen
 class Timings:
     """Seconds that the stages took."""
 
@@ -201,10 +203,11 @@ def _check_id(value: str, name: str) -> None:
 
 
 def _picture(image: pb.Image) -> Picture:
-    if image.WhichOneof("source") == "raw":
+    if image.HasField("raw"):
         raw = image.raw
         return Picture(raw.data, "", (raw.height, raw.width, raw.channels))
-    return Picture(image.encoded.data, image.encoded.mime_type, None)
+    encoded = image.encoded
+    return Picture(encoded.data, encoded.mime_type, None)
 
 
 def _asked(options: pb.DetectOptions) -> Asked:
@@ -230,94 +233,156 @@ def meta_template(bundle: Bundle, provider: str) -> pb.ResponseMeta:
     )
 
 
-def detect_answer(template: pb.ResponseMeta, request_id: str, detection: Detection, timings: Timings) -> bytes:
-    """Writes a DetectResponse."""
-    answer = pb.DetectResponse(detection=_detection(detection))
+def detect_answer(template: pb.ResponseMeta, request_id: str, shown: Shown, timings: Timings) -> bytes:
+    """Writes a DetectResponse of one image."""
+    answer = pb.DetectResponse(detection=pb.Detection.FromString(_detections(shown)[0]))
     _write_meta(answer.meta, template, request_id, timings)
     return answer.SerializeToString()
 
 
 def batch_answer(
-    template: pb.ResponseMeta, request_id: str, results: Sequence[Detection | AdvsentryError], timings: Timings
+    template: pb.ResponseMeta,
+    request_id: str,
+    errors: Sequence[AdvsentryError | None],
+    shown: Shown | None,
+    timings: Timings,
 ) -> bytes:
-    """Writes a BatchDetectResponse."""
-    answer = pb.BatchDetectResponse(results=[result_of(result) for result in results])
+    """Writes a BatchDetectResponse.
+
+    Args:
+        errors: of each image; None takes the next row of `shown`.
+    """
+    answer = pb.BatchDetectResponse()
+    rows = iter(_detections(shown) if shown is not None else ())
+    for error in errors:
+        result = answer.results.add()
+        if error is None:
+            result.detection.ParseFromString(next(rows))
+        else:
+            result.error.CopyFrom(_item_error(error))
     _write_meta(answer.meta, template, request_id, timings)
     return answer.SerializeToString()
 
 
-def stream_answer(
-    template: pb.ResponseMeta, item_id: str, result: Detection | AdvsentryError, timings: Timings
-) -> bytes:
-    """Writes a StreamDetectResponse."""
-    answer = pb.StreamDetectResponse(item_id=item_id, result=result_of(result))
-    _write_meta(answer.meta, template, "", timings)
-    return answer.SerializeToString()
+class StreamWriter:
+    """Writes StreamDetectResponses; one for each stream."""
+
+    def __init__(self, template: pb.ResponseMeta) -> None:
+        self._template = template
+
+    def error(self, item_id: str, error: AdvsentryError, timings: Timings) -> bytes:
+        """The answer to an image without a detection."""
+        answer = pb.StreamDetectResponse(item_id=item_id, result=pb.DetectResult(error=_item_error(error)))
+        _write_meta(answer.meta, self._template, "", timings)
+        return answer.SerializeToString()
+
+    def detections(self, item_ids: Sequence[str], shown: Shown, timings: Sequence[Timings]) -> list[bytes]:
+        """Answers to images that have an id, a row of `shown`, and times."""
+        answers = []
+        answer = pb.StreamDetectResponse()  # written over for each image, but not kept: it never gives memory back
+        detection = answer.result.detection
+        _write_meta(answer.meta, self._template, "", Timings())
+        for item_id, row, times in zip(item_ids, _detections(shown), timings, strict=True):
+            answer.item_id = item_id
+            detection.ParseFromString(row)
+            answer.meta.batch_size = times.batch_size
+            _write_timings(answer.meta.timings, times)
+            answers.append(answer.SerializeToString())
+        return answers
 
 
 def _write_meta(meta: pb.ResponseMeta, template: pb.ResponseMeta, request_id: str, timings: Timings) -> None:
     meta.CopyFrom(template)
     meta.request_id = request_id
     meta.batch_size = timings.batch_size
-    stages = meta.timings
-    stages.decode.nanos = _nanos(timings.decode_s, stages.decode)
-    stages.queue.nanos = _nanos(timings.queue_s, stages.queue)
-    stages.inference.nanos = _nanos(timings.inference_s, stages.inference)
-    stages.total.nanos = _nanos(timings.total_s, stages.total)
+    _write_timings(meta.timings, timings)
 
 
-def _nanos(seconds: float, duration: Duration) -> int:
-    """The part below a second; sets the whole ones, which are rare."""
-    if seconds >= 1:
-        duration.seconds = int(seconds)
-    return int(seconds % 1 * 1e9)
+def _write_timings(stages: pb.StageTimings, timings: Timings) -> None:
+    _write_duration(stages.decode, timings.decode_s)
+    _write_duration(stages.queue, timings.queue_s)
+    _write_duration(stages.inference, timings.inference_s)
+    _write_duration(stages.total, timings.total_s)
 
 
-def result_of(result: Detection | AdvsentryError) -> pb.DetectResult:
-    """One image's outcome."""
-    if isinstance(result, Detection):
-        return pb.DetectResult(detection=_detection(result))
-    reason, retryable = item_reason(result)
-    return pb.DetectResult(
-        error=pb.ItemError(reason=f"ERROR_REASON_{reason}", message=str(result), retryable=retryable)
+def _write_duration(duration: Duration, seconds: float) -> None:
+    duration.seconds = whole = int(seconds)
+    duration.nanos = int((seconds - whole) * 1e9)
+
+
+def _item_error(error: AdvsentryError) -> pb.ItemError:
+    reason, retryable = item_reason(error)
+    return pb.ItemError(reason=f"ERROR_REASON_{reason}", message=str(error), retryable=retryable)
+
+
+def _detections(shown: Shown) -> list[bytes]:
+    """A serialised Detection of each image.
+
+    Each is the concatenation of serialised Detections of one field each, which protobuf defines to be their merge.
+    Shown figures are rounded, so that few different parts exist and nearly all come out of a cache.
+    """
+    names, entries = shown.class_names, shown.detectors
+    heads = [
+        pb.Detection(verdict=verdict, target_fpr=shown.alpha).SerializeToString()
+        for verdict in (pb.VERDICT_CLEAN, pb.VERDICT_ADVERSARIAL)
+    ]
+    made = []
+    for i, classes in enumerate(shown.classes):
+        probabilities = (None,) if shown.probabilities is None else shown.probabilities[i]
+        parts = [heads[shown.is_adversarial[i]], _top_part(classes[0], names[classes[0]], probabilities[0])]
+        parts += [_class_part(c, names[c], p) for c, p in zip(classes, probabilities, strict=True)]
+        if shown.p_values is not None:
+            parts.append(_p_value_part(shown.p_values[i]))
+        for r, entry in enumerate(entries):
+            p_value, is_flagged = shown.detector_p_values[i][r], shown.is_flagged[i][r]
+            score = None if shown.scores is None else shown.scores[i][r]
+            threshold = None if shown.thresholds is None else shown.thresholds[r]
+            parts.append(_detector_part(entry.name, score, p_value, threshold, is_flagged, shown.is_at_floor[i][r]))
+            if is_flagged:
+                parts.append(_flag_part(entry, p_value))
+        if shown.embeddings is not None:
+            parts.append(pb.Detection(embedding=shown.embeddings[i]).SerializeToString())
+        made.append(b"".join(parts))
+    return made
+
+
+@_cached
+def _top_part(index: int, label: str, probability: float | None) -> bytes:
+    return pb.Detection(top=pb.ClassScore(index=index, label=label, probability=probability)).SerializeToString()
+
+
+@_cached
+def _class_part(index: int, label: str, probability: float | None) -> bytes:
+    return pb.Detection(classes=[pb.ClassScore(index=index, label=label, probability=probability)]).SerializeToString()
+
+
+@_cached
+def _p_value_part(p_value: float) -> bytes:
+    return pb.Detection(combined_p_value=p_value).SerializeToString()
+
+
+@_cached
+def _detector_part(
+    name: str, score: float | None, p_value: float, threshold: float | None, is_flagged: bool, is_at_floor: bool
+) -> bytes:
+    row = pb.DetectorScore(
+        detector=name,
+        score=score,
+        p_value=p_value,
+        threshold=threshold,
+        flagged=is_flagged,
+        p_value_at_floor=is_at_floor,
     )
+    return pb.Detection(detectors=[row]).SerializeToString()
 
 
-def _detection(detection: Detection) -> pb.Detection:
-    return pb.Detection(
-        top=_class(detection.top),
-        classes=[_class(entry) for entry in detection.classes],
-        verdict=_VERDICTS[detection.verdict],
-        combined_p_value=detection.p_value,
-        target_fpr=detection.alpha,
-        detectors=[_detector(entry) for entry in detection.detectors],
-        flags=[_flag(entry) for entry in detection.flags],
-        embedding=detection.embedding,
+@_cached
+def _flag_part(entry: DetectorEntry, p_value: float) -> bytes:
+    flag = flag_of(entry, p_value)
+    message = pb.Flag(
+        reason=f"FLAG_REASON_{flag.reason}", detector=flag.detector, message=flag.message, p_value=flag.p_value
     )
-
-
-def _class(entry: ClassScore) -> pb.ClassScore:
-    return pb.ClassScore(index=entry.index, label=entry.label, probability=entry.probability)
-
-
-def _detector(entry: DetectorScore) -> pb.DetectorScore:
-    return pb.DetectorScore(
-        detector=entry.detector,
-        score=entry.score,
-        p_value=entry.p_value,
-        threshold=entry.threshold,
-        flagged=entry.flagged,
-        p_value_at_floor=entry.p_value_at_floor,
-    )
-
-
-def _flag(entry: Flag) -> pb.Flag:
-    return pb.Flag(
-        reason=f"FLAG_REASON_{entry.reason}",
-        detector=entry.detector,
-        message=entry.message,
-        p_value=entry.p_value,
-    )
+    return pb.Detection(flags=[message]).SerializeToString()
 
 
 def info_answer(bundle: Bundle, facts: ServerFacts) -> bytes:

@@ -8,11 +8,11 @@ from typing import TypeAlias
 import grpc
 
 from service.detection.engine import MAX_ALPHA
-from service.detection.types import Bytes8, Detection, Scored
+from service.detection.types import Bytes8, Scored
 from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest
 from service.rpc import convert
 from service.rpc.convert import ServerFacts, Timings
-from service.rpc.pipeline import Applied, Pipeline
+from service.rpc.pipeline import Pipeline
 from service.rpc.stream import Stream
 
 __all__ = ["DetectorServicer"]
@@ -63,10 +63,10 @@ class DetectorServicer:
         except AdvsentryError as error:
             self._pipeline.count_failed(error)
             raise
-        detection = self._pipeline.answer(scored, applied)
+        shown = self._pipeline.answer([scored], applied)
         timings = _timings(started, decode_s, [scored])
         _tell(context, timings)
-        return convert.detect_answer(self._meta, request.request_id, detection, timings)
+        return convert.detect_answer(self._meta, request.request_id, shown, timings)
 
     async def batch_detect(self, data: bytes, context: Context) -> bytes:
         """Several images, each with its own outcome."""
@@ -78,13 +78,17 @@ class DetectorServicer:
         images = [await self._decoded(picture, deadline) for picture in request.pictures]
         decode_s = time.monotonic() - started
         good = [image for image in images if not isinstance(image, AdvsentryError)]
-        scored = await self._pipeline.score_all(good, deadline)
-        rows = iter(scored)
+        rows = iter(await self._pipeline.score_all(good, deadline))
         outcomes = [image if isinstance(image, AdvsentryError) else next(rows) for image in images]
-        results = [self._result(outcome, applied) for outcome in outcomes]
-        timings = _timings(started, decode_s, [row for row in scored if isinstance(row, Scored)])
+        errors = [outcome if isinstance(outcome, AdvsentryError) else None for outcome in outcomes]
+        for error in errors:
+            if error is not None:
+                self._pipeline.count_failed(error)
+        scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
+        shown = self._pipeline.answer(scored, applied) if scored else None
+        timings = _timings(started, decode_s, scored)
         _tell(context, timings)
-        return convert.batch_answer(self._meta, request.request_id, results, timings)
+        return convert.batch_answer(self._meta, request.request_id, errors, shown, timings)
 
     async def stream_detect(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One answer for each message."""
@@ -110,12 +114,6 @@ class DetectorServicer:
             return await self._pipeline.decode(picture)
         except InvalidRequest as error:
             return error
-
-    def _result(self, outcome: Scored | AdvsentryError, applied: Applied) -> Detection | AdvsentryError:
-        if isinstance(outcome, Scored):
-            return self._pipeline.answer(outcome, applied)
-        self._pipeline.count_failed(outcome)
-        return outcome
 
 
 def _timings(started: float, decode_s: float, scored: list[Scored]) -> Timings:

@@ -125,8 +125,9 @@ class _Counting:
         return getattr(self._context, name)
 
 
-async def _counted(requests: AsyncIterator[Any], counts: RpcMetrics) -> AsyncIterator[Any]:
-    async for request in requests:
+async def _counted(context: Context, counts: RpcMetrics) -> AsyncIterator[Any]:
+    """The messages of a stream; read from the context, since grpc's own iterator would be one more around it."""
+    while (request := await context.read()) is not grpc.aio.EOF:
         counts.received.inc()
         yield request
 
@@ -135,23 +136,23 @@ def _wrapped(handler: Handler, counts: RpcMetrics) -> Handler:
     streams_in, streams_out = bool(handler.request_streaming), bool(handler.response_streaming)
     inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
-    def received(request: Any) -> Any:
+    def received(request: Any, context: Context) -> Any:
         if streams_in:
-            return _counted(request, counts)
+            return _counted(context, counts)
         counts.received.inc()
         return request
 
     async def one_answer(request: Any, context: Context) -> Any:
-        answer = await _Call(context, counts).run(inner(received(request), context))
+        answer = await _Call(context, counts).run(inner(received(request, context), context))
         counts.sent.inc()
         return answer
 
     async def many_answers(request: Any, context: Context) -> None:
         counting: Any = _Counting(context, counts)
         if inspect.isasyncgenfunction(inner):
-            await _Call(context, counts).run(_write_all(inner(received(request), context), counting))
+            await _Call(context, counts).run(_write_all(inner(received(request, context), context), counting))
         else:
-            await _Call(context, counts).run(inner(received(request), counting))
+            await _Call(context, counts).run(inner(received(request, context), counting))
 
     made: Any = {
         (False, False): grpc.unary_unary_rpc_method_handler,

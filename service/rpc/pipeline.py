@@ -9,8 +9,8 @@ from typing import Protocol
 
 from service.detection.engine import MAX_ALPHA, Engine
 from service.detection.images import ImageLimits, decode_image, raw_image
-from service.detection.types import Bytes8, Detection, Scored
-from service.detection.verdict import RevealMode, Wish, alpha_steps, check_wish, judge, reveal
+from service.detection.types import Bytes8, Scored, Verdict, Waiter, gather
+from service.detection.verdict import Judged, RevealMode, Shown, Wish, alpha_steps, check_wish, judge, reveal
 from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, UnknownModel
 from service.metrics import Metrics
 from service.rpc.convert import Asked, Picture
@@ -33,6 +33,9 @@ class Queue(Protocol):
 
     def submit(self, image: Bytes8, deadline: float) -> "asyncio.Future[Scored]":
         """Puts an image in; raises Overloaded or Unavailable."""
+
+    def put(self, image: Bytes8, deadline: float, waiter: Waiter) -> None:
+        """The same, for a waiter that is called back."""
 
     async def room(self) -> None:
         """Waits until the queue is not full."""
@@ -129,41 +132,44 @@ class Pipeline:
         Raises:
             InvalidRequest: with the reason.
         """
-        started = time.perf_counter()
         if picture.size is not None:
-            image = raw_image(picture.data, picture.size, self._shape, self.policy.images)
+            return raw_image(picture.data, picture.size, self._shape, self.policy.images)
+        return decode_image(picture.data, self._shape, self.policy.images, mime_type=picture.mime_type)
+
+    async def decode(self, picture: Picture) -> Bytes8:
+        """The image of a picture, decoded where it costs least; its time is counted."""
+        started = time.perf_counter()
+        if self.decodes_inline(picture):
+            image = self.decode_now(picture)
         else:
-            image = decode_image(picture.data, self._shape, self.policy.images, mime_type=picture.mime_type)
+            async with self._decoding:
+                loop = asyncio.get_running_loop()
+                image = await loop.run_in_executor(self._decoders, self.decode_now, picture)
         self.metrics.stage["decode"].observe(time.perf_counter() - started)
         return image
 
-    async def decode(self, picture: Picture) -> Bytes8:
-        """The image of a picture, decoded where it costs least."""
-        if self.decodes_inline(picture):
-            return self.decode_now(picture)
-        async with self._decoding:
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, self.decode_now, picture)
-
-    def answer(self, scored: Scored, applied: Applied) -> Detection:
-        """What the caller sees of an image; counts what he may not see, too."""
+    def answer(self, scored: Sequence[Scored], applied: Applied) -> Shown:
+        """What the caller sees of images, one or more; counts what he may not see, too."""
         started = time.perf_counter()
-        bundle = self.engine.bundle
-        detection = judge(scored.measured, scored.row, bundle, applied.alpha)
-        self._count(detection)
-        shown = reveal(detection, bundle, self.policy.reveal, applied.wish)
-        self.metrics.stage["queue"].observe(scored.queue_s)
-        self.metrics.stage["postprocess"].observe(time.perf_counter() - started)
+        judged = judge(gather(scored), self.engine.bundle, applied.alpha)
+        self._count(judged)
+        shown = reveal(judged, self.policy.reveal, applied.wish)
+        self.metrics.stage["queue"].observe_all([one.queue_s for one in scored])
+        each_s = (time.perf_counter() - started) / len(scored)
+        self.metrics.stage["postprocess"].observe_all([each_s] * len(scored))
         return shown
 
-    def _count(self, detection: Detection) -> None:
-        metrics = self.metrics
-        metrics.images_detected.inc()
-        metrics.verdict(detection.verdict).inc()
-        metrics.p_value("fused").observe(detection.p_value or 0.0)
-        for score in detection.detectors:
-            metrics.p_value(score.detector).observe(score.p_value or 0.0)
-        for flag in detection.flags:
-            metrics.flag(flag.reason).inc()
+    def _count(self, judged: Judged) -> None:
+        metrics, measured = self.metrics, judged.measured
+        found = int(judged.is_adversarial.sum())
+        metrics.images_detected.inc(len(measured))
+        metrics.verdict(Verdict.ADVERSARIAL).inc(found)
+        metrics.verdict(Verdict.CLEAN).inc(len(measured) - found)
+        metrics.p_value("fused").observe_all(measured.fused_p_value.tolist())
+        flagged = judged.is_flagged.sum(axis=0).tolist()  # (K,)
+        for k, entry in enumerate(self.engine.bundle.manifest.detectors):
+            metrics.p_value(entry.name).observe_all(measured.p_values[:, k].tolist())
+            metrics.flag(entry.reason).inc(flagged[k])
 
     def count_failed(self, error: AdvsentryError) -> None:
         """Counts an image that got no detection."""

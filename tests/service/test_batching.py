@@ -222,6 +222,7 @@ async def test_a_lost_worker_fails_everybody_at_once_and_turns_health() -> None:
             s.submit(4)
         assert s.health == [False]
         assert s.batcher.lost.is_set()
+        assert s.dropped("worker") == 2  # the third ran
 
 
 @in_loop
@@ -252,3 +253,4 @@ async def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
         await closing
         assert [value(future.result()) for future in futures] == list(range(7))
         assert s.health == []
+        assert s.dropped("shutdown") == 1

@@ -27,13 +27,17 @@ def mixed(engine: Engine) -> np.ndarray:
     return (clean * (1 - share) + 255 * share).astype(np.uint8)
 
 
+def shown_of(engine: Engine, images: np.ndarray, mode: RevealMode, wish: Wish) -> Detection:
+    judged = judge(engine.measure(images), engine.bundle, engine.bundle.manifest.default_alpha)
+    return reveal(judged, mode, wish).detection(0)
+
+
 def test_a_shown_p_value_never_contradicts_the_verdict(engine: Engine, mixed: np.ndarray) -> None:
     bundle = engine.bundle
     measured = engine.measure(mixed)
     verdicts = set()
     for alpha in alpha_steps(bundle.calibration, bundle.manifest.default_alpha, MAX_ALPHA):
-        for row in range(len(measured)):
-            shown = reveal(judge(measured, row, bundle, alpha), bundle, RevealMode.P_VALUES, Wish())
+        for shown in reveal(judge(measured, bundle, alpha), RevealMode.P_VALUES, Wish()).detections():
             assert shown.p_value is not None
             assert (shown.p_value <= alpha) == (shown.verdict is Verdict.ADVERSARIAL)
             assert all((score.p_value or 0) <= alpha for score in shown.detectors if score.flagged)
@@ -65,14 +69,14 @@ def test_nor_where_the_default_alpha_is_no_round_number(engine: Engine, default:
         for rank in range(1, 60):
             p = np.full_like(measured.p_values, rank / 300)
             changed = dataclasses.replace(measured, fused_p_value=np.array([rank / 300]), p_values=p)
-            shown = reveal(judge(changed, 0, bundle, alpha), bundle, RevealMode.P_VALUES, Wish())
+            (shown,) = reveal(judge(changed, bundle, alpha), RevealMode.P_VALUES, Wish()).detections()
             assert (shown.verdict is Verdict.ADVERSARIAL) == ((shown.p_value or 0) <= alpha), (rank, alpha)
             assert all(score.flagged == ((score.p_value or 0) <= alpha) for score in shown.detectors)
 
 
 def test_decision_shows_the_top_label_and_the_verdict_only(engine: Engine) -> None:
     detection = engine.detect(tiny.odd_image()[None])[0]
-    shown = reveal(detection, engine.bundle, RevealMode.DECISION, Wish())
+    shown = shown_of(engine, tiny.odd_image()[None], RevealMode.DECISION, Wish())
     top = dataclasses.replace(detection.top, probability=None)
     assert shown == Detection(
         top=top,
@@ -88,7 +92,7 @@ def test_decision_shows_the_top_label_and_the_verdict_only(engine: Engine) -> No
 
 def test_p_values_shows_nothing_exact(engine: Engine) -> None:
     detection = engine.detect(tiny.images(1, seed=9))[0]
-    shown = reveal(detection, engine.bundle, RevealMode.P_VALUES, Wish())
+    shown = shown_of(engine, tiny.images(1, seed=9), RevealMode.P_VALUES, Wish())
     assert [c.probability for c in shown.classes] == [round(c.probability or 0, 3) for c in detection.classes]
     assert shown.p_value == round_up(detection.p_value or 0)
     assert shown.embedding == ()
@@ -100,8 +104,8 @@ def test_p_values_shows_nothing_exact(engine: Engine) -> None:
 def test_scores_shows_everything_that_is_asked_for(engine: Engine) -> None:
     detection = engine.detect(tiny.images(1, seed=9))[0]
     everything = Wish(embedding=True, raw_scores=True)
-    assert reveal(detection, engine.bundle, RevealMode.SCORES, everything) == detection
-    plain = reveal(detection, engine.bundle, RevealMode.SCORES, Wish())
+    assert shown_of(engine, tiny.images(1, seed=9), RevealMode.SCORES, everything) == detection
+    plain = shown_of(engine, tiny.images(1, seed=9), RevealMode.SCORES, Wish())
     assert plain.embedding == ()
     assert plain.detectors[0].score is None
     assert plain.p_value == detection.p_value
@@ -109,7 +113,7 @@ def test_scores_shows_everything_that_is_asked_for(engine: Engine) -> None:
 
 def test_chosen_rows_and_classes_never_change_the_verdict(engine: Engine) -> None:
     detection = engine.detect(tiny.odd_image()[None])[0]
-    shown = reveal(detection, engine.bundle, RevealMode.P_VALUES, Wish(detectors=("contrast",), top_k=2))
+    shown = shown_of(engine, tiny.odd_image()[None], RevealMode.P_VALUES, Wish(detectors=("contrast",), top_k=2))
     assert [score.detector for score in shown.detectors] == ["contrast"]
     assert [flag.detector for flag in shown.flags] == ["contrast"]
     assert len(shown.classes) == 2

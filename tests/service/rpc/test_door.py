@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -11,11 +12,14 @@ from google.protobuf.message import Message
 
 from protos import detection_pb2 as pb
 from protos import detection_pb2_grpc
+from service.client import Client
 from service.detection.engine import Engine
 from service.detection.types import Measurements
-from service.detection.verdict import RevealMode
-from service.rpc import convert
+from service.detection.verdict import RevealMode, Wish, judge, reveal
+from service.errors import Overloaded
+from service.rpc import convert, read_answers
 from service.rpc.pipeline import Pipeline
+from service.rpc.read_answers import Options
 from tests import tiny
 from tests.service import bad_images
 from tests.service.running import Running, running
@@ -261,6 +265,39 @@ def test_each_message_of_a_stream_gets_exactly_one_answer(
             assert answer.result.detection.top.index == known[number].top.index
 
 
+WISHES = {
+    RevealMode.DECISION: [Wish()],
+    RevealMode.P_VALUES: [Wish(), Wish(detectors=("contrast",), top_k=2)],
+    RevealMode.SCORES: [Wish(), Wish(embedding=True, raw_scores=True, top_k=3)],
+}
+
+
+@pytest.mark.parametrize("mode", RevealMode)
+def test_every_call_shows_what_reveal_shows_and_nothing_else(engine: Engine, mode: RevealMode) -> None:
+    images = np.concatenate([tiny.images(30, seed=3), tiny.odd_image()[None]])
+    judged = judge(engine.measure(images), engine.bundle, engine.bundle.manifest.default_alpha)
+    with running(engine, reveal=mode) as server:
+        stub = detection_pb2_grpc.DetectorServiceStub(server.channel)
+        for wish in WISHES[mode]:
+            known = reveal(judged, mode, wish).detections()
+            options = read_answers.options_message(
+                Options(
+                    detectors=wish.detectors, top_k=wish.top_k, embedding=wish.embedding, raw_scores=wish.raw_scores
+                )
+            )
+            sent = [raw(image) for image in images]
+            one = [stub.Detect(pb.DetectRequest(image=image, options=options)).detection for image in sent]
+            batch = stub.BatchDetect(pb.BatchDetectRequest(images=sent, options=options)).results
+            messages = [pb.StreamDetectRequest(image=image) for image in sent]
+            messages[0].stream_options.options.CopyFrom(options)
+            messages[0].stream_options.preserve_order = True
+            stream = list(stub.StreamDetect(iter(messages)))
+            assert [read_answers.detection_of(answer) for answer in one] == known
+            assert [read_answers.result_of(result) for result in batch] == known
+            assert [read_answers.result_of(answer.result) for answer in stream] == known
+            assert all(answer.meta.batch_size > 0 for answer in stream)
+
+
 def test_an_empty_stream_ends_well(stub: detection_pb2_grpc.DetectorServiceStub) -> None:
     assert list(stub.StreamDetect(iter(()))) == []
 
@@ -350,6 +387,32 @@ def test_a_full_queue_is_refused_with_a_time_to_come_back(slow: tuple[Slow, Runn
     slowed.go.set()
     assert all(future.result(5).detection.top.label for future in waiting)
     assert server.value("advsentry_dropped_total", reason="overload") == 1
+
+
+def test_the_client_comes_back_when_a_full_queue_says_so(slow: tuple[Slow, Running]) -> None:
+    slowed, server = slow
+    detect = detection_pb2_grpc.DetectorServiceStub(server.channel).Detect
+    waiting = [detect.future(pb.DetectRequest(image=GOOD)) for _ in range(5)]
+    until(lambda: server.value("grpc_server_msg_received_total", **DETECT) == 5)
+    with Client(server.ports.grpc) as client, ThreadPoolExecutor(1) as executor:
+        patient = executor.submit(client.detect, tiny.images(1)[0])
+        until(lambda: rpc_count(server, "RESOURCE_EXHAUSTED") >= 1)
+        slowed.go.set()
+        assert patient.result(10).top.label
+    assert all(future.result(5).detection.top.label for future in waiting)
+    until(lambda: rpc_count(server, "OK") == 6)
+
+
+def test_a_client_gives_up_on_a_queue_that_stays_full(slow: tuple[Slow, Running]) -> None:
+    _, server = slow
+    detect = detection_pb2_grpc.DetectorServiceStub(server.channel).Detect
+    waiting = [detect.future(pb.DetectRequest(image=GOOD)) for _ in range(5)]
+    until(lambda: server.value("grpc_server_msg_received_total", **DETECT) == 5)
+    with Client(server.ports.grpc) as client, pytest.raises(Overloaded, match="queue is full"):
+        client.detect(tiny.images(1)[0])
+    until(lambda: rpc_count(server, "RESOURCE_EXHAUSTED") == 4)
+    for future in waiting:
+        future.cancel()
 
 
 def test_a_passed_deadline_never_runs(slow: tuple[Slow, Running]) -> None:

@@ -5,10 +5,14 @@ import queue
 import threading
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.detection.engine import Engine
+from service.detection.manifest import Canary
+from service.detection.types import Measurements
+from tests import tiny
 from tests.service.running import Running, running
 
 KINDS = health_pb2.HealthCheckResponse
@@ -66,6 +70,40 @@ def test_every_watcher_sees_each_change_and_the_end(engine: Engine) -> None:
 def test_a_watcher_of_an_unknown_service_is_told_so(engine: Engine) -> None:
     with running(engine) as server:
         assert watch(server, "nope").get(timeout=5) == KINDS.SERVICE_UNKNOWN
+
+
+class Turning:
+    """An engine whose graph may begin to give other answers than it did at export."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.is_wrong = False
+        self._right = engine.measure
+        self.bundle, self.graph, self.resolve_alpha = engine.bundle, engine.graph, engine.resolve_alpha
+        image = tiny.odd_image()
+        found = engine.detect(image[None])[0]
+        self._canaries = [(Canary(png="", label=found.top.index, verdict=found.verdict), image)]
+
+    def canaries(self) -> list[tuple[Canary, np.ndarray]]:
+        return self._canaries
+
+    def measure(self, images: np.ndarray) -> Measurements:
+        return self._right(images * 0 if self.is_wrong else images)
+
+
+def test_a_canary_that_turns_wrong_is_not_ready_until_it_is_right_again(engine: Engine) -> None:
+    turning = Turning(engine)
+    with running(turning, canary_s=0.02) as server:  # type: ignore[arg-type]
+        ready, live = watch(server, "ready"), watch(server, "live")
+        assert ready.get(timeout=5) == KINDS.SERVING
+        turning.is_wrong = True
+        assert ready.get(timeout=5) == KINDS.NOT_SERVING
+        assert server.value("advsentry_canary_ok") == 0
+        assert server.value("advsentry_ready") == 0
+        turning.is_wrong = False
+        assert ready.get(timeout=5) == KINDS.SERVING
+        assert server.value("advsentry_canary_ok") == 1
+        assert live.get(timeout=5) == KINDS.SERVING
+        assert live.empty()
 
 
 def test_a_lost_worker_is_neither_ready_nor_live(engine: Engine) -> None:
