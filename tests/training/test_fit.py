@@ -172,6 +172,12 @@ def test_every_training_attack_runs(tmp_path: Path, attack: str) -> None:
     assert fit(recipe, None, tmp_path, device=CPU) is Outcome.FINISHED
 
 
+def test_a_run_whose_loss_is_lost_stops_and_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"expected a finite loss, got nan in step \d+; lower train\.learning_rate"):
+        fit(tiny(learning_rate=1e30), None, tmp_path, device=CPU)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
 def test_training_without_selection_keeps_the_last_epoch(tmp_path: Path) -> None:
     recipe = tiny(epochs=1, optimiser="adam", learning_rate=0.01, schedule="cosine", precision="float32")
     fit(replace(recipe, data=replace(recipe.data, selection=0)), None, tmp_path, device=CPU)
