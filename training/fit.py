@@ -28,6 +28,7 @@ from training.config import (
     recipe_to_dict,
     recipe_to_toml,
 )
+from training.export import check_exportable
 from training.interrupts import Interrupts, deferred_interrupts
 from training.loop import Loop
 from training.precision import deterministic
@@ -106,6 +107,7 @@ class _Session:
 
     def __init__(self, recipe: Recipe, data_root: Path | None, out: Path, device: torch.device) -> None:
         dataset, parts = load_parts(recipe, data_root)
+        check_exportable(recipe, parts, len(dataset.class_names))
         self.loop = Loop(recipe, parts, len(dataset.class_names), device)
         self._out = out
         self._fixed = {
