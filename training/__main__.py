@@ -28,8 +28,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.command(arguments))
     except AdvsentryError as error:
-        print(f"advsentry-train: error: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
+    except OSError as error:  # a folder that cannot be written, a full disk
+        if error.strerror is None:  # raised by code, not by the system: a defect, whose traceback is wanted
+            raise
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+    except KeyboardInterrupt:  # fit defers it while it trains
+        return _failed("interrupted")
+
+
+def _failed(message: str) -> int:
+    print(f"advsentry-train: error: {message}", file=sys.stderr)
+    return 1
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -8,23 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from service.detection.bundle import Bundle, file_entries, load_bundle, write_bundle
-from service.detection.calibration import Calibration
-from service.detection.engine import MAX_ALPHA, Engine
+from service.detection.calibration import Calibration, alpha_rank, images_needed
+from service.detection.engine import Engine
 from service.detection.graph import Graph, GraphShape
 from service.detection.manifest import FORMAT_VERSION, DetectorEntry, InputShape, Manifest, ThreatModel
 from service.detection.types import Bytes8, Outputs
-from service.errors import InvalidRequest, SetupError
+from service.errors import SetupError
 from training.canaries import make_canaries
 from training.checkpoint import Run, code_version, load_run
-from training.config import recipe_to_dict
+from training.config import Recipe, recipe_to_dict
 from training.data.splits import Parts
 from training.detectors import DETECTORS, Detector
+from training.detectors.classes import class_counts
 from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
 from training.model_card import model_card
 
-__all__ = ["Parity", "add_command", "compare_outputs", "export"]
+__all__ = ["Parity", "add_command", "check_exportable", "compare_outputs", "export"]
 
 BATCH = 256
 PARITY_BATCHES = (1, 7, 64)
@@ -55,6 +57,7 @@ def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool =
     """
     run = load_run(run_path)
     parts = run.parts(data_root)
+    check_exportable(run.recipe, parts, len(run.class_names))
     graph = BundleGraph(run.model, _fit(run, parts))
     model = onnx_bytes(graph, parts.fit.images[:4])
     shape = _shape(run, graph)
@@ -71,7 +74,6 @@ def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool =
         ).encode(),
     }
     manifest = _manifest(run, graph, shape, name=out.name)
-    _check_alpha(calibration, manifest.default_alpha)
     engine = Engine(Bundle(path=out, manifest=manifest, calibration=calibration, graph=model, calibration_id=""))
     manifest = dataclasses.replace(manifest, canaries=make_canaries(graph, engine, seed=run.recipe.train.seed))
     files["model_card.md"] = model_card(manifest, calibration).encode()
@@ -90,10 +92,25 @@ def compare_outputs(ours: Outputs, theirs: Outputs) -> Parity:
     )
 
 
-def _fit(run: Run, parts: Parts) -> list[Detector]:
-    for name in run.recipe.export.detectors:
+def check_exportable(recipe: Recipe, parts: Parts, classes: int) -> None:
+    """Refuses what export would refuse, before hours of training are spent on it.
+
+    Raises:
+        SetupError: an unknown detector, a class with too few images to fit on, or too few calibration images.
+    """
+    for name in recipe.export.detectors:
         if name not in DETECTORS:
             raise SetupError(f"export.detectors: expected some of {', '.join(DETECTORS)}, got {name!r}")
+    class_counts(torch.from_numpy(parts.fit.labels), classes, at_least=2)
+    found, alpha = len(parts.fusion), recipe.export.default_alpha
+    if alpha_rank(alpha, found) < 1:
+        raise SetupError(
+            f"data.fusion: expected at least {images_needed(alpha)} images for export.default_alpha {alpha:g}, "
+            f"got {found}; enlarge the one or the other"
+        )
+
+
+def _fit(run: Run, parts: Parts) -> list[Detector]:
     clean = clean_views(run.model, parts.fit.images, parts.fit.labels)
     return [DETECTORS[name].fit(clean) for name in run.recipe.export.detectors]
 
@@ -119,13 +136,6 @@ def _check_parity(graph: BundleGraph, session: Graph, images: Bytes8) -> Parity:
     if worst.scores > TOLERANCE or worst.logits > TOLERANCE or worst.embedding > TOLERANCE:
         raise SetupError(f"the exported graph differs from torch by {worst}; expected at most {TOLERANCE} in each")
     return worst
-
-
-def _check_alpha(calibration: Calibration, alpha: float) -> None:
-    try:
-        calibration.check_alpha(alpha, largest=MAX_ALPHA)
-    except InvalidRequest as error:
-        raise SetupError(f"export.default_alpha: {error}; enlarge data.fusion in the recipe") from error
 
 
 def _shape(run: Run, graph: BundleGraph) -> GraphShape:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from training.config import (
     recipe_to_dict,
     recipe_to_toml,
 )
+from training.export import check_exportable
 from training.interrupts import Interrupts, deferred_interrupts
 from training.loop import Loop
 from training.precision import deterministic
@@ -66,7 +68,8 @@ def fit(
         on_step: called after every step, for tests and notebooks.
 
     Raises:
-        SetupError: wrong data, or a directory that holds something else or a run of another recipe.
+        SetupError: wrong data, a directory that holds something else or a run of another recipe, or a loss that is
+            no longer finite.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     is_begun = _is_begun(out, recipe)
@@ -104,6 +107,7 @@ class _Session:
 
     def __init__(self, recipe: Recipe, data_root: Path | None, out: Path, device: torch.device) -> None:
         dataset, parts = load_parts(recipe, data_root)
+        check_exportable(recipe, parts, len(dataset.class_names))
         self.loop = Loop(recipe, parts, len(dataset.class_names), device)
         self._out = out
         self._fixed = {
@@ -135,6 +139,7 @@ class _Session:
         """Steps until the end or an interrupt."""
         while not self.loop.is_finished:
             self.loop.step()
+            self._check_loss()
             reporter.step(self.loop)
             if on_step is not None:
                 on_step(self.loop)
@@ -146,6 +151,15 @@ class _Session:
             if interrupts.requested and not self.loop.is_finished:
                 return Outcome.INTERRUPTED
         return Outcome.FINISHED
+
+    def _check_loss(self) -> None:
+        """Refuses to go on, and to save, once the weights are lost."""
+        loss = self.loop.running()["loss"]
+        if not math.isfinite(loss):
+            raise SetupError(
+                f"{self._out}: expected a finite loss, got {loss} in step {self.loop.steps_done}; "
+                "lower train.learning_rate and choose another --out"
+            )
 
     def _save(self) -> None:
         lines = (json.dumps(record) for record in self.loop.log)

@@ -107,6 +107,7 @@ class TrainConfig:
             _at_least(low, f"train.{key}", getattr(self, key))
         for key in ("threads", "max_minutes"):
             _at_least(0, f"train.{key}", getattr(self, key))
+        _require(self.seed < 2**60, "train.seed", "a number below 2^60", self.seed)
         rate, smoothing = self.learning_rate, self.label_smoothing
         _require(math.isfinite(rate) and rate > 0, "train.learning_rate", "a number above 0", rate)
         _require(0 <= smoothing < 1, "train.label_smoothing", "a number in [0, 1)", smoothing)

@@ -64,6 +64,7 @@ def test_overrides_are_toml_and_bare_words_are_strings(path: Path) -> None:
         ('tla.kinds=["mine"]', r"tla\.kinds: expected one of own, other, got 'mine'"),
         ("tla.kinds=own", r"tla\.kinds: expected a list, each one of own, other"),
         ("data.fit=0", r"data\.fit: expected a number of at least 1, got 0"),
+        ("train.seed=99999999999999999999", r"train\.seed: expected a number below 2\^60, got 9{20}"),
         ("model.stem_stride=3", r"model\.stem_stride: expected one of 1, 2, got 3"),
         ("epochs=3", r"override 'epochs=3': expected section\.key=value"),
         ("train.epochs", r"override 'train\.epochs': expected section\.key=value"),

@@ -9,10 +9,10 @@ from service.detection.bundle import load_bundle
 from service.detection.engine import Engine
 from service.detection.types import Bytes8, Verdict
 from service.errors import BundleError, SetupError
-from training.checkpoint import load_run
+from training.checkpoint import load_parts, load_run
 from training.config import load_recipe
 from training.detectors import DETECTORS
-from training.export import compare_outputs, export
+from training.export import check_exportable, compare_outputs, export
 from training.fit import fit
 from training.graph import BundleGraph, clean_views, torch_outputs
 
@@ -106,7 +106,10 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(run_path: Path, tmp_path: 
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
-def test_an_alpha_without_enough_images_names_the_recipe_key(tmp_path: Path) -> None:
-    fit(load_recipe("digits", [*QUICK, "train.epochs=1", "export.default_alpha=0.001"]), None, tmp_path / "run")
-    with pytest.raises(SetupError, match=r"export.default_alpha: .*needs 999 .*enlarge data.fusion"):
-        export(tmp_path / "run", tmp_path / "bundle", data_root=None)
+def test_an_alpha_without_enough_images_names_the_recipe_key() -> None:
+    recipe = load_recipe("digits", ["export.default_alpha=0.001"])
+    _, parts = load_parts(recipe, None)
+    with pytest.raises(
+        SetupError, match=r"data\.fusion: expected at least 999 images for export\.default_alpha 0\.001"
+    ):
+        check_exportable(recipe, parts, 10)

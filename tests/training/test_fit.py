@@ -3,6 +3,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ def tiny(**train: object) -> Recipe:
                 "calibration": 20,
                 "fusion": 20,
             },
+            "export": {"default_alpha": 0.1},
             "model": {"width": 4, "embedding_dim": 8},
             "train": {"epochs": 2, "batch_size": 50, "shift": 1, "threads": 1, **train},
             "attack": {"eps": 0.1, "steps": 1},
@@ -173,6 +175,31 @@ def test_every_training_attack_runs(tmp_path: Path, attack: str) -> None:
     assert fit(recipe, None, tmp_path, device=CPU) is Outcome.FINISHED
 
 
+def test_a_run_whose_loss_is_lost_stops_and_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match=r"expected a finite loss, got nan in step \d+; lower train\.learning_rate"):
+        fit(tiny(learning_rate=1e30), None, tmp_path, device=CPU)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("export", {"detectors": ("gausian",)}, r"export\.detectors: expected some of gaussian, .*got 'gausian'"),
+        ("export", {"default_alpha": 0.01}, r"data\.fusion: expected at least 99 images .* 0\.01, got 20"),
+        ("data", {"fit": 9}, r"class \d has 0 images to fit detectors on.*enlarge data\.fit"),
+    ],
+    ids=["detector", "alpha", "class"],
+)
+def test_what_could_not_be_exported_is_not_trained(
+    tmp_path: Path, section: str, changes: dict[str, Any], message: str
+) -> None:
+    recipe = tiny()
+    recipe = replace(recipe, **{section: replace(getattr(recipe, section), **changes)})
+    with pytest.raises(SetupError, match=message):
+        fit(recipe, None, tmp_path / "run", device=CPU)
+    assert not (tmp_path / "run").exists()
+
+
 def test_training_without_selection_keeps_the_last_epoch(tmp_path: Path) -> None:
     recipe = tiny(epochs=1, optimiser="adam", learning_rate=0.01, schedule="cosine", precision="float32")
     fit(replace(recipe, data=replace(recipe.data, selection=0)), None, tmp_path, device=CPU)
@@ -216,8 +243,8 @@ def write_set(path: Path, seed: int) -> Path:
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:
-    recipe = tiny(epochs=2, batch_size=20)
-    recipe = replace(recipe, data=replace(recipe.data, set="npz", train=0, fit=5, calibration=5, fusion=5, selection=5))
+    recipe = tiny(epochs=2, batch_size=15)
+    recipe = replace(recipe, data=replace(recipe.data, set="npz", train=0, fit=6, calibration=5, fusion=9, selection=5))
     first, other = write_set(tmp_path / "first.npz", 1), write_set(tmp_path / "other.npz", 2)
     run = tmp_path / "run"
     assert fit(recipe, first, run, device=CPU, on_step=at_step(1, interrupt)) is Outcome.INTERRUPTED

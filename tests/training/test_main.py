@@ -26,6 +26,31 @@ def test_overrides_may_stand_on_both_sides_of_options(tmp_path: Path, capsys: py
     assert capsys.readouterr().err == ("advsentry-train: error: train.epochs: expected a number of at least 1, got 0\n")
 
 
+@pytest.mark.parametrize("command", ["fit", "export"])
+def test_a_folder_that_cannot_be_made_is_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = tmp_path / "run", tmp_path / "file"
+    file.write_text("not a folder", encoding="utf-8")
+    first, *rest = ["digits", *TINY] if command == "fit" else [str(run)]
+    if command == "export":
+        assert main(["fit", "digits", "--out", str(run), *TINY]) == 0
+        capsys.readouterr()
+    assert main([command, first, "--out", str(file / "x" / "y"), *rest]) == 1
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"advsentry-train: error: {file}")
+
+
+def test_an_interrupt_outside_of_training_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("training.export.export", interrupted)
+    assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "bundle")]) == 1
+    assert capsys.readouterr().err == "advsentry-train: error: interrupted\n"
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -17,6 +17,8 @@ def _pgd(config: AttackConfig) -> Attack:
 
 
 def _fgsm(config: AttackConfig) -> Attack:
+    if config.step not in (0, config.eps):
+        raise SetupError(f"attack.step: expected 0 or eps for fgsm, got {config.step:g}; n_fgsm has a step")
     return Fgsm(norm=config.norm, eps=config.eps)
 
 

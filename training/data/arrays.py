@@ -45,7 +45,10 @@ def gtsrb32(root: Path | None) -> DataSet:
 
 def _read(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as content:
+        content = np.load(path, allow_pickle=False)
+        if not isinstance(content, np.lib.npyio.NpzFile):
+            raise SetupError(f"{path}: expected an .npz file of several arrays, got a single array")
+        with content:
             arrays = {name: content[name] for name in content.files}
     except (OSError, ValueError, EOFError, AttributeError, zlib.error, zipfile.BadZipFile) as error:
         raise SetupError(f"{path}: expected an .npz file of plain arrays, got: {error}") from error
@@ -73,7 +76,10 @@ def _images(name: str, key: str, array: NDArray[np.generic]) -> NDArray[np.uint8
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
         raise SetupError(f"{name}: {key}: expected uint8 (N, H, W, C), got {array.dtype} {array.shape}")
     images = array.astype(np.uint8, copy=False)
-    return images[..., None] if images.ndim == 3 else images
+    images = images[..., None] if images.ndim == 3 else images
+    if images.shape[3] not in (1, 3):
+        raise SetupError(f"{name}: {key}: expected 1 (grey) or 3 (RGB) channels, got {images.shape[3]}")
+    return images
 
 
 def _whole(name: str, key: str, array: NDArray[np.generic]) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """Sets of image files: ROOT/train/CLASS/NAME.png and ROOT/test/CLASS/NAME.png, in a folder or a zip file."""
 
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from io import BytesIO
@@ -17,13 +18,14 @@ from training.data.types import DataSet, ImageSet
 __all__ = ["cifar10_jpeg75", "folder", "zipped"]
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg"})
-GREY_MODES = frozenset({"1", "L", "I", "I;16", "LA"})
+GREY_MODES = frozenset({"1", "L", "LA"})
+DEEP_MODES = frozenset({"I", "I;16", "I;16B", "F"})
 
 
 def folder(root: Path | None) -> DataSet:
     """The set in a folder; classes are the names of the folders in ROOT/train, sorted."""
     top = need_root("folder", root)
-    files = (path for part in ("train", "test") for path in sorted((top / part).glob("*/*")))
+    files = (path for part in ("train", "test") for path in sorted((top / part).glob("*/*")) if path.is_file())
     return _data_set(top.name, top, ((path.relative_to(top).as_posix(), path.read_bytes()) for path in files))
 
 
@@ -46,7 +48,7 @@ def _from_zip(path: Path) -> DataSet:
         with zipfile.ZipFile(path) as archive:
             names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
             return _data_set(path.stem, path, ((name, archive.read(name)) for name in names))
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile) as error:  # RuntimeError: encrypted
         raise SetupError(f"{path}: expected a zip file, got: {error}") from error
 
 
@@ -71,8 +73,13 @@ def _decode(file: str, content: bytes) -> NDArray[np.uint8]:
     """(H, W, C), grey or RGB."""
     try:
         with Image.open(BytesIO(content), formats=("PNG", "JPEG")) as image:
+            if image.mode in DEEP_MODES:  # Pillow would cut every value above 255
+                raise SetupError(f"{file}: expected 8 bits a channel, got 16; convert the image first")
             pixels = np.asarray(image.convert("L" if image.mode in GREY_MODES else "RGB"), dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        start = content[:8]
+        raise SetupError(f"{file}: expected a PNG or JPEG image, got a file that starts with {start!r}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise SetupError(f"{file}: expected a readable PNG or JPEG image, got: {error}") from error
     return pixels[..., None] if pixels.ndim == 2 else pixels
 

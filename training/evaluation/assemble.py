@@ -33,7 +33,7 @@ def assemble(
         false_positives=evaluation.false_positives,
         attacks=evaluation.attacks,
         unions=evaluation.unions,
-        remarks=remarks(evaluation, publishable=publishable),
+        remarks=remarks(evaluation, publishable=publishable, in_tracks=test.in_tracks),
     )
 
 
@@ -80,7 +80,7 @@ def _data_card(bundle: Bundle, test: HeldOut, data_name: str) -> DataCard:
     )
 
 
-def remarks(evaluation: Evaluation, *, publishable: bool) -> tuple[str, ...]:
+def remarks(evaluation: Evaluation, *, publishable: bool, in_tracks: bool = False) -> tuple[str, ...]:
     """What must be known before a figure is quoted, and signs that something is wrong."""
     found = [
         "Every attack here is non-adaptive: it aimed at the classifier and saw no detector.",
@@ -89,6 +89,10 @@ def remarks(evaluation: Evaluation, *, publishable: bool) -> tuple[str, ...]:
         "An attack that looks for the smallest change leaves an image that is wrong already as it is; such images "
         "count under “all”, never under “successful”.",
     ]
+    if in_tracks:
+        found.append(
+            "Several test images show one object, yet each was resampled alone: these intervals are too narrow."
+        )
     if not publishable:
         found.append("Quick run: its attacks are too weak for a figure to be quoted.")
     refused = [row for row in evaluation.false_positives if row.images_needed is not None]

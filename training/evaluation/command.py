@@ -151,7 +151,8 @@ def run_evaluation(options: Options) -> Report:
 
 
 def _held_out(run: Run, options: Options) -> HeldOut:
-    test = run.parts(options.data).test
+    parts = run.parts(options.data)
+    test = parts.test
     if not len(test):
         raise SetupError(f"{run.path}: expected test images, got none")
     count = options.images or (len(test) if len(test) <= _ALL_UP_TO else _SOME)
@@ -159,6 +160,7 @@ def _held_out(run: Run, options: Options) -> HeldOut:
         images=np.ascontiguousarray(test.images),
         labels=test.labels,
         chosen=choose_images(test.labels, count, options.seed),
+        in_tracks=parts.train.tracks is not None,  # a published test split tells no tracks, yet has them
     )
 
 

@@ -46,6 +46,8 @@ class HeldOut:
     """(M,)."""
     chosen: NDArray[np.int64]
     """(N,) positions of those that are attacked."""
+    in_tracks: bool = False
+    """Whether several images show the same object, so that they are not independent."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -222,6 +222,8 @@ def test_a_recipe_builds_its_attack() -> None:
         build_attack(replace(config, name="pdg"))
     with pytest.raises(SetupError, match=r"attack\.norm: expected linf for n_fgsm, got l2"):
         build_attack(replace(config, name="n_fgsm", norm="l2"))
+    with pytest.raises(SetupError, match=r"attack\.step: expected 0 or eps for fgsm, got 0\.02"):
+        build_attack(replace(config, name="fgsm", step=0.02))
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,19 @@ def test_npz_refuses_another_file(tmp_path: Path) -> None:
         load_data("npz", tmp_path / "any.npz")
 
 
+def test_npz_refuses_a_single_array(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    with pytest.raises(SetupError, match=r"one\.npy: expected an \.npz file of several arrays, got a single array"):
+        load_data("npz", tmp_path / "one.npy")
+
+
+def test_images_with_transparency_or_layers_are_refused(tmp_path: Path) -> None:
+    pixels = np.zeros((6, 4, 4, 4), np.uint8)
+    path = write_arrays(tmp_path / "any.npz", train_images=pixels, test_images=pixels[:3])
+    with pytest.raises(SetupError, match=r"expected 1 \(grey\) or 3 \(RGB\) channels, got 4"):
+        load_data("npz", path)
+
+
 def test_npz_takes_class_names_and_grey_images(tmp_path: Path) -> None:
     grey = np.zeros((6, 4, 4), np.uint8)
     path = write_arrays(
@@ -206,8 +219,26 @@ def test_folder_classes_are_sorted_names(tmp_path: Path) -> None:
 
 def test_folder_refuses_a_broken_image(tmp_path: Path) -> None:
     (write_folder(tmp_path) / "train" / "cat" / "0.png").write_bytes(b"\x89PNG broken")
-    with pytest.raises(SetupError, match=r"train/cat/0\.png: expected a readable PNG or JPEG"):
+    with pytest.raises(SetupError, match=r"train/cat/0\.png: expected a .*PNG or JPEG"):
         load_data("folder", tmp_path)
+
+
+def test_folder_says_how_another_file_starts(tmp_path: Path) -> None:
+    (write_folder(tmp_path) / "train" / "cat" / "0.png").write_bytes(b"<html>")
+    with pytest.raises(SetupError, match=r"0\.png: expected a PNG or JPEG image, got .* starts with b'<html>'"):
+        load_data("folder", tmp_path)
+
+
+def test_folder_refuses_16_bit_images(tmp_path: Path) -> None:
+    deep = Image.fromarray(np.full((4, 5), 40_000, np.uint16))
+    deep.save(write_folder(tmp_path) / "train" / "dog" / "1.png")
+    with pytest.raises(SetupError, match=r"dog/1\.png: expected 8 bits a channel, got 16"):
+        load_data("folder", tmp_path)
+
+
+def test_folder_passes_over_folders_in_a_class(tmp_path: Path) -> None:
+    (write_folder(tmp_path) / "train" / "dog" / ".thumbnails").mkdir()
+    assert len(load_data("folder", tmp_path).train) == 4
 
 
 def test_folder_refuses_images_of_several_sizes(tmp_path: Path) -> None:
@@ -226,6 +257,18 @@ def test_zip_refuses_another_file(tmp_path: Path) -> None:
     (tmp_path / "any.zip").write_bytes(b"no archive")
     with pytest.raises(SetupError, match=r"any\.zip: expected a zip file"):
         load_data("zip", tmp_path / "any.zip")
+
+
+def test_zip_refuses_damaged_content(tmp_path: Path) -> None:
+    path = tmp_path / "any.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train/cat/0.png", bytes(1000))
+    content = bytearray(path.read_bytes())
+    start = content.index(b"0.png") + len(b"0.png")
+    content[start : start + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    with pytest.raises(SetupError, match=r"any\.zip: expected a zip file"):
+        load_data("zip", path)
 
 
 def test_images_must_be_8_bit() -> None:

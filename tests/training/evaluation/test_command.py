@@ -37,6 +37,8 @@ learning_rate = 0.02
 [attack]
 eps = 0.1
 steps = 2
+[export]
+default_alpha = 0.05
 """
 
 
