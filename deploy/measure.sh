@@ -10,5 +10,6 @@ train=.venv/bin/advsentry-train
 $train fit "$recipe" --out "runs/$recipe"
 $train export "runs/$recipe" --out "bundles/$recipe" --force
 $train evaluate "bundles/$recipe" --run "runs/$recipe" --out "reports/$recipe" --publish --result "docs/results/$recipe.json"
+mkdir -p service/bundles
 rm -rf "service/bundles/$recipe"
 cp -r "bundles/$recipe" "service/bundles/$recipe"

@@ -38,23 +38,27 @@ def metrics(report: Report) -> dict[str, float]:
 
 def headline(report: Report) -> dict[str, float]:
     """The few of the metrics that a manifest carries and `advsentry info` prints."""
-    wanted = ("clean_accuracy", "attacked_images", "false_positive_rate", "worst_")
-    return {
-        name: value for name, value in metrics(report).items() if name.startswith(wanted) or name.endswith("_auroc")
-    }
+    wanted = {"clean_accuracy", "attacked_images"}
+    wanted |= {f"false_positive_rate_at_{row.alpha:g}" for row in report.false_positives}
+    wanted |= {f"{attack.name}_auroc" for attack in report.attacks}
+    wanted |= {f"worst_{union.norm}_accuracy" for union in report.unions}
+    return {name: value for name, value in metrics(report).items() if name in wanted}
 
 
 def breaking_sentence(report: Report) -> str:
-    """The epsilon at which the bundle breaks, in words; from the attacks that look for the smallest change."""
+    """The epsilon at which the bundle breaks, in words: by the strongest attack of each norm."""
+    strongest: dict[str, AttackResult] = {}
+    for attack in sorted(report.attacks, key=lambda attack: attack.breaks_at or 0.0, reverse=True):
+        if attack.breaks_at is not None:
+            strongest[attack.norm] = attack  # the smallest change comes last
     found = [
-        f"{attack.title} misreads more than 90 % of the test images within {attack.norm} {attack.breaks_at:.3g} "
+        f"{attack.title} misreads more than 90 % of the test images within {norm} {attack.breaks_at:.3g} "
         f"(half of them within {_median_change(attack):.3g})"
-        for attack in report.attacks
-        if attack.breaks_at is not None
+        for norm, attack in sorted(strongest.items())
     ]
-    return (
-        f"**It breaks:** {'; '.join(found)}." if found else "No attack broke it; attack harder before you believe it."
-    )
+    if not found:
+        return "No attack broke it: attack harder before you believe it."
+    return f"**It breaks:** {'; '.join(found)}."
 
 
 def _median_change(attack: AttackResult) -> float:
