@@ -1,0 +1,35 @@
+"""The bundles that ship with the package."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from service.detection.bundle import SHIPPED, find_bundle
+from service.detection.engine import Engine
+from service.settings import Settings
+
+BUNDLES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
+
+
+def test_the_default_bundle_ships() -> None:
+    assert Settings().bundle in BUNDLES
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_each_starts_answers_its_canaries_and_has_been_evaluated(name: str) -> None:
+    path = find_bundle(name)
+    engine = Engine.load(path, threads=1)  # refuses a canary that is answered wrongly
+    assert len(engine.bundle.manifest.canaries) == 2
+    assert "pgd_auroc" in engine.bundle.manifest.metrics
+    assert "**It breaks:**" in (path / "model_card.md").read_text(encoding="utf-8")
+    assert sum(file.stat().st_size for file in path.iterdir()) < 12e6
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_the_figures_that_ship_are_those_of_the_results(name: str) -> None:
+    result = Path(__file__).parent.parent.parent / "docs" / "results" / f"{name}.json"
+    measured = json.loads(result.read_text(encoding="utf-8"))
+    shipped = Engine.load(find_bundle(name), threads=1).bundle.manifest
+    assert dict(shipped.metrics).items() <= measured["metrics"].items()
+    assert shipped.training == measured["recipe"]
