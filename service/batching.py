@@ -235,7 +235,8 @@ class Batcher:
             else:
                 log.warning("a batch of %d failed, its images run one by one", len(batch))
                 for item in batch:
-                    await self._run([item])
+                    if not item.waiter.is_settled:
+                        await self._run([item])
 
     async def _try(self, batch: Sequence[_Waiting]) -> None:
         """Runs a batch in the executor and tells its waiters.
@@ -249,11 +250,13 @@ class Batcher:
         done, _ = await asyncio.wait({run}, timeout=limit_s)
         if not done:
             self._stuck(limit_s)
-        measured = await run
-        took_s = time.monotonic() - start
-        if self._refusing and not self._draining:
-            self._unstuck(took_s)
-        else:
+        try:
+            measured = await run
+        finally:  # a run that was taken for stuck may end in an exception, too
+            took_s = time.monotonic() - start
+            if not done and not self._draining:
+                self._unstuck(took_s)
+        if done:
             self._slowest_s = max(took_s, 0.999 * self._slowest_s)
         self._metrics.batch_size.observe(len(batch))
         self._metrics.stage["inference"].observe(took_s)

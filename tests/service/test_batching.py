@@ -241,6 +241,18 @@ async def test_a_stuck_batch_fails_everybody_and_health_comes_back_with_it() -> 
 
 
 @in_loop
+async def test_health_comes_back_too_when_the_stuck_run_ends_in_an_exception() -> None:
+    async with scene(max_batch=1, stuck_s=0.05) as s:
+        s.graph.go.clear()
+        with pytest.raises(Unavailable, match="stuck"):
+            await s.submit(POISON)
+        s.graph.go.set()
+        while s.health != [False, True]:
+            await asyncio.sleep(0.01)
+        assert value(await s.submit(7)) == 7
+
+
+@in_loop
 async def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
     async with scene(max_batch=2) as s:
         s.graph.go.clear()
