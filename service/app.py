@@ -164,6 +164,7 @@ def _policy(settings: Settings) -> Policy:
         max_batch_items=settings.max_batch_items,
         stream_window=settings.stream_window,
         max_deadline_s=settings.max_deadline_s,
+        decode_bytes=settings.decode_bytes,
     )
 
 

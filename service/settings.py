@@ -58,6 +58,7 @@ class Settings:
     max_image_pixels: int = _setting(
         25_000_000, "height times width, looked up before decoding", least=1, most=2**31 - 1
     )
+    decode_bytes: int = _setting(64 * 2**20, "bytes of encoded images that may wait to be decoded", least=1, most=2**40)
     decode_threads: int = _setting(2, "threads that decode images", least=1, most=256)
     reveal: RevealMode = _setting(  # noqa: RUF009  # the check knows dataclasses.field only by its own name
         RevealMode.P_VALUES, "what callers see: decision, p_values, or scores (everything, to every caller)"

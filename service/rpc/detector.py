@@ -57,7 +57,7 @@ class DetectorServicer:
         applied = self._pipeline.apply(request.asked)
         deadline = self._pipeline.deadline(context.time_remaining())
         try:
-            image = await self._pipeline.decode(request.picture)
+            image = await self._pipeline.decode_until(request.picture, deadline)
             decode_s = time.monotonic() - started
             scored = await self._pipeline.score(image, deadline)
         except AdvsentryError as error:
@@ -111,7 +111,7 @@ class DetectorServicer:
         if time.monotonic() > deadline:
             raise DeadlinePassed("the deadline passed while the images were decoded")
         try:
-            return await self._pipeline.decode(picture)
+            return await self._pipeline.decode_until(picture, deadline)
         except InvalidRequest as error:
             return error
 

@@ -11,7 +11,7 @@ from service.detection.engine import MAX_ALPHA, Engine
 from service.detection.images import ImageLimits, decode_image, raw_image
 from service.detection.types import Bytes8, Scored, Verdict, Waiter, gather
 from service.detection.verdict import Judged, RevealMode, Shown, Wish, alpha_steps, check_wish, judge, reveal
-from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, UnknownModel
+from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, Overloaded, UnknownModel
 from service.metrics import Metrics
 from service.rpc.convert import Asked, Picture
 from service.rpc.status import item_reason
@@ -51,6 +51,8 @@ class Policy:
     max_batch_items: int = 256
     stream_window: int = 256
     max_deadline_s: float = 10.0
+    decode_bytes: int = 64 * 2**20
+    """Encoded images that may wait for a thread to decode them, in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ class Pipeline:
         self._decodes_inline = pixels <= INLINE_PIXELS
         # Every image that is decoded at all has the model's size, so that counting pixels is counting images.
         self._decoding = asyncio.Semaphore(max(1, policy.images.max_pixels // pixels))
+        self._undecoded_bytes = 0
+        self._undecoded_left = asyncio.Event()
         manifest = engine.bundle.manifest
         self.alpha_steps: tuple[float, ...] = ()
         if policy.reveal is not RevealMode.SCORES:
@@ -137,16 +141,63 @@ class Pipeline:
         return decode_image(picture.data, self._shape, self.policy.images, mime_type=picture.mime_type)
 
     async def decode(self, picture: Picture) -> Bytes8:
-        """The image of a picture, decoded where it costs least; its time is counted."""
+        """The image of a picture, decoded where it costs least; its time is counted.
+
+        Raises:
+            InvalidRequest: with the reason.
+            Overloaded: too many bytes wait to be decoded.
+        """
+        if not self.decodes_inline(picture):
+            if not self._fits(picture):
+                raise Overloaded("too many images wait to be decoded", retry_after_ms=100)
+            self.reserve(picture)
+            try:
+                return await self.decode_in_thread(picture)
+            finally:
+                self.release(picture)
         started = time.perf_counter()
-        if self.decodes_inline(picture):
-            image = self.decode_now(picture)
-        else:
-            async with self._decoding:
-                loop = asyncio.get_running_loop()
-                image = await loop.run_in_executor(self._decoders, self.decode_now, picture)
+        image = self.decode_now(picture)
         self.metrics.stage["decode"].observe(time.perf_counter() - started)
         return image
+
+    async def decode_until(self, picture: Picture, deadline: float) -> Bytes8:
+        """The same, given up at a monotonic time.
+
+        Raises:
+            DeadlinePassed: it was not decoded by then.
+        """
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self.decode(picture)
+        except TimeoutError:
+            raise DeadlinePassed("the deadline passed before the image was decoded") from None
+
+    async def decode_in_thread(self, picture: Picture) -> Bytes8:
+        """The image of a picture whose bytes are reserved; its time is counted."""
+        started = time.perf_counter()
+        async with self._decoding:
+            image = await asyncio.get_running_loop().run_in_executor(self._decoders, self.decode_now, picture)
+        self.metrics.stage["decode"].observe(time.perf_counter() - started)
+        return image
+
+    async def room_to_decode(self, picture: Picture) -> None:
+        """Waits until the bytes of a picture may be reserved."""
+        while not self._fits(picture):
+            self._undecoded_left.clear()
+            await self._undecoded_left.wait()
+
+    def _fits(self, picture: Picture) -> bool:
+        held = self._undecoded_bytes
+        return held == 0 or held + len(picture.data) <= self.policy.decode_bytes
+
+    def reserve(self, picture: Picture) -> None:
+        """Counts the bytes of a picture that waits to be decoded."""
+        self._undecoded_bytes += len(picture.data)
+
+    def release(self, picture: Picture) -> None:
+        """Gives them back."""
+        self._undecoded_bytes -= len(picture.data)
+        self._undecoded_left.set()
 
     def answer(self, scored: Sequence[Scored], applied: Applied) -> Shown:
         """What the caller sees of images, one or more; counts what he may not see, too."""

@@ -14,6 +14,10 @@ from service.rpc.interceptors import Edge
 __all__ = ["build_server"]
 
 
+MAX_CALLS = 2000
+"""The last fence against a flood of calls, health among them; long before it the queue refuses images."""
+
+
 def build_server(
     servicer: DetectorServicer,
     health: Health,
@@ -28,7 +32,11 @@ def build_server(
     Raises:
         SetupError: the address cannot be had.
     """
-    server = grpc.aio.server(interceptors=(Edge(metrics),), options=_options(max_message_bytes))
+    server = grpc.aio.server(
+        interceptors=(Edge(metrics),),
+        options=_options(max_message_bytes),
+        maximum_concurrent_rpcs=MAX_CALLS,
+    )
     server.add_generic_rpc_handlers((servicer.handler(), health.handler()))
     if with_reflection:
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name

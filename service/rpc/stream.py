@@ -145,7 +145,10 @@ class Stream:
         if self._ends is not None:
             deadline = min(deadline, self._ends)
         if not pipeline.decodes_inline(picture):
+            await pipeline.room_to_decode(picture)
+            pipeline.reserve(picture)
             slot.work = asyncio.create_task(self._decode_and_queue(slot, picture, deadline))
+            slot.work.add_done_callback(lambda _: pipeline.release(picture))
             slot.work.add_done_callback(slot.queued)
             return
         try:
@@ -172,7 +175,7 @@ class Stream:
                 slot.failed(error)
 
     async def _decode_and_queue(self, slot: _Slot, picture: Picture, deadline: float) -> None:
-        image = await self._pipeline.decode(picture)
+        image = await self._pipeline.decode_in_thread(picture)
         slot.decode_s = time.monotonic() - slot.started
         while self._pipeline.queue.is_full:
             await self._pipeline.queue.room()

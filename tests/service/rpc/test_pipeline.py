@@ -1,0 +1,88 @@
+"""What waits to be decoded is bounded in bytes, and a caller who gives up is told so."""
+
+import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import cast
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.detection.engine import Engine
+from service.detection.types import Bytes8
+from service.errors import DeadlinePassed, Overloaded
+from service.metrics import Metrics
+from service.rpc.convert import Picture
+from service.rpc.pipeline import INLINE_BYTES, Pipeline, Policy, Queue
+
+PICTURE = Picture(data=b"x" * (INLINE_BYTES + 1), size=None, mime_type="")  # too large to be decoded on the loop
+
+
+class Slow(Pipeline):
+    """Decodes when it is told to."""
+
+    go: threading.Event
+
+    def decode_now(self, picture: Picture) -> Bytes8:
+        assert self.go.wait(5)
+        return np.zeros((8, 8, 1), np.uint8)
+
+
+def pipeline(engine: Engine, decode_bytes: int) -> Slow:
+    made = Slow(
+        engine,
+        cast(Queue, None),  # nothing gets that far
+        ThreadPoolExecutor(1),
+        policy=Policy(decode_bytes=decode_bytes),
+        metrics=Metrics(CollectorRegistry()),
+    )
+    made.go = threading.Event()
+    return made
+
+
+def test_a_picture_beyond_the_budget_is_refused_and_the_budget_comes_back(engine: Engine) -> None:
+    async def scene() -> None:
+        slow = pipeline(engine, len(PICTURE.data) + 1)
+        first = asyncio.create_task(slow.decode(PICTURE))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="too many images wait to be decoded"):
+            await slow.decode(PICTURE)
+        slow.go.set()
+        assert (await first).shape == (8, 8, 1)
+        assert (await slow.decode(PICTURE)).shape == (8, 8, 1)
+
+    asyncio.run(scene())
+
+
+def test_one_picture_larger_than_the_budget_is_decoded_alone(engine: Engine) -> None:
+    async def scene() -> None:
+        slow = pipeline(engine, 1)
+        slow.go.set()
+        assert (await slow.decode(PICTURE)).shape == (8, 8, 1)
+
+    asyncio.run(scene())
+
+
+def test_a_reader_waits_for_room_instead_of_being_refused(engine: Engine) -> None:
+    async def scene() -> None:
+        slow = pipeline(engine, 1)
+        slow.reserve(PICTURE)
+        waiting = asyncio.create_task(slow.room_to_decode(PICTURE))
+        await asyncio.sleep(0.01)
+        assert not waiting.done()
+        slow.release(PICTURE)
+        await asyncio.wait_for(waiting, timeout=1)
+
+    asyncio.run(scene())
+
+
+def test_decoding_keeps_the_deadline(engine: Engine) -> None:
+    async def scene() -> None:
+        slow = pipeline(engine, 2**20)
+        with pytest.raises(DeadlinePassed, match="before the image was decoded"):
+            await slow.decode_until(PICTURE, time.monotonic() + 0.05)
+        slow.go.set()
+
+    asyncio.run(scene())
