@@ -73,7 +73,8 @@ class Options:
     def command(self) -> str:
         """The command line that gives the same figures."""
         words = ["advsentry-train", "evaluate", self.bundle, "--run", str(self.run), "--out", str(self.out)]
-        for name in ("data", "images", "l2_eps"):
+        words += [] if self.data is None else ["--data", "DATA"]  # where it lies is this machine's affair
+        for name in ("images", "l2_eps"):
             value = getattr(self, name)
             words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
         words += ["--attacks", ",".join(self.attacks)] if self.attacks else []
