@@ -52,13 +52,18 @@ class Bundle:
 def find_bundle(name: str) -> Path:
     """A directory, or the name of a shipped bundle.
 
+    A folder that happens to have a shipped bundle's name, and is no bundle, does not hide it.
+
     Raises:
         BundleError: it is neither.
     """
-    for path in (Path(name), SHIPPED / name):
-        with contextlib.suppress(OSError):  # a name too long, a folder that may not be entered
-            if path.is_dir():
-                return path
+    local, shipped_one = Path(name), SHIPPED / name
+    with contextlib.suppress(OSError):  # a name too long, a folder that may not be entered
+        if local.is_dir() and ((local / MANIFEST).exists() or not shipped_one.is_dir()):
+            return local
+    with contextlib.suppress(OSError):
+        if shipped_one.is_dir():
+            return shipped_one
     shipped = sorted(path.name for path in SHIPPED.glob("*/") if (path / MANIFEST).exists()) or ["none"]
     raise BundleError(f"{name[:200]}: no such bundle directory; shipped bundles: {', '.join(shipped)}")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.detection.bundle import file_entries, find_bundle, load_bundle, write_bundle
+from service.detection.bundle import SHIPPED, file_entries, find_bundle, load_bundle, write_bundle
 from service.detection.calibration import Calibration
 from service.detection.engine import Engine
 from service.detection.manifest import Canary, InputShape
@@ -172,6 +172,18 @@ def test_a_folder_that_cannot_be_listed_is_refused(bundle_path: Path, monkeypatc
 
 def test_a_bundle_is_found_by_its_directory_only_if_there_is_one(bundle_path: Path) -> None:
     assert find_bundle(str(bundle_path)) == bundle_path
+
+
+def test_a_folder_of_images_does_not_hide_the_shipped_bundle_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    assert find_bundle("digits") == SHIPPED / "digits"
+    tiny.write(tmp_path / "digits" / "x").rename(tmp_path / "mine")
+    (tmp_path / "digits").rmdir()
+    (tmp_path / "mine").rename(tmp_path / "digits")
+    assert find_bundle("digits") == Path("digits")
     with pytest.raises(BundleError, match="no/such: no such bundle directory; shipped bundles:"):
         find_bundle("no/such")
 
