@@ -10,7 +10,17 @@ from typing import Protocol
 from service.detection.engine import MAX_ALPHA, Engine
 from service.detection.images import ImageLimits, decode_image, raw_image
 from service.detection.types import Bytes8, Scored, Verdict, Waiter, gather
-from service.detection.verdict import Judged, RevealMode, Shown, Wish, alpha_steps, check_wish, judge, reveal
+from service.detection.verdict import (
+    Judged,
+    RevealMode,
+    Shown,
+    Wish,
+    alpha_steps,
+    check_step,
+    check_wish,
+    judge,
+    reveal,
+)
 from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, Overloaded, UnknownModel
 from service.metrics import Metrics
 from service.rpc.convert import Asked, Picture
@@ -113,13 +123,18 @@ class Pipeline:
         check_wish(asked.wish, self.engine.bundle, self.policy.reveal)
         if asked.alpha is None:
             return Applied(self._defaults.alpha, asked.wish)
-        alpha = self.engine.resolve_alpha(asked.alpha)
-        if self.alpha_steps and alpha not in self.alpha_steps:
+        return Applied(self._alpha(asked.alpha), asked.wish)
+
+    def _alpha(self, asked: float) -> float:
+        try:
+            alpha = self.engine.resolve_alpha(asked)
+        except InvalidRequest as error:
+            if not self.alpha_steps:
+                raise
             steps = ", ".join(f"{step:g}" for step in self.alpha_steps)
-            raise InvalidRequest(
-                f"target false-positive rate {alpha:g}: this server takes only {steps}", field="options.target_fpr"
-            )
-        return Applied(alpha, asked.wish)
+            raise InvalidRequest(f"{error}; this server takes {steps}", field=error.field) from error
+        check_step(alpha, self.alpha_steps)
+        return alpha
 
     def deadline(self, left_s: float | None) -> float:
         """The monotonic time at which a caller with so many seconds left, or the server, gives up."""

@@ -86,7 +86,7 @@ def test_an_image_that_fails_is_a_row_and_status_1(
         (["detect", "{folder}/0.png", "--bundle", "nope"], "nope: no such bundle directory"),
         (["detect", "{folder}/0.png", "--target", "127.0.0.1:1"], "no server answers at 127.0.0.1:1"),
         (["detect", "{folder}/0.png", "--bundle", "{bundle}", "--alpha", "0.001"], "needs 999 calibration images"),
-        (["detect", "{folder}/0.png", "--target", "{target}", "--alpha", "0.03"], "takes only 0.005"),
+        (["detect", "{folder}/0.png", "--target", "{target}", "--alpha", "0.03"], "expected one of 0.005"),
         (["detect", "{folder}/0.png", "--target", "host.invalid:1"], "no server answers at host.invalid:1"),
         (["detect", "{folder}/0.png", "--target", ""], "--target: expected HOST:PORT, got ''"),
         (["detect", "{folder}/0.png", "--bundle", "{bundle}", "--alpha", "0.03"], "expected one of 0.005, 0.01"),
