@@ -128,6 +128,7 @@ def run_evaluation(options: Options) -> Report:
         SetupError: run or data are missing, do not belong to the bundle, or `--out` cannot be a folder.
     """
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    code = commit()  # now, while it is the code that runs
     engine = Engine.load(find_bundle(options.bundle))
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     check_pair(run, engine.bundle)
@@ -144,7 +145,7 @@ def run_evaluation(options: Options) -> Report:
         held_out,
         budgets=budgets,
         data_name=run.recipe.data.set,
-        provenance=_provenance(options, started, time.monotonic() - began),
+        provenance=_provenance(options, code, started, time.monotonic() - began),
         publishable=not options.quick,
     )
     _write(options, run, report, evaluation)
@@ -172,12 +173,12 @@ def _make_folder(path: Path) -> None:
         raise SetupError(f"--out {path}: cannot be made a folder: {error.strerror}") from error
 
 
-def _provenance(options: Options, started: str, seconds: float) -> Provenance:
+def _provenance(options: Options, code: str, started: str, seconds: float) -> Provenance:
     return Provenance(
         command=options.command(),
         seed=options.seed,
         code_version=code_version(),
-        commit=commit(),
+        commit=code,
         machine=machine(),
         started=started,
         seconds=round(seconds, 1),
