@@ -14,6 +14,7 @@ ASKED = RESULTS / "asked.toml"
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- made by `make results` -->", "<!-- end -->"
+BENCH_BEGIN = "<!-- made by `make results` from the benchmark -->"
 
 ROWS: Mapping[str, str] = {
     "clean_accuracy": "clean accuracy",
@@ -33,6 +34,17 @@ ROWS: Mapping[str, str] = {
     "false_positive_rate_at_0.05": "false positives, promised 0.05",
 }
 """Metrics of an evaluation that the README shows, and their words."""
+
+BENCH_ROWS: Mapping[str, str] = {
+    "_bare_cpu_us": "bare graph at its best batch, microseconds an image",
+    "_bare_images_per_s": "bare graph at its best batch, images a second",
+    "_stream_ratio_to_bare": "StreamDetect, share of that rate",
+    "_batch_ratio_to_bare": "BatchDetect of 64, share of that rate",
+    "_detect_32_images_per_s": "Detect, 32 calls at once, images a second",
+    "_detect_1_p50_ms": "Detect, one call, median, ms",
+    "_detect_1_p99_ms": "Detect, one call, 99th percentile, ms",
+}
+"""The same of the benchmark, behind each bundle's name."""
 
 FIELDS = ("name", "command", "recipe", "seed", "commit", "machine", "seconds", "data", "metrics")
 COMPARE: Mapping[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
@@ -106,8 +118,28 @@ def readme_table(results: list[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def bench_table(results: list[Mapping[str, Any]]) -> str:
+    """The README's table of the benchmark; empty when there is none."""
+    lines = []
+    for result in results:
+        metrics = result["metrics"]
+        bundles = [name.removesuffix("_bare_images_per_s") for name in metrics if name.endswith("_bare_images_per_s")]
+        if not bundles:
+            continue
+        lines += [f"| | {' | '.join(bundles)} |", "|---|" + "---|" * len(bundles)]
+        for name, words in BENCH_ROWS.items():
+            lines.append(f"| {words} | {' | '.join(_short(metrics[bundle + name]) for bundle in bundles)} |")
+        lines += ["", f"* {result['machine']}; commit {result['commit']}; `{result['command']}`"]
+    return "\n".join(lines)
+
+
 def _figure(result: Mapping[str, Any], name: str) -> str:
-    return f"{result['metrics'][name]:.3g}"
+    return _short(result["metrics"][name])
+
+
+def _short(value: float) -> str:
+    """Three figures, or whole numbers where there are more."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _budget(result: Mapping[str, Any]) -> str:
@@ -120,16 +152,20 @@ def _images(result: Mapping[str, Any]) -> str:
 
 
 def readme(text: str, results: list[Mapping[str, Any]]) -> str:
-    """The README with its table made anew.
+    """The README with its tables made anew.
 
     Raises:
-        ValueError: the marks of the table are missing.
+        ValueError: the marks of a table are missing.
     """
-    before, begin, rest = text.partition(BEGIN)
+    return _between(_between(text, BEGIN, readme_table(results)), BENCH_BEGIN, bench_table(results))
+
+
+def _between(text: str, mark: str, table: str) -> str:
+    before, begin, rest = text.partition(mark)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"README.md: expected {BEGIN} and {END} around the table")
-    return f"{before}{BEGIN}\n\n{readme_table(results)}\n\n{END}{after}"
+        raise ValueError(f"README.md: expected {mark} and {END} around the table")
+    return f"{before}{mark}\n\n{table}\n\n{END}{after}"
 
 
 def load() -> list[Mapping[str, Any]]:
