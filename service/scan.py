@@ -54,9 +54,9 @@ def _check_path(path: Path) -> None:
         raise SetupError(f"{path}: expected an image file or a folder, got a pipe or a device")
 
 
-def _shortened(path: Path, most: int = 80) -> str:
+def _shortened(path: Path, most: int = 200) -> str:
     text = str(path)
-    return text if len(text) <= most else f"{text[:most]}..."
+    return text if len(text) <= most else f"...{text[-most:]}"  # the end tells more than the beginning
 
 
 def scan_remote(client: Client, paths: Iterable[Path], alpha: float | None) -> Iterator[Result]:

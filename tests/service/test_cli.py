@@ -93,7 +93,7 @@ def test_an_image_that_fails_is_a_row_and_status_1(
         (["detect", "{folder}/0.png", "--target", "{target}", "--reveal", "decision"], "--reveal goes without"),
         (["detect", "{folder}/pipe"], "pipe: expected an image file or a folder, got a pipe or a device"),
         (["detect", "/dev/null"], "got a pipe or a device"),
-        (["detect", "a" * 300], "aaa...: cannot be read: File name too long"),
+        (["detect", "a" * 300], "aaa: cannot be read: File name too long"),
         (["detect", "{folder}/0.png/x"], "0.png/x: cannot be read: Not a directory"),
         (["info", "a" * 300], "no such bundle directory"),
         (["info", "nope"], "nope: no such bundle directory"),
