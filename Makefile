@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-quick check bench protos results docs clean
+.PHONY: help setup demo test check bench protos results docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,9 +23,6 @@ demo: $(STAMP)  ## train, export, evaluate, serve and attack, on scikit-learn's 
 
 test: $(STAMP) check  ## lint, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
-
-test-quick: $(STAMP)  ## the tests that take seconds
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 check: $(STAMP)  ## ruff, mypy strict, import arrows
 	$(BIN)/ruff format --check .

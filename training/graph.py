@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
@@ -97,4 +98,20 @@ def onnx_bytes(graph: BundleGraph, example: Bytes8) -> bytes:
             dynamo=True,
             verbose=False,
         )
-        return path.read_bytes()
+        return _without_traces(path.read_bytes())
+
+
+def _without_traces(model: bytes) -> bytes:
+    """The graph without the exporter's notes, which hold this machine's paths of every line that a node came from."""
+    parsed = onnx.load_from_string(model)
+    del parsed.metadata_props[:]
+    graph = parsed.graph
+    graph.ClearField("metadata_props")
+    graph.ClearField("doc_string")
+    for node in graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in (*graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    return bytes(parsed.SerializeToString(deterministic=True))

@@ -88,6 +88,12 @@ def test_two_exports_of_a_run_are_the_same_bytes(run_path: Path, bundle_path: Pa
     assert again.manifest.files == load_bundle(bundle_path).manifest.files
 
 
+def test_the_graph_says_nothing_of_the_machine_that_made_it(bundle_path: Path) -> None:
+    content = (bundle_path / "model.onnx").read_bytes()
+    assert str(Path(__file__).parent.parent.parent).encode() not in content
+    assert b"site-packages" not in content
+
+
 def test_the_card_and_the_report_say_that_nothing_is_measured_yet(bundle_path: Path) -> None:
     assert "Not evaluated yet" in (bundle_path / "model_card.md").read_text()
     assert '"evaluated": false' in (bundle_path / "report.json").read_text()
