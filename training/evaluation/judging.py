@@ -116,7 +116,7 @@ def judge_attack(subject: Subject, attacked: Attacked, budgets: Budgets) -> Atta
         accuracy=share_estimate(~wrong, every, weights),
         median_l2=_median(l2[successful]),
         median_linf=_median(linf[successful]),
-        breaks_at=None if entry.eps else breaking_change(l2 if entry.norm == "l2" else linf, right, wrong),
+        breaks_at=breaking_change(l2 if entry.norm == "l2" else linf, right, wrong, budget=entry.eps),
         aurocs=tuple(_aurocs(name, subject, attacked, successful) for name in subject.clean.scores),
         partial_aurocs={f"{largest:g}": partial_auroc(fused, clean, largest) for largest in PARTIAL},
         tpr_at_fpr={f"{fpr:g}": tpr_at_fpr(fused, clean, fpr) for fpr in ALPHAS},
@@ -240,15 +240,17 @@ def judge_false_positives(clean: Decisions, alpha: float) -> FalsePositives:
     )
 
 
-def breaking_change(change: Float64s, right: Bools, wrong: Bools) -> float | None:
+def breaking_change(change: Float64s, right: Bools, wrong: Bools, *, budget: float | None = None) -> float | None:
     """The smallest change within which fewer than `BROKEN` of the images stay right; None when they never do.
 
     Args:
-        change: (N,) norms that an attack without a budget needed.
+        change: (N,) norms that the attack needed.
+        budget: of an attack that uses all of it; None for one that looks for the smallest change.
         right: (N,) where the unattacked image is read rightly; one that is not needs no change at all.
         wrong: (N,) where the attacked image is misread.
     """
-    needed = np.sort(np.where(~right, 0.0, np.where(wrong, change, np.inf)))
+    spent = change if budget is None else np.full_like(change, budget)
+    needed = np.sort(np.where(~right, 0.0, np.where(wrong, spent, np.inf)))
     found = float(needed[int(np.floor((1 - BROKEN) * needed.size))])  # one image more than 1 - BROKEN of them
     return found if np.isfinite(found) else None
 

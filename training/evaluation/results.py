@@ -196,7 +196,7 @@ class AttackResult:
     """Of the successful attacked images, after rounding."""
     median_linf: float | None
     breaks_at: float | None
-    """Of an attack without a budget: the change, in its norm, within which fewer than 10 % of the images stay right."""
+    """The change, in its norm, within which fewer than 10 % of the images stay right; null when more do."""
     aurocs: tuple[DetectorAuroc, ...]
     partial_aurocs: Mapping[str, float | None]
     """Of the fused statistic, all images: largest false-positive rate to mean true-positive rate up to it."""

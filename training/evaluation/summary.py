@@ -52,17 +52,12 @@ def breaking_sentence(report: Report) -> str:
         if attack.breaks_at is not None:
             strongest[attack.norm] = attack  # the smallest change comes last
     found = [
-        f"{attack.title} misreads more than 90 % of the test images within {norm} {attack.breaks_at:.3g} "
-        f"(half of them within {_median_change(attack):.3g})"
+        f"{attack.title} misreads more than 90 % of the test images within {norm} {attack.breaks_at:.3g}"
         for norm, attack in sorted(strongest.items())
     ]
     if not found:
         return "No attack broke it: attack harder before you believe it."
     return f"**It breaks:** {'; '.join(found)}."
-
-
-def _median_change(attack: AttackResult) -> float:
-    return (attack.median_l2 if attack.norm == "l2" else attack.median_linf) or 0.0
 
 
 def result_json(name: str, run: Run, report: Report) -> str:

@@ -106,5 +106,7 @@ def test_the_breaking_change_leaves_fewer_than_a_tenth_right() -> None:
     # within 19 there are 18 changed and the one that needs none: 1 of 20 stays right
     assert breaking_change(change, right, wrong) == 19
     assert np.mean(change > 19) < 0.1 <= np.mean(change > 18)
+    assert breaking_change(change, right, wrong, budget=7.0) == 7
     wrong[10:] = False
+    assert breaking_change(change, right, wrong, budget=7.0) is None
     assert breaking_change(change, right, wrong) is None
