@@ -46,6 +46,8 @@ class Run:
     """H, W, C."""
     epoch: int
     """The epoch, from 1, whose weights these are."""
+    seconds: float
+    """What training took, every epoch's measuring included; pauses between interrupted calls are not."""
     digest: str
     """Of the training part; parts() refuses other data."""
 
@@ -117,6 +119,7 @@ def load_run(run: Path, *, device: torch.device | None = None) -> Run:
         class_names=tuple(content["class_names"]),
         input_shape=(height, width, channels),
         epoch=best["epoch"],
+        seconds=sum(record["seconds"] for record in loop["log"]),
         digest=content["data_digest"],
     )
 

@@ -77,7 +77,7 @@ def result_json(name: str, run: Run, report: Report) -> str:
             "test_images": data.test_images,
             "attacked_images": data.attacked_images,
         },
-        "metrics": metrics(report),
+        "metrics": {"training_seconds": round(run.seconds, 1), **metrics(report)},
     }
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -104,6 +104,7 @@ def test_publish_puts_the_headline_into_the_bundle_and_result_into_its_file(
     assert manifest.metrics_command.startswith("advsentry-train evaluate ")
     kept = json.loads(result.read_text(encoding="utf-8"))
     assert kept["name"] == "tiny-attacks"
+    assert kept["metrics"].pop("training_seconds") == pytest.approx(load_run(run[0]).seconds, abs=0.1)
     assert kept["metrics"] == printed
     assert kept.keys() == {"name", "command", "recipe", "seed", "commit", "machine", "seconds", "data", "metrics"}
 
