@@ -17,6 +17,7 @@ BEGIN, END = "<!-- made by `make results` -->", "<!-- end -->"
 BENCH_BEGIN = "<!-- made by `make results` from the benchmark -->"
 
 ROWS: Mapping[str, str] = {
+    "training_seconds": "training, seconds",
     "clean_accuracy": "clean accuracy",
     "pgd_accuracy": "accuracy under PGD, 100 steps, 5 restarts",
     "worst_linf_accuracy": "accuracy, worst of all attacks within the Linf budget",
