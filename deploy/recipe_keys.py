@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SECTIONS = ROOT / "training" / "sections.py"
+SOURCES = (ROOT / "training" / "sections.py", ROOT / "training" / "methods.py")
 PAGE = ROOT / "docs" / "training.md"
 BEGIN, END = "<!-- made by `make docs` -->", "<!-- end -->"
 
@@ -35,7 +35,8 @@ def page(text: str) -> str:
     """The page with its table made anew."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    rows = [f"| `{key}` | `{default}` | {meaning} |" for key, default, meaning in keys(SECTIONS.read_text("utf-8"))]
+    found = [row for source in SOURCES for row in keys(source.read_text("utf-8"))]
+    rows = [f"| `{key}` | `{default}` | {meaning} |" for key, default, meaning in found]
     table = "\n".join(["| key | default | meaning |", "|---|---|---|", *rows])
     return f"{before}{BEGIN}\n\n{table}\n\n{END}{after}"
 

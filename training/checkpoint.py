@@ -24,12 +24,13 @@ __all__ = [
     "load_parts",
     "load_run",
     "read_checkpoint",
+    "starting_model",
     "write_atomically",
     "write_checkpoint",
 ]
 
 CHECKPOINT = "checkpoint.pt"
-FORMAT = 1
+FORMAT = 2
 KEYS = frozenset({"format", "recipe", "class_names", "input_shape", "data_digest", "is_finished", "loop"})
 
 
@@ -40,7 +41,8 @@ class Run:
     path: Path
     recipe: Recipe
     model: Classifier
-    """In eval mode, frozen; the best epoch by the selection part, or else the last."""
+    """In eval mode, frozen; the averaged weights where the recipe averages, of the best epoch by the selection part, or
+    else of the last."""
     class_names: tuple[str, ...]
     input_shape: tuple[int, int, int]
     """H, W, C."""
@@ -107,7 +109,7 @@ def load_run(run: Path, *, device: torch.device | None = None) -> Run:
     height, width, channels = content["input_shape"]
     model = build_model(recipe.model, channels, height, width, len(content["class_names"]))
     loop = content["loop"]
-    best = loop["best"] or loop
+    best = loop["best_averaged"] or loop["best"] or loop
     try:
         model.load_state_dict(best["model"])
     except RuntimeError as error:
@@ -122,6 +124,23 @@ def load_run(run: Path, *, device: torch.device | None = None) -> Run:
         seconds=sum(record["seconds"] for record in loop["log"]),
         digest=content["data_digest"],
     )
+
+
+def starting_model(recipe: Recipe, class_names: tuple[str, ...], input_shape: tuple[int, ...]) -> Classifier:
+    """The network of the run that a recipe's train.start_from names.
+
+    Raises:
+        SetupError: it is no finished run, or one of another network, image size or classes.
+    """
+    run = load_run(Path(recipe.train.start_from))
+    for what, wanted, found in (
+        ("network", recipe.model, run.recipe.model),
+        ("image size", tuple(input_shape), run.input_shape),
+        ("classes", class_names, run.class_names),
+    ):
+        if wanted != found:
+            raise SetupError(f"train.start_from: {run.path}: expected the {what} {wanted}, got {found}")
+    return run.model
 
 
 def read_checkpoint(run: Path) -> dict[str, Any]:

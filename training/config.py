@@ -10,15 +10,29 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from service.errors import SetupError
-from training.sections import AttackConfig, DataConfig, ExportConfig, ModelConfig, TlaConfig, TrainConfig
+from training.methods import (
+    AttackConfig,
+    AveragingConfig,
+    AwpConfig,
+    PairingConfig,
+    SarConfig,
+    TlaConfig,
+    TradesConfig,
+)
+from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
 
 __all__ = [
     "AttackConfig",
+    "AveragingConfig",
+    "AwpConfig",
     "DataConfig",
     "ExportConfig",
     "ModelConfig",
+    "PairingConfig",
     "Recipe",
+    "SarConfig",
     "TlaConfig",
+    "TradesConfig",
     "TrainConfig",
     "differing_keys",
     "load_recipe",
@@ -41,6 +55,11 @@ class Recipe:
     train: TrainConfig
     attack: AttackConfig
     tla: TlaConfig
+    sar: SarConfig
+    pairing: PairingConfig
+    trades: TradesConfig
+    awp: AwpConfig
+    averaging: AveragingConfig
     export: ExportConfig
 
 
@@ -50,6 +69,11 @@ SECTIONS: Mapping[str, type] = {
     "train": TrainConfig,
     "attack": AttackConfig,
     "tla": TlaConfig,
+    "sar": SarConfig,
+    "pairing": PairingConfig,
+    "trades": TradesConfig,
+    "awp": AwpConfig,
+    "averaging": AveragingConfig,
     "export": ExportConfig,
 }
 
@@ -154,7 +178,7 @@ def _typed(key: str, kind: Any, value: object) -> object:
             return value
     elif kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         return _number(key, value)
-    elif kind in (int, str) and type(value) is kind:
+    elif kind in (bool, int, str) and type(value) is kind:
         return value
     raise SetupError(f"{key}: expected {_describe(kind)}, got {value!r}")
 
@@ -173,7 +197,7 @@ def _describe(kind: Any) -> str:
         return f"a list, each {_describe(get_args(kind)[0])}"
     if get_origin(kind) is Literal:
         return f"one of {', '.join(str(choice) for choice in get_args(kind))}"
-    return {int: "a whole number", float: "a number", str: "a string"}[kind]
+    return {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}[kind]
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, dict[str, Any]]:

@@ -18,6 +18,7 @@ from training.checkpoint import (
     data_digest,
     load_parts,
     read_checkpoint,
+    starting_model,
     write_atomically,
     write_checkpoint,
 )
@@ -76,7 +77,7 @@ def fit(
     if is_begun and read_checkpoint(out)["is_finished"]:
         return Outcome.ALREADY_FINISHED
     with deterministic(recipe.train.threads):
-        session = _Session(recipe, data_root, out, device)
+        session = _Session(recipe, data_root, out, device, is_begun=is_begun)
         session.resume() if is_begun else session.begin()
         with deferred_interrupts() as interrupts, reporting(session.loop) as reporter:
             return session.run(interrupts, reporter, on_step)
@@ -105,10 +106,15 @@ def _is_begun(out: Path, recipe: Recipe) -> bool:
 class _Session:
     """One process's share of a run: the loop and where it is written to."""
 
-    def __init__(self, recipe: Recipe, data_root: Path | None, out: Path, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, data_root: Path | None, out: Path, device: torch.device, *, is_begun: bool
+    ) -> None:
         dataset, parts = load_parts(recipe, data_root)
         check_exportable(recipe, parts, len(dataset.class_names))
-        self.loop = Loop(recipe, parts, len(dataset.class_names), device)
+        start = None
+        if recipe.train.start_from and not is_begun:  # a resumed run has its own weights
+            start = starting_model(recipe, tuple(dataset.class_names), parts.train.images.shape[1:])
+        self.loop = Loop(recipe, parts, len(dataset.class_names), device, start=start)
         self._out = out
         self._fixed = {
             "code_version": code_version(),
@@ -156,8 +162,10 @@ class _Session:
         """Refuses to go on, and to save, once the weights are lost."""
         loss = self.loop.running()["loss"]
         if not math.isfinite(loss):
+            terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.loop.values.items())
             raise SetupError(
-                f"{self._out}: expected a finite loss, got {loss} in step {self.loop.steps_done}; "
+                f"{self._out}: expected a finite loss, got {loss} in epoch {self.loop.epoch + 1}, "
+                f"batch {self.loop.batch} ({terms}); the checkpoint there keeps a good earlier step; "
                 "lower train.learning_rate and choose another --out"
             )
 

@@ -1,27 +1,30 @@
 """The training loop: one object that holds all that a run changes, stepped from outside."""
 
+import copy
 import math
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from training.attacks import Attack, build_attack
+from service.errors import SetupError
+from training.attack_schedule import AttackSchedule
+from training.averaging import Averager
+from training.awp import perturbed_weights
 from training.config import Recipe
-from training.data.batches import ImageSource, epoch_order, shifted
+from training.data.batches import ImageSource, epoch_order, flipped, shifted
 from training.data.splits import Parts
-from training.losses import TrainingStep, build_terms
-from training.measure import measure, measuring_attack
+from training.guard import Guard
+from training.losses import TrainingStep, Views, build_terms
+from training.measure import Accuracies, measure, measuring_attack
 from training.models import Classifier, build_model
 from training.optimiser import build_optimiser
 from training.precision import autocast, uses_bf16
 from training.schedule import learning_rate
 
-__all__ = ["EpochRecord", "Loop", "embed_together"]
+__all__ = ["EpochRecord", "Loop", "see_together"]
 
 EpochRecord = dict[str, float | int | str]
 MEASURED_TRAINING_IMAGES = 512
@@ -36,27 +39,44 @@ class Loop:
         batch: steps completed inside the epoch under way.
         log: one record a completed epoch.
         best: epoch, accuracies and weights of the best epoch by attacked accuracy; None without selection.
+        best_averaged: the same of the averaged weights; None without averaging.
+        values: of each loss term in the last step, scalars, weights included.
     """
 
-    def __init__(self, recipe: Recipe, parts: Parts, classes: int, device: torch.device) -> None:
+    def __init__(
+        self, recipe: Recipe, parts: Parts, classes: int, device: torch.device, *, start: Classifier | None = None
+    ) -> None:
+        """Takes the network whose weights training starts from; None for random ones."""
         _, height, width, channels = parts.train.images.shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.train.seed)
             model = build_model(recipe.model, channels, height, width, classes)
+        if start is not None:
+            model.load_state_dict(start.state_dict())
         self.recipe = recipe
         self.device = device
         self.model = model.to(device).train()
         self.optimiser = build_optimiser(recipe.train, self.model)
-        self.attack = build_attack(recipe.attack)
         self.terms = build_terms(recipe)
         self.bf16 = uses_bf16(recipe.train.precision, device)
         self.source = ImageSource(parts.train, device)
         self.selection = ImageSource(parts.selection, device) if len(parts.selection) else None
         self.batch_size = min(recipe.train.batch_size, len(self.source))
         self.steps_an_epoch = len(self.source) // self.batch_size  # the rest waits for another epoch's order
+        self.attacks = AttackSchedule(recipe.attack, self.steps_an_epoch, self.steps)
+        self.averager: Averager | None = None
+        if recipe.averaging.kind != "none":
+            self.averager = Averager(recipe.averaging.kind, recipe.averaging.decay, self.model)
+        self.guard: Guard | None = None
+        if recipe.attack.guard:
+            if self.selection is None:
+                raise SetupError("data.selection: expected images for attack.guard to watch, got 0")
+            self.guard = Guard(recipe.attack, self.selection, recipe.train.seed)
         self.epoch = self.batch = 0
         self.log: list[EpochRecord] = []
         self.best: dict[str, Any] | None = None
+        self.best_averaged: dict[str, Any] | None = None
+        self.values: dict[str, Tensor] = {}
         self._generators = {
             name: torch.Generator().manual_seed(recipe.train.seed * len(GENERATORS) + number)
             for number, name in enumerate(GENERATORS)
@@ -99,18 +119,69 @@ class Loop:
         """One batch: attack it, descend, count."""
         started = time.monotonic()
         self._set_learning_rate()
-        positions = self._positions()
-        labels = self.source.labels[positions.to(self.device)]
-        clean = shifted(self.source.take(positions), self.recipe.train.shift, self._generators["augmentation"])
         with autocast(self.device, bf16=self.bf16):
-            loss, logits = self._loss(clean, labels)
+            step = self._attacked_batch()
+            wanted = {name: list(term.images(step)) for name, term in self.terms.items()}
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if self._perturbs_weights:
+            with perturbed_weights(self.model, lambda: self._loss(step, wanted)[0], self.recipe.awp.weight):
+                loss, logits = self._descend(step, wanted)
+        else:
+            loss, logits = self._descend(step, wanted)
         self.optimiser.step()
         self.batch += 1
+        self._average_step()
         self._sums["loss"] += float(loss.detach())
-        self._sums["correct"] += int((logits.detach().argmax(dim=1) == labels).sum())
+        self._sums["correct"] += int((logits.detach().argmax(dim=1) == step.labels).sum())
+        self._watch()
         self._sums["seconds"] += time.monotonic() - started
+
+    @property
+    def _perturbs_weights(self) -> bool:
+        return self.recipe.awp.weight > 0 and self.epoch >= self.recipe.awp.start_epoch
+
+    @property
+    def _averages(self) -> bool:
+        return self.averager is not None and self.epoch >= self.recipe.averaging.start_epoch
+
+    def _attacked_batch(self) -> TrainingStep:
+        positions = self._positions()
+        labels = self.source.labels[positions.to(self.device)]
+        augmentation = self._generators["augmentation"]
+        clean = shifted(self.source.take(positions), self.recipe.train.shift, augmentation)
+        if self.recipe.train.flip:
+            clean = flipped(clean, augmentation)
+        attack = self.attacks.at(self.steps_done, fell_back=self.has_fallen_back)
+        attacked = clean if attack is None else attack(self.model, clean, labels, self._generators["attack"])
+        return TrainingStep(
+            model=self.model,
+            clean=clean,
+            attacked=attacked,
+            labels=labels,
+            positions=positions,
+            source=self.source,
+            epoch=self.epoch,
+            generator=self._generators["loss"],
+        )
+
+    def _descend(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+        """Adds the loss's gradients; gives the loss and the logits of the attacked images."""
+        loss, logits = self._loss(step, wanted)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss, logits
+
+    def _loss(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+        with autocast(self.device, bf16=self.bf16):
+            every = [images for several in wanted.values() for images in several]
+            attacked, *others = see_together(self.model, [step.attacked, *every])
+            self.values = {}
+            for name, term in self.terms.items():
+                own = [others.pop(0) for _ in wanted[name]]
+                self.values[name] = term(step, attacked, own)
+        first, *rest = self.values.values()
+        loss = sum(rest, start=first)
+        self.values = {name: value.detach() for name, value in self.values.items()}
+        return loss, attacked.logits
 
     def _positions(self) -> Tensor:
         if self._order_epoch != self.epoch:
@@ -124,36 +195,40 @@ class Loop:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
 
-    def _attack(self) -> Attack | None:
-        """The training attack, in the first epochs with a share of its budget."""
-        config = self.recipe.attack
-        warmup_steps = config.warmup_epochs * self.steps_an_epoch
-        if self.steps_done >= warmup_steps:
-            return self.attack
-        share = (self.steps_done + 1) / warmup_steps
-        return build_attack(replace(config, eps=share * config.eps, step=share * config.step))
+    def _average_step(self) -> None:
+        """Takes the weights into the average: at each step (ema), or in the last step of an epoch (swa)."""
+        if self.averager is not None and self._averages and (self.averager.kind == "ema" or self.epoch_is_over):
+            self.averager.add(self.model)
 
-    def _loss(self, clean: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        attacked = clean
-        attack = self._attack()
-        if attack is not None:
-            attacked = attack(self.model, clean, labels, self._generators["attack"])
-        step = TrainingStep(
-            model=self.model,
-            clean=clean,
-            attacked=attacked,
-            labels=labels,
-            source=self.source,
-            generator=self._generators["loss"],
-        )
-        wanted = [term.images(step) for term in self.terms]
-        embeddings = embed_together(self.model, [attacked, *(images for several in wanted for images in several)])
-        anchors = next(embeddings)
-        logits = self.model.head(anchors).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.train.label_smoothing)
-        for term, several in zip(self.terms, wanted, strict=True):
-            loss = loss + term(step, anchors.float(), [next(embeddings).float() for _ in several])
-        return loss, logits
+    @property
+    def has_fallen_back(self) -> bool:
+        """Whether the guard has given up the recipe's attack."""
+        return self.guard is not None and self.guard.tripped_at is not None
+
+    def _watch(self) -> None:
+        """Asks the guard, and goes back to the last good weights when it says so; the schedule goes on."""
+        if self.guard is None or self.has_fallen_back or not self.guard.is_due(self.batch, self.steps_an_epoch):
+            return
+        if self.guard.collapsed(self.model, self.steps_done):
+            self._restore_weights(self.guard.good)
+        else:
+            self.guard.keep(copy.deepcopy(self._weights()))
+
+    def _weights(self) -> dict[str, Any]:
+        """What training has learned so far: network, optimiser and average."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "averager": self.averager.state() if self.averager is not None else None,
+        }
+
+    def _restore_weights(self, weights: dict[str, Any]) -> None:
+        # load_state_dict keeps the very tensors that it is given: they must not be changed by the steps to come.
+        weights = copy.deepcopy(weights)
+        self.model.load_state_dict(weights["model"])
+        self.optimiser.load_state_dict(weights["optimiser"])
+        if self.averager is not None:
+            self.averager.load_state(weights["averager"])
 
     @property
     def epoch_is_over(self) -> bool:
@@ -163,13 +238,9 @@ class Loop:
     def close_epoch(self) -> EpochRecord:
         """Measures, keeps the best weights, and goes on to the next epoch; gives the line for the log."""
         started = time.monotonic()
-        source = self.selection or self.source
-        positions = torch.arange(len(source))
-        if self.selection is None:
-            positions = positions[:: math.ceil(len(source) / MEASURED_TRAINING_IMAGES)]
-        attack = measuring_attack(self.recipe.attack)
-        measured = measure(self.model, source, positions, attack, self.recipe.train.seed)
+        measured = self._measured(self.model)
         running = self.running()
+        averaged = self._measured_average()
         self.epoch += 1
         record: EpochRecord = {
             "epoch": self.epoch,
@@ -179,46 +250,87 @@ class Loop:
             "attacked_accuracy": measured.attacked,
             "training_attacked_accuracy": running["attacked_accuracy"],
             "images_per_second": running["images_per_second"],
-            "seconds": self._sums["seconds"] + time.monotonic() - started,
         }
+        if averaged is not None:
+            record |= {"averaged_clean_accuracy": averaged.clean, "averaged_attacked_accuracy": averaged.attacked}
+        if self.guard is not None and self.guard.tripped_at is not None:
+            record["guard_tripped_at_step"] = self.guard.tripped_at
+        record["seconds"] = self._sums["seconds"] + time.monotonic() - started
         self.log.append(record)
         if self.selection is not None:
-            self._keep_best(record)
+            self.best = _better(self.best, self.epoch, measured, self.model)
+        if averaged is not None and self.averager is not None:
+            # Without a selection part the latest average is the best known.
+            before = self.best_averaged if self.selection is not None else None
+            self.best_averaged = _better(before, self.epoch, averaged, self.averager.model)
         self.batch = 0
         self._sums = dict.fromkeys(self._sums, 0.0)
         return record
 
-    def _keep_best(self, record: EpochRecord) -> None:
-        key = [record["attacked_accuracy"], record["clean_accuracy"]]
-        if self.best is None or key > [self.best["attacked_accuracy"], self.best["clean_accuracy"]]:
-            weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
-            kept = {name: record[name] for name in ("epoch", "attacked_accuracy", "clean_accuracy")}
-            self.best = {**kept, "model": weights}
+    def _measured(self, model: Classifier) -> Accuracies:
+        source = self.selection or self.source
+        positions = torch.arange(len(source))
+        if self.selection is None:
+            positions = positions[:: math.ceil(len(source) / MEASURED_TRAINING_IMAGES)]
+        return measure(model, source, positions, measuring_attack(self.recipe.attack), self.recipe.train.seed)
+
+    def _measured_average(self) -> Accuracies | None:
+        if self.averager is None or self.averager.count == 0:
+            return None
+        self.averager.estimate(self.source)
+        return self._measured(self.averager.model)
 
     def state(self) -> dict[str, Any]:
         """Everything that changes during a run, as tensors and plain values."""
         return {
             "epoch": self.epoch,
             "batch": self.batch,
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            **self._weights(),
+            "guard": self.guard.state() if self.guard is not None else None,
             "generators": {name: generator.get_state() for name, generator in self._generators.items()},
             "sums": dict(self._sums),
             "log": list(self.log),
             "best": self.best,
+            "best_averaged": self.best_averaged,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes back to where state() was taken, on this device."""
         self.epoch, self.batch = state["epoch"], state["batch"]
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self._restore_weights(state)
+        if self.guard is not None:
+            self.guard.load_state(state["guard"])
         for name, generator in self._generators.items():
             generator.set_state(state["generators"][name])
-        self._sums, self.log, self.best = dict(state["sums"]), list(state["log"]), state["best"]
+        self._sums, self.log = dict(state["sums"]), list(state["log"])
+        self.best, self.best_averaged = state["best"], state["best_averaged"]
 
 
-def embed_together(model: Classifier, several: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Embeddings (M, D) of each batch of images (M, C, H, W), from one pass, so with one set of batch statistics."""
-    embeddings = model.embed(torch.cat(list(several)))
-    return iter(torch.split(embeddings, [len(images) for images in several]))
+def _better(best: dict[str, Any] | None, epoch: int, measured: Accuracies, model: Classifier) -> dict[str, Any]:
+    """The record of these weights where they beat the best so far, by attacked and then by clean accuracy."""
+    if best is not None and (measured.attacked, measured.clean) <= (best["attacked_accuracy"], best["clean_accuracy"]):
+        return best
+    return {
+        "epoch": epoch,
+        "attacked_accuracy": measured.attacked,
+        "clean_accuracy": measured.clean,
+        "model": {name: value.detach().clone() for name, value in model.state_dict().items()},
+    }
+
+
+def see_together(model: Classifier, several: Sequence[Tensor]) -> list[Views]:
+    """What the network makes of each batch of images (M, C, H, W), from one pass, so with one set of batch statistics.
+
+    A tensor that comes twice is passed once.
+    """
+    different = list({id(images): images for images in several}.values())
+    embeddings = model.embed(torch.cat(different))
+    logits = model.head(embeddings).float()
+    embeddings = embeddings.float()
+    sizes = [len(images) for images in different]
+    views = zip(torch.split(embeddings, sizes), torch.split(logits, sizes), strict=True)
+    seen = {
+        id(images): Views(embeddings=embedding, logits=logit)
+        for images, (embedding, logit) in zip(different, views, strict=True)
+    }
+    return [seen[id(images)] for images in several]

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from training.attacks import Attack, Pgd
 from training.data.batches import ImageSource
+from training.methods import AttackConfig
 from training.models import Classifier
-from training.sections import AttackConfig
 
 __all__ = ["Accuracies", "measure", "measuring_attack"]
 

@@ -1,24 +1,16 @@
-"""The sections of a recipe, each a frozen dataclass that refuses values out of range.
+"""The sections of a recipe on data, network, optimisation and export; methods.py has those on the training method.
 
-A check that fails raises SetupError naming `section.key`, what was expected and what came.
+Each is a frozen dataclass that refuses values out of range: SetupError names `section.key`, what was expected and what
+came.
 """
 
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from service.errors import SetupError
+from training.checks import at_least, require
 
-__all__ = ["AttackConfig", "DataConfig", "ExportConfig", "ModelConfig", "TlaConfig", "TrainConfig"]
-
-
-def _require(holds: bool, key: str, expected: str, value: object) -> None:
-    if not holds:
-        raise SetupError(f"{key}: expected {expected}, got {value!r}")
-
-
-def _at_least(low: float, key: str, value: float) -> None:
-    _require(math.isfinite(value) and value >= low, key, f"a number of at least {low:g}", value)
+__all__ = ["DataConfig", "ExportConfig", "ModelConfig", "TrainConfig"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +26,7 @@ class DataConfig:
     selection: int = 0
     """Images that pick the best epoch; 0 keeps the last epoch."""
     fit: int
-    """Images that detectors are fitted on."""
+    """Images that detectors are fitted on; 0 fits them on the training part, where classes have few images."""
     calibration: int
     """Calibration images of the detectors; with tracks, one frame of this many tracks."""
     fusion: int
@@ -46,12 +38,12 @@ class DataConfig:
         for key, low in (
             ("train", 0),
             ("selection", 0),
-            ("fit", 1),
+            ("fit", 0),
             ("calibration", 1),
             ("fusion", 1),
             ("seed", 0),
         ):
-            _at_least(low, f"data.{key}", getattr(self, key))
+            at_least(low, f"data.{key}", getattr(self, key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +65,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for key, low in (("width", 1), ("depth", 1), ("embedding_dim", 0)):
-            _at_least(low, f"model.{key}", getattr(self, key))
+            at_least(low, f"model.{key}", getattr(self, key))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +86,15 @@ class TrainConfig:
     label_smoothing: float = 0.0
     shift: int = 0
     """Augmentation: each image is moved by up to this many pixels each way."""
+    flip: bool = False
+    """Augmentation: each image is mirrored left to right with probability 1/2; not for digits or signs."""
+    start_from: str = ""
+    """A finished run whose weights training starts from (fine-tuning); same network, image size and classes."""
     seed: int = 0
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """auto: bf16 autocast where the processor computes in bf16, else float32."""
+    compile: bool = False
+    """torch.compile the network for training; needs a C++ compiler, pays on CUDA and for long runs."""
     threads: int = 0
     """Threads of torch; 0 leaves torch's own choice. Part of the recipe because sums depend on it."""
     max_minutes: float = 0.0
@@ -104,65 +102,13 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for key, low in (("epochs", 1), ("batch_size", 2), ("weight_decay", 0), ("shift", 0), ("seed", 0)):
-            _at_least(low, f"train.{key}", getattr(self, key))
+            at_least(low, f"train.{key}", getattr(self, key))
         for key in ("threads", "max_minutes"):
-            _at_least(0, f"train.{key}", getattr(self, key))
-        _require(self.seed < 2**60, "train.seed", "a number below 2^60", self.seed)
+            at_least(0, f"train.{key}", getattr(self, key))
+        require(self.seed < 2**60, "train.seed", "a number below 2^60", self.seed)
         rate, smoothing = self.learning_rate, self.label_smoothing
-        _require(math.isfinite(rate) and rate > 0, "train.learning_rate", "a number above 0", rate)
-        _require(0 <= smoothing < 1, "train.label_smoothing", "a number in [0, 1)", smoothing)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackConfig:
-    """The threat model, and the attack that training uses in it."""
-
-    SECTION: ClassVar[str] = "attack"
-
-    name: str = "pgd"
-    """A name in training.attacks.ATTACKS, or `none` for training on clean images."""
-    norm: Literal["linf", "l2"] = "linf"
-    eps: float
-    """Budget, images being in [0, 1]; a recipe may say "8/255". Evaluation reads it too."""
-    step: float = 0.0
-    """Step size; 0 leaves it to the attack (n_fgsm and fgsm: eps, pgd: 2.5 eps / steps)."""
-    steps: int = 10
-    """Gradient steps; pgd only."""
-    warmup_epochs: float = 0.0
-    """Epochs over which the training attack's eps and step rise from 0; against a large eps from the first step on, a
-    network may learn nothing but to give the same answer to every image."""
-
-    def __post_init__(self) -> None:
-        _require(math.isfinite(self.eps) and self.eps > 0, "attack.eps", "a number above 0", self.eps)
-        _require(self.norm != "linf" or self.eps <= 1, "attack.eps", "at most 1 for norm linf", self.eps)
-        _at_least(0, "attack.step", self.step)
-        _at_least(0, "attack.warmup_epochs", self.warmup_epochs)
-        _at_least(1, "attack.steps", self.steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TlaConfig:
-    """Triplet loss adversarial training (training/losses/tla.py)."""
-
-    SECTION: ClassVar[str] = "tla"
-
-    weight: float = 0.0
-    """lambda1, of each triplet term; 0 is plain adversarial training."""
-    margin: float = 0.03
-    norm_weight: float = 1e-3
-    """lambda2, of the squared embeddings inside each triplet term."""
-    pool: int = 128
-    """Random clean images that negatives are mined from at each step."""
-    kinds: tuple[Literal["own", "other"], ...] = ("own", "other")
-    """Positives: the anchor's own clean image, another clean image of its class, or both."""
-    mine_by: Literal["cosine", "distance"] = "cosine"
-    """The most similar negative by signed cosine (as released), or the one of least 1 - |cos|."""
-
-    def __post_init__(self) -> None:
-        for key, low in (("weight", 0), ("margin", 0), ("norm_weight", 0), ("pool", 2)):
-            _at_least(low, f"tla.{key}", getattr(self, key))
-        _require(bool(self.kinds), "tla.kinds", "at least one of own, other", list(self.kinds))
-        _require(len(set(self.kinds)) == len(self.kinds), "tla.kinds", "each kind once", list(self.kinds))
+        require(math.isfinite(rate) and rate > 0, "train.learning_rate", "a number above 0", rate)
+        require(0 <= smoothing < 1, "train.label_smoothing", "a number in [0, 1)", smoothing)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +126,7 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         names = list(self.detectors)
-        _require(bool(names) and len(set(names)) == len(names), "export.detectors", "one or more, each once", names)
+        require(bool(names) and len(set(names)) == len(names), "export.detectors", "one or more, each once", names)
         alpha = self.default_alpha
-        _require(0 < alpha <= 0.1, "export.default_alpha", "a number above 0, at most 0.1", alpha)
-        _require(bool(self.version), "export.version", "a version", self.version)
+        require(0 < alpha <= 0.1, "export.default_alpha", "a number above 0, at most 0.1", alpha)
+        require(bool(self.version), "export.version", "a version", self.version)

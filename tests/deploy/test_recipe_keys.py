@@ -12,5 +12,5 @@ def test_the_committed_page_is_what_the_script_makes() -> None:
 
 
 def test_the_page_has_every_key_with_a_meaning_or_a_plain_name() -> None:
-    found = {key for key, _, _ in recipe_keys.keys(recipe_keys.SECTIONS.read_text("utf-8"))}
+    found = {key for source in recipe_keys.SOURCES for key, _, _ in recipe_keys.keys(source.read_text("utf-8"))}
     assert found == {f"{name}.{field.name}" for name, kind in SECTIONS.items() for field in dataclasses.fields(kind)}

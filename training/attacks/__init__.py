@@ -7,13 +7,13 @@ from training.attacks.fgsm import Fgsm
 from training.attacks.n_fgsm import NFgsm
 from training.attacks.pgd import Pgd
 from training.attacks.protocol import Attack, undisturbed
-from training.sections import AttackConfig
+from training.methods import AttackConfig
 
 __all__ = ["ATTACKS", "Attack", "Fgsm", "NFgsm", "Pgd", "build_attack", "undisturbed"]
 
 
 def _pgd(config: AttackConfig) -> Attack:
-    return Pgd(norm=config.norm, eps=config.eps, step=config.step, steps=config.steps)
+    return Pgd(norm=config.norm, eps=config.eps, step=config.step, steps=config.steps, loss=config.loss)
 
 
 def _fgsm(config: AttackConfig) -> Attack:

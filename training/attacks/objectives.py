@@ -8,7 +8,15 @@ from torch import Tensor, nn
 
 from service.errors import SetupError
 
-__all__ = ["OBJECTIVES", "Objective", "cross_entropy", "input_gradients", "margin", "named_objective"]
+__all__ = [
+    "OBJECTIVES",
+    "Objective",
+    "cross_entropy",
+    "divergence_from",
+    "input_gradients",
+    "margin",
+    "named_objective",
+]
 
 Objective = Callable[[Tensor, Tensor], Tensor]
 
@@ -27,6 +35,20 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     true = logits.gather(1, labels[:, None])  # (N, 1)
     others = logits.scatter(1, labels[:, None], -torch.inf)  # (N, classes)
     return others.amax(dim=1) - true[:, 0]
+
+
+def divergence_from(model: nn.Module, images: Tensor) -> Objective:
+    """The (N,) KL divergence of the answer to an attacked image from that to its clean one in `images` (N, C, H, W).
+
+    Source: the inner maximisation of TRADES, Zhang et al. 2019 (arXiv 1901.08573).
+    """
+    with torch.no_grad():
+        expected = F.log_softmax(model(images).float(), dim=1)
+
+    def divergence(logits: Tensor, labels: Tensor) -> Tensor:
+        return (expected.exp() * (expected - F.log_softmax(logits.float(), dim=1))).sum(dim=1)
+
+    return divergence
 
 
 OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": margin}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training.attacks.checks import check_budget
-from training.attacks.objectives import Objective, input_gradients, named_objective
+from training.attacks.objectives import Objective, divergence_from, input_gradients, named_objective
 from training.attacks.protocol import undisturbed
 from training.attacks.threat import named_norm
 
@@ -30,7 +30,8 @@ class Pgd:
     """0 takes 2.5 eps / steps."""
     steps: int = 10
     restarts: int = 1
-    loss: Literal["ce", "margin"] = "ce"
+    loss: Literal["ce", "margin", "kl"] = "ce"
+    """Cross-entropy, margin, or (for TRADES) divergence from the clean answer."""
     random_start: bool = True
     keep_worst: bool = False
     """Also within a single run keep the worst iterate; one more forward pass. Restarts always do."""
@@ -40,13 +41,14 @@ class Pgd:
         for name in ("steps", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"pgd: expected {name} of at least 1, got {getattr(self, name)}")
-        named_objective(self.loss)
+        if self.loss != "kl":
+            named_objective(self.loss)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Attacked images, (N, C, H, W) in [0, 1] and in the ball."""
-        objective = named_objective(self.loss)
         keeps = self.keep_worst or self.restarts > 1
         with undisturbed(model):
+            objective = divergence_from(model, images) if self.loss == "kl" else named_objective(self.loss)
             worst = _Worst(images) if keeps else None
             for _ in range(self.restarts):
                 attacked = self._run(model, images, labels, generator, objective, worst)

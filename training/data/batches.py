@@ -7,7 +7,7 @@ from torch import Tensor
 from training.attacks.rounding import from_8_bit
 from training.data.types import ImageSet
 
-__all__ = ["ImageSource", "epoch_order", "shifted"]
+__all__ = ["ImageSource", "epoch_order", "flipped", "shifted"]
 
 
 class ImageSource:
@@ -21,7 +21,11 @@ class ImageSource:
         self._by_class = torch.from_numpy(order)  # positions, class after class
         counts = np.bincount(images.labels)
         self._counts = torch.from_numpy(counts)
-        self._starts = torch.from_numpy(np.cumsum(counts) - counts)
+        starts = np.cumsum(counts) - counts
+        self._starts = torch.from_numpy(starts)
+        ranks = np.empty(len(order), np.int64)
+        ranks[order] = np.arange(len(order)) - starts[images.labels[order]]
+        self._ranks = torch.from_numpy(ranks)  # (N,) place of each image within its class
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,11 +38,13 @@ class ImageSource:
         """Random different positions (count,), or all where there are fewer."""
         return torch.randperm(len(self), generator=generator)[:count]
 
-    def draw_of_class(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """For each label (n,) the position of a random image of that class, (n,)."""
-        labels = labels.cpu()
-        draws = torch.rand(len(labels), generator=generator, dtype=torch.float64)
-        within = (draws * self._counts[labels]).long()
+    def draw_other_of_class(self, positions: Tensor, generator: torch.Generator) -> Tensor:
+        """For each position (n,) that of another random image of its class, (n,); its own where there is no other."""
+        labels = self.labels.cpu()[positions]
+        others = self._counts[labels] - 1
+        draws = torch.rand(len(positions), generator=generator, dtype=torch.float64)
+        within = (draws * others).long()
+        within += (within >= self._ranks[positions]) & (others > 0)  # steps over the image itself
         return self._by_class[self._starts[labels] + within]
 
 
@@ -65,3 +71,9 @@ def shifted(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     every = torch.arange(count, device=images.device)[:, None, None]
     moved = images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
     return moved.permute(0, 3, 1, 2)
+
+
+def flipped(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Each image (N, C, H, W) mirrored left to right with probability 1/2."""
+    mirror = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    return torch.where(mirror[:, None, None, None], images.flip(3), images)

@@ -27,13 +27,14 @@ class Sizes:
     train: int = 0
     """0 takes all that the others leave."""
     selection: int = 0
-    fit: int
+    fit: int = 0
+    """0 takes the training part itself."""
     calibration: int
     fusion: int
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            low = 0 if field.name in ("train", "selection") else 1
+            low = 0 if field.name in ("train", "selection", "fit") else 1
             value = getattr(self, field.name)
             if value < low:
                 raise SetupError(f"data.{field.name}: expected at least {low}, got {value}")
@@ -41,14 +42,14 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """Disjoint parts of one set; no image, and no track, is in two of them."""
+    """Disjoint parts of one set; no image, and no track, is in two of them, `fit` of size 0 aside."""
 
     train: ImageSet
     """For the model."""
     selection: ImageSet
     """Picks the best epoch; may be empty."""
     fit: ImageSet
-    """For the detectors."""
+    """For the detectors; the training part itself where no images were set apart."""
     calibration: ImageSet
     """Calibrates each detector; one frame a track."""
     fusion: ImageSet
@@ -79,6 +80,8 @@ def split(dataset: DataSet, sizes: Sizes, seed: int) -> Parts:
         parts[name] = source.take(_images_of(chosen, unit_of, random if name in ONE_FRAME_A_TRACK else None))
     if len(dataset.test):
         parts["test"] = dataset.test
+    if not sizes.fit:
+        parts["fit"] = parts["train"]
     return Parts(**parts)
 
 
@@ -105,7 +108,7 @@ def _unit_counts(dataset: DataSet, sizes: Sizes, units: int) -> dict[str, int]:
     images_a_unit = len(dataset.train) / units
     counts = {
         "selection": round(sizes.selection / images_a_unit),
-        "fit": max(1, round(sizes.fit / images_a_unit)),
+        "fit": max(1, round(sizes.fit / images_a_unit)) if sizes.fit else 0,
         "calibration": sizes.calibration,
         "fusion": sizes.fusion,
     }

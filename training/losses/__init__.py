@@ -3,10 +3,21 @@
 from collections.abc import Callable, Mapping
 
 from training.config import Recipe
-from training.losses.protocol import LossTerm, TrainingStep
+from training.losses.cross_entropy import AttackedCrossEntropy
+from training.losses.pairing import LogitPairing
+from training.losses.protocol import LossTerm, TrainingStep, Views
+from training.losses.sar import Sar
 from training.losses.tla import Tla
+from training.losses.trades import Trades
 
-__all__ = ["LOSSES", "LossTerm", "TrainingStep", "build_terms"]
+__all__ = ["LOSSES", "LossTerm", "TrainingStep", "Views", "build_terms"]
+
+
+def _classification(recipe: Recipe) -> LossTerm:
+    smoothing = recipe.train.label_smoothing
+    if recipe.trades.weight:
+        return Trades(weight=recipe.trades.weight, label_smoothing=smoothing)
+    return AttackedCrossEntropy(label_smoothing=smoothing)
 
 
 def _tla(recipe: Recipe) -> LossTerm | None:
@@ -20,14 +31,44 @@ def _tla(recipe: Recipe) -> LossTerm | None:
         pool=config.pool,
         kinds=config.kinds,
         mine_by=config.mine_by,
-        noise=recipe.attack.eps if recipe.attack.norm == "linf" else 0.0,
+        noise=recipe.attack.eps if config.own_noise and recipe.attack.norm == "linf" else 0.0,
+        switched=config.switched,
     )
 
 
-LOSSES: Mapping[str, Callable[[Recipe], LossTerm | None]] = {"tla": _tla}
+def _sar(recipe: Recipe) -> LossTerm | None:
+    config = recipe.sar
+    if config.weight == 0:
+        return None
+    return Sar(
+        weight=config.weight,
+        form=config.form,
+        start_epoch=config.start_epoch,
+        stop_gradient=config.stop_gradient,
+    )
 
 
-def build_terms(recipe: Recipe) -> list[LossTerm]:
-    """The terms that the recipe gives a weight above 0, in the order of LOSSES."""
-    built = (build(recipe) for build in LOSSES.values())
-    return [term for term in built if term is not None]
+def _pairing(recipe: Recipe) -> LossTerm | None:
+    config = recipe.pairing
+    if config.weight == 0:
+        return None
+    return LogitPairing(
+        weight=config.weight,
+        distance=config.distance,
+        start_epoch=config.start_epoch,
+        stop_gradient=config.stop_gradient,
+    )
+
+
+LOSSES: Mapping[str, Callable[[Recipe], LossTerm | None]] = {
+    "classification": _classification,
+    "tla": _tla,
+    "sar": _sar,
+    "pairing": _pairing,
+}
+
+
+def build_terms(recipe: Recipe) -> dict[str, LossTerm]:
+    """The classification loss and the terms that the recipe gives a weight above 0, by name, in the order of LOSSES."""
+    built = {name: build(recipe) for name, build in LOSSES.items()}
+    return {name: term for name, term in built.items() if term is not None}

@@ -1,4 +1,4 @@
-"""What a loss term beside the cross-entropy sees, and what it gives."""
+"""What a loss term sees, and what it gives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor
 from training.data.batches import ImageSource
 from training.models import Classifier
 
-__all__ = ["LossTerm", "TrainingStep"]
+__all__ = ["LossTerm", "TrainingStep", "Views"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,27 +24,42 @@ class TrainingStep:
     """(N, C, H, W), made from clean."""
     labels: Tensor
     """(N,)."""
+    positions: Tensor
+    """(N,) where the clean images stand in the source, on the CPU."""
     source: ImageSource
     """All training images."""
+    epoch: int
+    """Epochs completed before this step."""
     generator: torch.Generator
     """For the loss terms alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """What the network makes of M images in train mode, with gradient, in float32."""
+
+    embeddings: Tensor
+    """(M, D), un-normalised."""
+    logits: Tensor
+    """(M, classes)."""
 
 
 class LossTerm(Protocol):
     """A weighted term of the loss; a term of weight 0 is not built at all.
 
-    A term says first which images it wants embedded, and the loop embeds them in one pass with the attacked ones.
-    Passes of their own would normalise each kind of image by its own batch statistics, while the running statistics
-    mix them: the network of eval mode, which is attacked and exported, would not be the one that was trained.
+    A term says first which images it wants to see, and the loop passes them through the network together with the
+    attacked ones. Passes of their own would normalise each kind of image by its own batch statistics, while the
+    running statistics mix them: the network of eval mode, attacked and exported, would not be the one that was trained.
     """
 
     def images(self, step: TrainingStep) -> Sequence[Tensor]:
-        """The clean images that it wants embedded, each (M, C, H, W)."""
+        """The images that it wants to see, each (M, C, H, W); one and the same tensor is passed only once."""
 
-    def __call__(self, step: TrainingStep, anchors: Tensor, others: Sequence[Tensor]) -> Tensor:
+    def __call__(self, step: TrainingStep, attacked: Views, others: Sequence[Views]) -> Tensor:
         """Its value, weight included: a scalar.
 
         Args:
-            anchors: (N, D) embeddings of the attacked images, un-normalised, with gradient.
-            others: (M, D) the same of each of `images`.
+            step: as `images` saw it.
+            attacked: of the attacked images.
+            others: of each of `images`.
         """

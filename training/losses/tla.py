@@ -4,11 +4,12 @@
     trip(a, p, n) = mean max(0, D(a, p) - D(a, n) + margin) + lambda2 * mean(a^2 + p^2 + n^2)
     term          = lambda1 * sum of trip over the kinds of positives
 
-The anchor is the attacked image, positives and negative are clean. The absolute value is meant: antiparallel
-embeddings count as close.
+The anchor is the attacked image, positives and negative are clean; TLA-SA switches anchor and positive, TLA-RN draws
+the negative instead of mining it. The absolute value is meant: antiparallel embeddings count as close.
 
 Source: Mao et al. 2019 (arXiv 1909.00900), from its equations. We differ in mining: same-class images are
-masked with -inf (the released code multiplies by 0), and noise on the own image is scaled to [0, 1].
+masked with -inf (the released code multiplies by 0), and noise on the own image is scaled to [0, 1]. All images of a
+step pass together (see LossTerm), the released code embeds them one kind after the other.
 """
 
 from collections.abc import Sequence
@@ -21,10 +22,10 @@ from torch import Tensor
 
 from service.errors import SetupError
 from training.attacks.threat import uniform
-from training.losses.protocol import TrainingStep
+from training.losses.protocol import TrainingStep, Views
 from training.models import Classifier, unit_length
 
-__all__ = ["Tla", "distances", "hardest_negatives", "triplet_term"]
+__all__ = ["Tla", "distances", "hardest_negatives", "random_negatives", "triplet_term"]
 
 
 def distances(left: Tensor, right: Tensor) -> Tensor:
@@ -64,12 +65,28 @@ def hardest_negatives(
     """
     cosines = unit_length(anchors) @ unit_length(pool).T  # (N, M)
     similar = cosines.abs() if mine_by == "distance" else cosines
+    return similar.masked_fill(_same_class(labels, pool_labels), -torch.inf).argmax(dim=1)
+
+
+def random_negatives(labels: Tensor, pool_labels: Tensor, generator: torch.Generator) -> Tensor:
+    """For each label (N,) a random position in the pool (M,) of another class.
+
+    Raises:
+        SetupError: a label finds no other class in the pool.
+    """
+    same = _same_class(labels, pool_labels)
+    draws = torch.rand(same.shape, generator=generator).to(labels.device)
+    return draws.masked_fill(same, -torch.inf).argmax(dim=1)
+
+
+def _same_class(labels: Tensor, pool_labels: Tensor) -> Tensor:
+    """(N, M) where label and pool agree."""
     same = labels[:, None] == pool_labels[None, :]
     if bool(same.all(dim=1).any()):
         raise SetupError(
-            f"tla.pool: expected images of another class among {len(pool)}, got one class; enlarge the pool"
+            f"tla.pool: expected images of another class among {len(pool_labels)}, got one class; enlarge the pool"
         )
-    return similar.masked_fill(same, -torch.inf).argmax(dim=1)
+    return same
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,36 +100,43 @@ class Tla:
     """lambda2."""
     pool: int
     kinds: tuple[Literal["own", "other"], ...]
-    mine_by: Literal["cosine", "distance"]
+    mine_by: Literal["cosine", "distance", "random"]
     noise: float
-    """The own image is embedded with uniform noise of this size: the attack's Linf eps, 0 for other norms."""
+    """The own image is embedded with uniform noise of this size; 0 embeds it as it is."""
+    switched: bool = False
+    """TLA-SA."""
 
     def images(self, step: TrainingStep) -> Sequence[Tensor]:
-        """The mined negatives, then the positives of each kind."""
+        """The negatives, then the positives of each kind."""
         positives = [self._own(step) if kind == "own" else self._other(step) for kind in self.kinds]
-        return [self._mined(step), *positives]
+        return [self._negatives(step), *positives]
 
-    def __call__(self, step: TrainingStep, anchors: Tensor, others: Sequence[Tensor]) -> Tensor:
+    def __call__(self, step: TrainingStep, attacked: Views, others: Sequence[Views]) -> Tensor:
         """lambda1 times the sum over kinds; both kinds share the negative."""
-        negatives, *positives = others
-        terms = [
-            triplet_term(anchors, positive, negatives, margin=self.margin, norm_weight=self.norm_weight)
-            for positive in positives
-        ]
+        negatives, *positives = (views.embeddings for views in others)
+        terms = []
+        for positive in positives:
+            anchor, near = (positive, attacked.embeddings) if self.switched else (attacked.embeddings, positive)
+            terms.append(triplet_term(anchor, near, negatives, margin=self.margin, norm_weight=self.norm_weight))
         return self.weight * torch.stack(terms).sum()
 
     def _own(self, step: TrainingStep) -> Tensor:
+        if self.noise == 0:
+            return step.clean
         return (step.clean + self.noise * uniform(step.clean, step.generator)).clamp(0, 1)
 
     def _other(self, step: TrainingStep) -> Tensor:
-        return step.source.take(step.source.draw_of_class(step.labels, step.generator))
+        return step.source.take(step.source.draw_other_of_class(step.positions, step.generator))
 
-    def _mined(self, step: TrainingStep) -> Tensor:
-        """(N, C, H, W) the hardest clean image of another class for each anchor."""
+    def _negatives(self, step: TrainingStep) -> Tensor:
+        """(N, C, H, W) a clean image of another class for each anchor: the hardest of a random pool, or any of it."""
         positions = step.source.draw(self.pool, step.generator)
         pool, labels = step.source.take(positions), step.source.labels[positions.to(step.source.device)]
-        embeddings = _eval_embeddings(step.model, torch.cat([step.attacked, pool]))
-        count = len(step.attacked)
+        if self.mine_by == "random":
+            return pool[random_negatives(step.labels, labels, step.generator)]
+        anchors = step.clean if self.switched else step.attacked
+        embeddings = _eval_embeddings(step.model, torch.cat([anchors, pool]))
+        count = len(anchors)
         chosen = hardest_negatives(embeddings[:count], step.labels, embeddings[count:], labels, mine_by=self.mine_by)
         return pool[chosen]
 

@@ -8,8 +8,9 @@ from service.errors import SetupError
 from training.attacks import ATTACKS, Attack, Fgsm, NFgsm, Pgd, build_attack
 from training.attacks.objectives import margin
 from training.attacks.threat import NORMS, named_norm
+from training.methods import AttackConfig
 from training.models import build_model
-from training.sections import AttackConfig, ModelConfig
+from training.sections import ModelConfig
 
 TABLE: dict[str, list[tuple[str, Attack, float]]] = {
     # name -> (id, attack, how far it may go in its norm)

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from training.data import ImageSet
-from training.data.batches import ImageSource, epoch_order, shifted
+from training.data.batches import ImageSource, epoch_order, flipped, shifted
 
 
 def source() -> ImageSource:
@@ -15,12 +15,14 @@ def test_images_come_as_floats_in_order() -> None:
     assert (source().take(torch.tensor([5, 2])) * 255).flatten().tolist() == [5, 2]
 
 
-def test_an_image_of_a_class_is_of_that_class_and_any_of_it() -> None:
+def test_another_image_of_the_class_is_any_but_the_own_one() -> None:
     images, generator = source(), torch.Generator().manual_seed(0)
-    labels = torch.tensor([0, 1, 2] * 60)
-    drawn = images.draw_of_class(labels, generator)
-    assert torch.equal(images.labels[drawn], labels)
-    assert set(drawn.tolist()) == set(range(8))
+    sizes = torch.bincount(images.labels)
+    for position in range(8):
+        label = int(images.labels[position])
+        drawn = images.draw_other_of_class(torch.full((60,), position), generator)
+        others = set(torch.where(images.labels == label)[0].tolist()) - {position}
+        assert set(drawn.tolist()) == (others if sizes[label] > 1 else {position})
 
 
 def test_draws_are_different_positions() -> None:
@@ -35,6 +37,14 @@ def test_an_epoch_visits_every_image_once_in_its_own_order() -> None:
     assert torch.equal(first, epoch_order(20, seed=1, epoch=0))
     assert not torch.equal(first, epoch_order(20, seed=1, epoch=1))
     assert not torch.equal(first, epoch_order(20, seed=2, epoch=0))
+
+
+def test_flips_mirror_whole_images_about_half_of_the_time() -> None:
+    images = torch.arange(200 * 6.0).view(200, 1, 2, 3)
+    seen = flipped(images, torch.Generator().manual_seed(0))
+    is_mirrored = (seen == images.flip(3)).flatten(1).all(dim=1)
+    assert ((seen == images).flatten(1).all(dim=1) | is_mirrored).all()
+    assert 70 < int(is_mirrored.sum()) < 130
 
 
 def test_shifts_move_each_image_as_a_whole_and_repeat_its_edge() -> None:

@@ -108,3 +108,9 @@ def test_sizes_that_do_not_fit_are_refused(sizes: Sizes, test: int, message: str
 def test_only_selection_may_be_empty() -> None:
     with pytest.raises(SetupError, match=r"data\.calibration: expected at least 1, got 0"):
         Sizes(fit=1, calibration=0, fusion=1)
+
+
+def test_without_a_fit_part_detectors_are_fitted_on_the_training_part() -> None:
+    parts = split(load_data("digits", None), Sizes(train=100, fit=0, calibration=20, fusion=20), seed=0)
+    assert parts.fit is parts.train
+    assert len(parts.train) == 100

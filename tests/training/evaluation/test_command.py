@@ -18,7 +18,7 @@ from training.checkpoint import load_run
 from training.evaluation import command
 from training.evaluation.pairing import check_pair
 from training.evaluation.suite import quick_suite
-from training.sections import AttackConfig
+from training.methods import AttackConfig
 
 FIT = """
 [data]

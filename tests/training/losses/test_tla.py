@@ -13,9 +13,9 @@ from tests import reference
 from training.config import Recipe, recipe_from_dict
 from training.data import ImageSet
 from training.data.batches import ImageSource
-from training.loop import embed_together
-from training.losses import LOSSES, LossTerm, TrainingStep, build_terms
-from training.losses.tla import Tla, distances, hardest_negatives, triplet_term
+from training.loop import see_together
+from training.losses import LossTerm, TrainingStep, build_terms
+from training.losses.tla import Tla, distances, hardest_negatives, random_negatives, triplet_term
 from training.models import Classifier, build_model
 from training.sections import ModelConfig
 
@@ -114,7 +114,9 @@ def step(model: Classifier) -> TrainingStep:
         clean=clean,
         attacked=attacked,
         labels=labels,
+        positions=torch.arange(10),
         source=source,
+        epoch=0,
         generator=generator(),
     )
 
@@ -122,8 +124,8 @@ def step(model: Classifier) -> TrainingStep:
 def value(tla: LossTerm, given: TrainingStep) -> torch.Tensor:
     """What the training loop makes of a term."""
     wanted = tla.images(given)
-    anchors, *others = embed_together(given.model, [given.attacked, *wanted])
-    return tla(given, anchors, others)
+    attacked, *others = see_together(given.model, [given.attacked, *wanted])
+    return tla(given, attacked, others)
 
 
 @pytest.fixture
@@ -133,10 +135,10 @@ def model() -> Classifier:
 
 
 def term(**changed: object) -> Tla:
-    built = build_terms(recipe(weight=0.5, pool=20, **changed))
-    assert len(built) == 1
-    assert isinstance(built[0], Tla)
-    return built[0]
+    built = build_terms(recipe(**{"weight": 0.5, "pool": 20, **changed}))
+    assert list(built) == ["classification", "tla"]
+    assert isinstance(built["tla"], Tla)
+    return built["tla"]
 
 
 @pytest.mark.parametrize("kinds", [["own"], ["other"], ["own", "other"]], ids=str)
@@ -153,7 +155,7 @@ def test_the_term_trains_the_model_and_leaves_it_in_train_mode(model: Classifier
 def test_the_weight_multiplies_the_whole_term(model: Classifier) -> None:
     same = copy.deepcopy(model)
     single = value(term(), step(model)).item()
-    double = value(build_terms(recipe(weight=1.0, pool=20))[0], step(same)).item()
+    double = value(term(weight=1.0), step(same)).item()
     assert double == pytest.approx(2 * single)
 
 
@@ -165,7 +167,7 @@ def test_the_network_that_is_trained_is_the_one_that_is_attacked_and_exported(mo
     given = step(model)
     images = [given.attacked, *term().images(given)]
     with torch.no_grad():
-        trained = torch.cat(list(embed_together(model, images)))
+        trained = torch.cat([views.embeddings for views in see_together(model, images)])
         exported = model.eval().embed(torch.cat(images))
     # the running variance is the unbiased one, n / (n - 1) of the batch's
     torch.testing.assert_close(exported, trained, rtol=0.05, atol=0.05 * float(trained.abs().max()))
@@ -174,14 +176,50 @@ def test_the_network_that_is_trained_is_the_one_that_is_attacked_and_exported(mo
 def test_mining_moves_no_batch_statistics(model: Classifier) -> None:
     given = step(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    term()._mined(given)
+    term()._negatives(given)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert model.training
 
 
-def test_weight_0_builds_no_term() -> None:
-    assert list(LOSSES) == ["tla"]
-    assert build_terms(recipe()) == []
+@pytest.mark.parametrize("seed", range(3))
+def test_random_negatives_are_of_another_class_and_reach_all_of_it(seed: int) -> None:
+    labels, pool_labels = torch.arange(300) % 2, torch.tensor([0, 1, 2, 2])
+    chosen = random_negatives(labels, pool_labels, generator(seed))
+    assert (pool_labels[chosen] != labels).all()
+    assert set(chosen.tolist()) == {0, 1, 2, 3}
+
+
+def test_random_negatives_refuse_a_pool_of_one_class() -> None:
+    with pytest.raises(SetupError, match=r"tla\.pool: expected images of another class among 2, got one class"):
+        random_negatives(torch.tensor([1]), torch.tensor([1, 1]), generator())
+
+
+def test_switched_triplets_have_the_clean_image_as_anchor(model: Classifier) -> None:
+    given = step(model)
+    switched = term(switched=True, kinds=["own"], own_noise=False)
+    attacked, negatives, clean = see_together(model, [given.attacked, *switched.images(given)])
+    expected = triplet_term(
+        clean.embeddings, attacked.embeddings, negatives.embeddings, margin=switched.margin, norm_weight=1e-3
+    )
+    assert switched(given, attacked, [negatives, clean]).item() == pytest.approx(0.5 * expected.item())
+    other = triplet_term(
+        attacked.embeddings, clean.embeddings, negatives.embeddings, margin=switched.margin, norm_weight=1e-3
+    )
+    assert expected.item() != pytest.approx(other.item())
+
+
+def test_without_noise_the_own_image_is_the_very_clean_one(model: Classifier) -> None:
+    given = step(model)
+    images = term(own_noise=False, kinds=["own"]).images(given)
+    assert images[1] is given.clean
+
+
+def test_the_other_positive_is_another_image_of_the_class(model: Classifier) -> None:
+    given = step(model)
+    for seed in range(5):
+        positions = given.source.draw_other_of_class(given.positions, generator(seed))
+        assert torch.equal(given.source.labels[positions], given.labels)
+        assert (positions != given.positions).all()
 
 
 def test_noise_on_the_own_image_is_that_of_the_attack(model: Classifier) -> None:

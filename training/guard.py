@@ -1,0 +1,77 @@
+"""A guard against catastrophic overfitting: one-step training that suddenly resists one-step attacks only.
+
+A few times an epoch it attacks images of the selection part with several steps. When their accuracy falls below 0.4 of
+the best so far, the last weights that were still good come back, and the run goes on with a multi-step attack.
+
+Source: the phenomenon and its sign, a sudden fall of PGD accuracy, are of Wong et al. 2020 (arXiv 2001.03994), who stop
+there; going back and on with PGD is ours.
+"""
+
+from typing import Any
+
+import torch
+
+from training.attacks import Pgd
+from training.data.batches import ImageSource
+from training.measure import measure
+from training.methods import AttackConfig
+from training.models import Classifier
+
+__all__ = ["Guard"]
+
+CHECKS_AN_EPOCH = 4
+IMAGES = 128
+STEPS = 5
+COLLAPSE = 0.4
+LEARNED = 0.15  # below it there is nothing yet that could collapse
+
+
+class Guard:
+    """Watches a run.
+
+    Attributes:
+        tripped_at: the step after which PGD accuracy was found collapsed; None while all is well.
+    """
+
+    def __init__(self, config: AttackConfig, source: ImageSource, seed: int) -> None:
+        self.tripped_at: int | None = None
+        self._attack = Pgd(norm=config.norm, eps=config.eps, steps=STEPS)
+        self._source = source
+        self._positions = torch.arange(0, len(source), max(1, len(source) // IMAGES))[:IMAGES]
+        self._seed = seed
+        self._best = 0.0
+        self._good: dict[str, Any] | None = None
+
+    @staticmethod
+    def is_due(batch: int, steps_an_epoch: int) -> bool:
+        """Whether the guard looks after this step of an epoch, counted from 1."""
+        return batch % max(1, steps_an_epoch // CHECKS_AN_EPOCH) == 0
+
+    def collapsed(self, model: Classifier, steps_done: int) -> bool:
+        """Measures; True once, when accuracy has collapsed."""
+        if self.tripped_at is not None:
+            return False
+        accuracy = measure(model, self._source, self._positions, self._attack, self._seed).attacked
+        if self._good is not None and self._best > LEARNED and accuracy < COLLAPSE * self._best:
+            self.tripped_at = steps_done
+            return True
+        self._best = max(self._best, accuracy)
+        return False
+
+    def keep(self, good: dict[str, Any]) -> None:
+        """Remembers what to go back to."""
+        self._good = good
+
+    @property
+    def good(self) -> dict[str, Any]:
+        """What keep() was last given; asked for only after collapsed() was True."""
+        assert self._good is not None
+        return self._good
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"tripped_at": self.tripped_at, "best": self._best, "good": self._good}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes back to where state() was taken."""
+        self.tripped_at, self._best, self._good = state["tripped_at"], state["best"], state["good"]
