@@ -14,7 +14,8 @@ from training.attack_schedule import AttackSchedule
 from training.averaging import Averager
 from training.awp import perturbed_weights
 from training.config import Recipe
-from training.data.batches import ImageSource, epoch_order, flipped, shifted
+from training.data.augment import augmented
+from training.data.batches import ImageSource, epoch_order
 from training.data.splits import Parts
 from training.guard import Guard
 from training.losses import TrainingStep, Views, build_terms
@@ -147,10 +148,7 @@ class Loop:
     def _attacked_batch(self) -> TrainingStep:
         positions = self._positions()
         labels = self.source.labels[positions.to(self.device)]
-        augmentation = self._generators["augmentation"]
-        clean = shifted(self.source.take(positions), self.recipe.train.shift, augmentation)
-        if self.recipe.train.flip:
-            clean = flipped(clean, augmentation)
+        clean = augmented(self.source.take(positions), self.recipe.train, self._generators["augmentation"])
         attack = self.attacks.at(self.steps_done, fell_back=self.has_fallen_back)
         attacked = clean if attack is None else attack(self.model, clean, labels, self._generators["attack"])
         return TrainingStep(

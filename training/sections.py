@@ -62,9 +62,12 @@ class ModelConfig:
     """Length of the embedding; 0 leaves it to the model."""
     stem_stride: Literal[1, 2] = 1
     """Stride of the first convolution; 2 makes an MNIST step about four times cheaper."""
+    soft_threshold: float = 0.0
+    """small_cnn: a learned sigmoid on each pixel value comes first, of this steepness at the start; for images that are
+    nearly black and white (MNIST: 10). 0 is none."""
 
     def __post_init__(self) -> None:
-        for key, low in (("width", 1), ("depth", 1), ("embedding_dim", 0)):
+        for key, low in (("width", 1), ("depth", 1), ("embedding_dim", 0), ("soft_threshold", 0)):
             at_least(low, f"model.{key}", getattr(self, key))
 
 
@@ -86,6 +89,14 @@ class TrainConfig:
     label_smoothing: float = 0.0
     shift: int = 0
     """Augmentation: each image is moved by up to this many pixels each way."""
+    rotate: float = 0.0
+    """Augmentation: each image is turned by up to this many degrees either way."""
+    zoom: float = 0.0
+    """Augmentation: each image is scaled by up to this share, up or down."""
+    brightness: float = 0.0
+    """Augmentation: up to this much is added to all values of an image, or taken from them."""
+    contrast: float = 0.0
+    """Augmentation: differences from an image's mean are scaled by up to this share, up or down."""
     flip: bool = False
     """Augmentation: each image is mirrored left to right with probability 1/2; not for digits or signs."""
     start_from: str = ""
@@ -106,6 +117,9 @@ class TrainConfig:
         for key in ("threads", "max_minutes"):
             at_least(0, f"train.{key}", getattr(self, key))
         require(self.seed < 2**60, "train.seed", "a number below 2^60", self.seed)
+        for key, high in (("rotate", 180), ("zoom", 0.9), ("brightness", 1), ("contrast", 0.9)):
+            value = getattr(self, key)
+            require(0 <= value <= high, f"train.{key}", f"a number from 0 to {high:g}", value)
         rate, smoothing = self.learning_rate, self.label_smoothing
         require(math.isfinite(rate) and rate > 0, "train.learning_rate", "a number above 0", rate)
         require(0 <= smoothing < 1, "train.label_smoothing", "a number in [0, 1)", smoothing)

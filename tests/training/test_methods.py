@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from training.attacks import Pgd
 from training.checkpoint import load_parts, load_run, read_checkpoint
 from training.config import Recipe, recipe_from_dict
-from training.data.batches import ImageSource, epoch_order, shifted
+from training.data.augment import shifted
+from training.data.batches import ImageSource, epoch_order
 from training.fit import Outcome, fit
 from training.loop import GENERATORS, Loop
 from training.models import build_model

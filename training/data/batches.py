@@ -7,7 +7,7 @@ from torch import Tensor
 from training.attacks.rounding import from_8_bit
 from training.data.types import ImageSet
 
-__all__ = ["ImageSource", "epoch_order", "flipped", "shifted"]
+__all__ = ["ImageSource", "epoch_order"]
 
 
 class ImageSource:
@@ -52,28 +52,3 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     """The order (count,) in which an epoch visits the images; seed and epoch alone decide it."""
     random = np.random.default_rng(np.random.SeedSequence([seed, epoch]))
     return torch.from_numpy(random.permutation(count))
-
-
-def shifted(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by a random whole number of pixels each way, its edge repeated.
-
-    Args:
-        images: (N, C, H, W).
-        pixels: the farthest move; 0 returns the images and draws nothing.
-        generator: of the moves.
-    """
-    if pixels == 0:
-        return images
-    count, _, height, width = images.shape
-    moves = torch.randint(-pixels, pixels + 1, (2, count, 1), generator=generator).to(images.device)
-    rows = (torch.arange(height, device=images.device) + moves[0]).clamp(0, height - 1)  # (N, H)
-    columns = (torch.arange(width, device=images.device) + moves[1]).clamp(0, width - 1)  # (N, W)
-    every = torch.arange(count, device=images.device)[:, None, None]
-    moved = images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
-    return moved.permute(0, 3, 1, 2)
-
-
-def flipped(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Each image (N, C, H, W) mirrored left to right with probability 1/2."""
-    mirror = torch.rand(len(images), generator=generator).to(images.device) < 0.5
-    return torch.where(mirror[:, None, None, None], images.flip(3), images)

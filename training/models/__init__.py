@@ -32,6 +32,7 @@ def _small_cnn(config: ModelConfig, shape: ImageShape) -> Classifier:
         stages=config.depth,
         embedding_dim=config.embedding_dim or 8 * config.width,
         stem_stride=config.stem_stride,
+        soft_threshold=config.soft_threshold,
     )
 
 
@@ -41,8 +42,9 @@ def _wide_resnet(config: ModelConfig, shape: ImageShape) -> Classifier:
     if config.embedding_dim not in (0, 64 * config.width):
         own = 64 * config.width
         raise SetupError(f"model.embedding_dim: expected 0 or {own}, got {config.embedding_dim}")
-    if config.stem_stride != 1:
-        raise SetupError(f"model.stem_stride: expected 1 for wide_resnet, got {config.stem_stride}")
+    for key, wanted in (("stem_stride", 1), ("soft_threshold", 0)):
+        if getattr(config, key) != wanted:
+            raise SetupError(f"model.{key}: expected {wanted} for wide_resnet, got {getattr(config, key):g}")
     return WideResNet(channels=shape.channels, classes=shape.classes, depth=config.depth, factor=config.width)
 
 

@@ -1,10 +1,11 @@
 """A few 3x3 convolutions with batch normalisation, for grey images and two cores."""
 
+import torch
 from torch import Tensor, nn
 
 from training.models.classifier import Classifier
 
-__all__ = ["SmallCnn"]
+__all__ = ["SmallCnn", "SoftThreshold"]
 
 
 class SmallCnn(Classifier):
@@ -12,7 +13,8 @@ class SmallCnn(Classifier):
 
     Works for 8x8, 28x28 and 32x32. Stage i has width * 2^i channels.
 
-    Source: the MNIST network of Mao et al. 2019 (arXiv 1909.00900), narrower and with fewer layers.
+    Source: the MNIST network of Mao et al. 2019 (arXiv 1909.00900), narrower and with fewer layers. The soft
+    threshold is ours; Madry et al. 2018 (arXiv 1706.06083) found that robust networks learn filters that threshold.
     """
 
     def __init__(
@@ -26,9 +28,10 @@ class SmallCnn(Classifier):
         stages: int = 2,
         embedding_dim: int = 128,
         stem_stride: int = 1,
+        soft_threshold: float = 0.0,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
+        layers: list[nn.Module] = [SoftThreshold(soft_threshold)] if soft_threshold else []
         previous = channels
         for stage in range(stages):
             following = first_channels * 2**stage
@@ -45,6 +48,22 @@ class SmallCnn(Classifier):
         """Non-negative features (N, embedding_dim) of images (N, C, H, W)."""
         features: Tensor = self.projection(self.stages(images))
         return features
+
+
+class SoftThreshold(nn.Module):
+    """sigmoid(steepness (x - level)) of each pixel value x, both learned; the level starts at 0.5.
+
+    Its gradient is never 0, so that attacks by gradients find their way through it.
+    """
+
+    def __init__(self, steepness: float) -> None:
+        super().__init__()
+        self.steepness = nn.Parameter(torch.tensor(steepness))
+        self.level = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Values in (0, 1) of the images' shape."""
+        return torch.sigmoid(self.steepness * (images - self.level))
 
 
 def _block(inputs: int, outputs: int, *, stride: int) -> list[nn.Module]:

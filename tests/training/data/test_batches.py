@@ -2,7 +2,8 @@ import numpy as np
 import torch
 
 from training.data import ImageSet
-from training.data.batches import ImageSource, epoch_order, flipped, shifted
+from training.data.augment import flipped, lit, shifted, warped
+from training.data.batches import ImageSource, epoch_order
 
 
 def source() -> ImageSource:
@@ -62,3 +63,56 @@ def test_no_shift_draws_nothing() -> None:
     images = torch.rand(2, 1, 3, 3)
     assert shifted(images, 0, generator) is images
     assert torch.equal(generator.get_state(), before)
+
+
+def gradient(height: int, width: int) -> torch.Tensor:
+    """(1, 1, H, W), brighter from left to right."""
+    return torch.linspace(0.2, 0.8, width).expand(1, 1, height, width).contiguous()
+
+
+def test_strength_0_draws_nothing() -> None:
+    images, generator = gradient(4, 6), torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    assert warped(images, 0, 0, generator) is images
+    assert lit(images, 0, 0, generator) is images
+    assert shifted(images, 0, generator) is images
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_a_turned_disc_stays_and_a_turned_bar_turns() -> None:
+    rows, columns = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(33.0) - 16, indexing="ij")
+    disc = (12 - (rows**2 + columns**2).sqrt()).clamp(0, 1)
+    bar = (3 - rows.abs()).clamp(0, 1)
+    images = torch.stack([disc, bar])[:, None]
+    seen = warped(images, 90, 0, torch.Generator().manual_seed(1))
+    assert (seen[0] - images[0]).abs().max() < 0.35
+    assert (seen[1] - images[1]).abs().max() > 0.9
+
+
+def test_a_turn_of_an_oblong_image_keeps_its_shapes() -> None:
+    """A disc stays a disc only where the proportions of the axes are respected."""
+    rows, columns = torch.meshgrid(torch.arange(33.0) - 16, torch.arange(65.0) - 32, indexing="ij")
+    disc = (10 - (rows**2 + columns**2).sqrt()).clamp(0, 1)[None, None]
+    seen = warped(disc.expand(8, 1, 33, 65), 90, 0, torch.Generator().manual_seed(1))
+    assert (seen - disc).abs().max() < 0.35
+
+
+def test_zooming_changes_sizes_within_the_bound() -> None:
+    rows, columns = torch.meshgrid(torch.arange(65.0) - 32, torch.arange(65.0) - 32, indexing="ij")
+    disc = (16 - (rows**2 + columns**2).sqrt()).clamp(0, 1)[None, None]
+    seen = warped(disc.expand(64, 1, 65, 65), 0, 0.25, torch.Generator().manual_seed(0))
+    ratios = (seen.sum(dim=(1, 2, 3)) / disc.sum()).sqrt()
+    assert 0.74 < float(ratios.min()) < 0.80
+    assert 1.20 < float(ratios.max()) < 1.26
+
+
+def test_light_changes_mean_and_spread_within_bounds() -> None:
+    images = gradient(5, 7).expand(200, 1, 5, 7)
+    brighter = lit(images, 0.1, 0, torch.Generator().manual_seed(0)).mean(dim=(1, 2, 3)) - images.mean()
+    assert 0.09 < float(brighter.abs().max()) <= 0.1 + 1e-6
+    spread = lit(images, 0, 0.3, torch.Generator().manual_seed(0)).std(dim=(1, 2, 3)) / images[0].std()
+    assert 0.69 < float(spread.min()) < 0.72
+    assert 1.28 < float(spread.max()) < 1.31
+    strong = lit(images, 1.0, 0.9, torch.Generator().manual_seed(0))
+    assert strong.min() >= 0
+    assert strong.max() <= 1

@@ -7,6 +7,7 @@ import torch
 
 from service.errors import SetupError
 from training.models import MODELS, Classifier, build_model, unit_length
+from training.models.small_cnn import SoftThreshold
 from training.models.wide_resnet import WideResNet
 from training.sections import ModelConfig
 
@@ -91,9 +92,21 @@ def test_wide_resnet_counts_its_layers() -> None:
             r"model\.embedding_dim: expected 0 or 64",
         ),
         (ModelConfig(name="wide_resnet", depth=10, stem_stride=2), r"model\.stem_stride: expected 1"),
+        (ModelConfig(name="wide_resnet", depth=10, soft_threshold=10), r"model\.soft_threshold: expected 0"),
     ],
-    ids=["name", "depth", "embedding", "stride"],
+    ids=["name", "depth", "embedding", "stride", "threshold"],
 )
 def test_sizes_that_a_model_cannot_have_are_refused(config: ModelConfig, message: str) -> None:
     with pytest.raises(SetupError, match=message):
         build_model(config, 1, 8, 8, classes=5)
+
+
+def test_a_soft_threshold_squashes_pixels_and_is_learned() -> None:
+    images = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    layer = SoftThreshold(10.0)
+    assert layer(images).flatten().tolist() == pytest.approx([0.0066929, 0.5, 0.9933071], abs=1e-6)
+    model = build_model(ModelConfig(width=4, soft_threshold=10.0), 1, 8, 8, classes=3)
+    model(torch.rand(5, 1, 8, 8)).sum().backward()
+    learned = [parameter for name, parameter in model.named_parameters() if "steepness" in name or "level" in name]
+    assert len(learned) == 2
+    assert all(parameter.grad is not None for parameter in learned)
