@@ -63,8 +63,8 @@ class ModelConfig:
     stem_stride: Literal[1, 2] = 1
     """Stride of the first convolution; 2 makes an MNIST step about four times cheaper."""
     soft_threshold: float = 0.0
-    """small_cnn: a learned sigmoid on each pixel value comes first, of this steepness at the start; for images that are
-    nearly black and white (MNIST: 10). 0 is none."""
+    """small_cnn: a sigmoid of this steepness around 0.5 on each pixel value comes first, for images that are nearly
+    black and white (MNIST: 15); 0 is none."""
 
     def __post_init__(self) -> None:
         for key, low in (("width", 1), ("depth", 1), ("embedding_dim", 0), ("soft_threshold", 0)):
