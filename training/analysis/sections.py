@@ -17,6 +17,9 @@ from training.evaluation.tables import percent, table
 
 __all__ = ["curves", "distances", "embeddings", "heat_maps", "kernels", "low_pass", "neighbours", "spectra"]
 
+_LEAST_SCALE = 0.1
+"""Where the colours of a heat map end at least, or one wrong image would be the brightest there is."""
+
 _TITLES: Mapping[str, str] = {
     "clean_accuracy": "clean",
     "attacked_accuracy": "attacked",
@@ -152,9 +155,9 @@ def _course_row(run: RunAnalysis, line: Curve, course: Course) -> list[str]:
 def heat_maps(analysis: Analysis) -> str:
     """The error under each Fourier basis image."""
     first = analysis.runs[0].heat_map
-    worst = max(float(run.heat_map.errors.max()) for run in analysis.runs)
+    top = max(_LEAST_SCALE, *(float(run.heat_map.errors.max()) for run in analysis.runs))
     figures = [
-        _map(run.heat_map.errors, 0.0, worst, f"{run.name}: error under each Fourier basis image", run.name)
+        _map(run.heat_map.errors, 0.0, top, f"{run.name}: error under each Fourier basis image", run.name)
         for run in analysis.runs
     ]
     rows = (
@@ -169,10 +172,11 @@ def heat_maps(analysis: Analysis) -> str:
     )
     words = (
         f"{first.images} images, {first.frequencies} distinct frequencies, v = {first.strength:.3g} in each channel: a "
-        "change of 1/8 of the range, root mean square, as v = 4 is at 32 × 32."
+        "change of 1/8 of the range, root mean square, as v = 4 is at 32 × 32. One image is "
+        f"{percent(1 / first.images)}: a map of less than a few of them, and its correlation, say nothing."
     )
     head = ["Run", "Error, clean", "Mean error", "Largest error", "Rank correlation with the attack’s change"]
-    key = f'<p class="key-line">{_key("0 %", percent(worst))} of the answers are wrong; one scale for all runs.</p>'
+    key = f'<p class="key-line">{_key("0 %", percent(top))} of the answers are wrong; one scale for all runs.</p>'
     return f"<p>{words}</p>{_row(figures)}{key}" + table(head, rows)
 
 
