@@ -11,11 +11,12 @@ from pathlib import Path
 
 from service.errors import AdvsentryError
 from training import export, fit
+from training.analysis import command as analysis
 from training.checkpoint import code_version
 from training.evaluation import command as evaluation
 
 # A new command: one module with add_command, one name here.
-COMMANDS = (fit, export, evaluation)
+COMMANDS = (fit, export, evaluation, analysis)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="advsentry-train", description="Train, export and evaluate robust classifiers."
+        prog="advsentry-train", description="Train, export, evaluate and analyse robust classifiers."
     )
     parser.add_argument("--version", action="version", version=f"advsentry {code_version()}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -1,0 +1,165 @@
+"""`advsentry-train analyse RUN ...`: the papers' analyses of finished runs, side by side on one page."""
+
+import argparse
+import dataclasses
+import json
+import math
+import shlex
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+
+from service.errors import SetupError
+from training.analysis.analyse import Settings, analyse
+from training.analysis.lowpass import LowPass
+from training.analysis.page import page
+from training.analysis.results import Analysis
+from training.analysis.subjects import LEAST_IMAGES, MOST_IMAGES, common_budget, load_subjects
+from training.checkpoint import code_version, write_atomically
+from training.evaluation.progress import reporting
+from training.evaluation.provenance import commit, libraries, machine
+from training.evaluation.results import Provenance
+from training.precision import deterministic
+
+__all__ = ["Options", "add_command", "run_analysis"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line asks for."""
+
+    runs: tuple[Path, ...]
+    out: Path
+    data: Path | None = None
+    images: int = 512
+    """Test images; all where there are fewer."""
+    heat_map_images: int = 64
+    """How many of them each frequency is tried on."""
+    eps: float | None = None
+    """Budget of the attack; None takes that of the runs."""
+    low_pass: LowPass = "published"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not LEAST_IMAGES <= self.images <= MOST_IMAGES:
+            raise SetupError(f"--images: expected {LEAST_IMAGES} to {MOST_IMAGES}, got {self.images}")
+        if self.heat_map_images < 1:
+            raise SetupError(f"--heat-map-images: expected at least 1, got {self.heat_map_images}")
+        if self.eps is not None and not (math.isfinite(self.eps) and self.eps > 0):
+            raise SetupError(f"--eps: expected a number above 0, got {self.eps:g}")
+        if self.seed < 0:
+            raise SetupError(f"--seed: expected 0 or more, got {self.seed}")
+
+    def command(self) -> str:
+        """The command line that gives the same figures."""
+        words = ["advsentry-train", "analyse", *map(str, self.runs), "--out", str(self.out)]
+        words += [] if self.data is None else ["--data", "DATA"]  # where it lies is this machine's affair
+        words += [] if self.eps is None else ["--eps", f"{self.eps:.17g}"]
+        for name in ("images", "heat_map_images", "low_pass", "seed"):
+            words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        return shlex.join(words)
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `analyse` to the command line."""
+    parser = commands.add_parser(
+        "analyse",
+        help="show what networks look at, side by side",
+        description="Analyses finished runs of one data set as the papers do (frequencies, kernels, training curves, "
+        "embedding) and writes a self-contained index.html and analysis.json.",
+    )
+    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a finished run directory")
+    parser.add_argument("--out", type=Path, required=True, help="folder of index.html and analysis.json")
+    parser.add_argument("--data", type=Path, help="folder of the data set (or ADVSENTRY_DATA)")
+    parser.add_argument("--images", type=int, default=512, metavar="N", help="test images (default: 512)")
+    parser.add_argument(
+        "--heat-map-images", type=int, default=64, metavar="N", help="of them, for the Fourier heat map"
+    )
+    parser.add_argument(
+        "--eps", type=_number, metavar="E", help="budget of the attack, such as 8/255 (default: the runs')"
+    )
+    parser.add_argument(
+        "--low-pass", choices=("published", "symmetric"), default="published", help="the mask of the low-pass filters"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images, the attack and the maps")
+    parser.add_argument("--json", action="store_true", help="print the paths and headline figures as JSON")
+    parser.set_defaults(command=_main)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"expected a number or a fraction such as 8/255, got {text!r}") from error
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
+    options = Options(**{**values, "runs": tuple(arguments.runs)})
+    analysis = run_analysis(options)
+    page_path = options.out / "index.html"
+    if arguments.json:
+        headline = {
+            run.name: {"clean_accuracy": run.clean_accuracy, "attacked_accuracy": run.attacked_accuracy}
+            for run in analysis.runs
+        }
+        paths = {"page": str(page_path), "analysis": str(options.out / "analysis.json")}
+        sys.stdout.write(json.dumps({**paths, "runs": headline}) + "\n")
+        return 0
+    for run in analysis.runs:
+        sys.stdout.write(f"{run.name}: clean {run.clean_accuracy:.1%}, attacked {run.attacked_accuracy:.1%}\n")
+    sys.stdout.write(f"page: {page_path}\n")
+    return 0
+
+
+def run_analysis(options: Options) -> Analysis:
+    """Analyses and writes everything that the options ask for.
+
+    Raises:
+        SetupError: a run or its data are missing, runs do not belong together, or `--out` cannot be a folder.
+    """
+    began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
+    code = commit()  # now, while it is the code that runs
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subjects, test = load_subjects(options.runs, options.data, options.images, options.seed, device)
+    norm, eps = common_budget(subjects, options.eps)
+    settings = Settings(
+        norm=norm, eps=eps, low_pass=options.low_pass, heat_map_images=options.heat_map_images, seed=options.seed
+    )
+    _make_folder(options.out)
+    with reporting() as progress, deterministic(0):
+        runs = tuple(analyse(subject, test, settings, progress) for subject in subjects)
+    first = subjects[0].run
+    analysis = Analysis(
+        data_name=first.recipe.data.set,
+        class_names=first.class_names,
+        input_shape=first.input_shape,
+        labels=test.labels,
+        settings=settings,
+        runs=runs,
+        provenance=Provenance(
+            command=options.command(),
+            seed=options.seed,
+            code_version=code_version(),
+            commit=code,
+            machine=machine(),
+            started=started,
+            seconds=round(time.monotonic() - began, 1),
+            libraries=libraries(),
+        ),
+    )
+    write_atomically(options.out / "analysis.json", analysis.to_json())
+    write_atomically(options.out / "index.html", page(analysis))
+    return analysis
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"--out {path}: cannot be made a folder: {error.strerror}") from error
