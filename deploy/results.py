@@ -4,9 +4,11 @@ import json
 import operator
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from deploy.comparison import comparison
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -55,8 +57,17 @@ Made by `make results` from the files beside `docs/results/asked.toml`, one a ru
 """
 
 
-def page(results: list[Mapping[str, Any]], asked: Mapping[str, Mapping[str, str]]) -> str:
+def page(
+    results: list[Mapping[str, Any]],
+    asked: Mapping[str, Mapping[str, str]],
+    of_methods: Sequence[Mapping[str, str]] = (),
+) -> str:
     """The page's text.
+
+    Args:
+        results: the files.
+        asked: of single runs: name to metric to "sign bound".
+        of_methods: of training methods over their seeds, see `deploy.comparison.comparison`.
 
     Raises:
         ValueError: something was asked of a run or a metric that no result has.
@@ -64,7 +75,8 @@ def page(results: list[Mapping[str, Any]], asked: Mapping[str, Mapping[str, str]
     names = {result["name"] for result in results}
     if unknown := asked.keys() - names:
         raise ValueError(f"asked.toml asks of {sorted(unknown)}, but there are results of {sorted(names)} only")
-    return "\n".join([HEAD, *(_section(result, asked.get(result["name"], {})) for result in results)])
+    sections = [_section(result, asked.get(result["name"], {})) for result in results]
+    return "\n".join([HEAD, comparison(results, of_methods), *sections])
 
 
 def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
@@ -186,7 +198,9 @@ def load() -> list[Mapping[str, Any]]:
 
 def current_page() -> str:
     """The page that the committed result files give."""
-    return page(load(), tomllib.loads(ASKED.read_text(encoding="utf-8")))
+    asked = tomllib.loads(ASKED.read_text(encoding="utf-8"))
+    of_methods = asked.pop("methods", [])
+    return page(load(), asked, of_methods)
 
 
 def main() -> int:

@@ -1,0 +1,71 @@
+"""Methods over seeds: means, spreads, and differences that were asked for."""
+
+from typing import Any
+
+import pytest
+
+from deploy.comparison import comparison
+
+
+def result(name: str, seed: int, **metrics: float) -> dict[str, Any]:
+    return {
+        "name": f"{name}-s{seed}",
+        "seed": seed,
+        "recipe": {"attack": {"norm": "linf", "eps": 8 / 255}},
+        "data": {"set": "signs", "attacked_images": 500},
+        "metrics": metrics,
+    }
+
+
+RESULTS = [
+    result("at", 1, clean_accuracy=0.82, worst_accuracy=0.40),
+    result("at", 0, clean_accuracy=0.80, worst_accuracy=0.42),
+    result("tla", 0, clean_accuracy=0.81, worst_accuracy=0.45),
+    result("tla", 1, clean_accuracy=0.79, worst_accuracy=0.44),
+    {**result("x", 0), "name": "bench"},
+]
+
+
+def test_a_row_has_mean_and_spread_over_the_seeds() -> None:
+    text = comparison(RESULTS, ())
+    assert "### signs, linf 8/255" in text
+    assert "| at | 2 | 81.0 ± 1.4 | 41.0 ± 1.4 | 500 |" in text
+    assert "bench" not in text
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    asked = [{"left": "tla", "right": "at", "metric": "worst_accuracy", "asked": ">= 0.02"}]
+    text = comparison(RESULTS, asked)
+    assert "| >= 0.02 | 0.0350 ± 0.0071 | 0.0300, 0.0400 | yes |" in text
+    missed = comparison(RESULTS, [{**asked[0], "asked": ">= 0.05"}])
+    assert "| **no** |" in missed
+
+
+def test_a_single_method_may_be_asked_too() -> None:
+    text = comparison(RESULTS, [{"left": "tla", "metric": "clean_accuracy", "asked": ">= 0.8"}])
+    assert "| clean_accuracy of tla | >= 0.8 | 0.8000 ± 0.0141 | 0.8100, 0.7900 | yes |" in text
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"left": "sar", "metric": "clean_accuracy", "asked": ">= 0"},
+        {"left": "at", "metric": "recall", "asked": ">= 0"},
+        {"left": "at", "metric": "clean_accuracy", "asked": "<= 1"},
+    ],
+    ids=["method", "metric", "sign"],
+)
+def test_what_cannot_be_answered_is_an_error(asked: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"asked\.toml"):
+        comparison(RESULTS, [asked])
+
+
+def test_quick_results_are_refused() -> None:
+    quick = result("at", 2, clean_accuracy=0.5)
+    quick["data"]["quick"] = True
+    with pytest.raises(ValueError, match="at-s2: measured with --quick"):
+        comparison([*RESULTS, quick], ())
+
+
+def test_without_methods_there_is_no_section() -> None:
+    assert comparison(RESULTS[-1:], ()) == ""
