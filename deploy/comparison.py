@@ -56,8 +56,8 @@ def comparison(results: Sequence[Result], asked: Sequence[Mapping[str, str]]) ->
         "## Training methods",
         "",
         "Mean over the seeds and, behind ±, their standard deviation; accuracies and AUCs in percent.",
-        "[robustness.md](robustness.md) says what each column means. The runs themselves, each with command and recipe,",
-        "stand below under METHOD-sSEED.",
+        "[robustness.md](robustness.md) says what each column means. The runs, each with command and recipe, stand",
+        "below under METHOD-sSEED.",
         "",
     ]
     for data in sorted({_setting(several[0]) for several in found.values()}):

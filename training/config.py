@@ -62,7 +62,16 @@ class Recipe:
     averaging: AveragingConfig
     export: ExportConfig
 
+    def __post_init__(self) -> None:
+        augments = [key for key in AUGMENTATIONS if getattr(self.train, key)]
+        if self.attack.renew_epochs and augments:
+            raise SetupError(
+                f"attack.renew_epochs: expected 0 with train.{augments[0]}, got {self.attack.renew_epochs}; "
+                "a perturbation cannot follow its image through augmentation"
+            )
 
+
+AUGMENTATIONS = ("shift", "rotate", "zoom", "brightness", "contrast", "flip")
 SECTIONS: Mapping[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from service.errors import SetupError
+from training.attack_memory import AttackMemory
 from training.attack_schedule import AttackSchedule
+from training.attacks import Pgd
 from training.averaging import Averager
 from training.awp import perturbed_weights
 from training.config import Recipe
@@ -65,6 +67,9 @@ class Loop:
         self.batch_size = min(recipe.train.batch_size, len(self.source))
         self.steps_an_epoch = len(self.source) // self.batch_size  # the rest waits for another epoch's order
         self.attacks = AttackSchedule(recipe.attack, self.steps_an_epoch, self.steps)
+        self.memory: AttackMemory | None = None
+        if recipe.attack.renew_epochs:
+            self.memory = AttackMemory(self.source, recipe.attack.renew_epochs)
         self.averager: Averager | None = None
         if recipe.averaging.kind != "none":
             self.averager = Averager(recipe.averaging.kind, recipe.averaging.decay, self.model)
@@ -149,8 +154,7 @@ class Loop:
         positions = self._positions()
         labels = self.source.labels[positions.to(self.device)]
         clean = augmented(self.source.take(positions), self.recipe.train, self._generators["augmentation"])
-        attack = self.attacks.at(self.steps_done, fell_back=self.has_fallen_back)
-        attacked = clean if attack is None else attack(self.model, clean, labels, self._generators["attack"])
+        attacked = self._attacked(clean, labels, positions)
         return TrainingStep(
             model=self.model,
             clean=clean,
@@ -161,6 +165,18 @@ class Loop:
             epoch=self.epoch,
             generator=self._generators["loss"],
         )
+
+    def _attacked(self, clean: Tensor, labels: Tensor, positions: Tensor) -> Tensor:
+        attack = self.attacks.at(self.steps_done, fell_back=self.has_fallen_back)
+        if attack is None:
+            return clean
+        generator = self._generators["attack"]
+        if self.memory is None or not isinstance(attack, Pgd):
+            return attack(self.model, clean, labels, generator)
+        start = self.memory.start(positions, self.epoch)
+        attacked = attack.begun_at(start, self.model, clean, labels, generator)
+        self.memory.keep(positions, attacked)
+        return attacked
 
     def _descend(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         """Adds the loss's gradients; gives the loss and the logits of the attacked images."""
@@ -284,6 +300,7 @@ class Loop:
             "epoch": self.epoch,
             "batch": self.batch,
             **self._weights(),
+            "memory": self.memory.state() if self.memory is not None else None,
             "guard": self.guard.state() if self.guard is not None else None,
             "generators": {name: generator.get_state() for name, generator in self._generators.items()},
             "sums": dict(self._sums),
@@ -296,6 +313,8 @@ class Loop:
         """Goes back to where state() was taken, on this device."""
         self.epoch, self.batch = state["epoch"], state["batch"]
         self._restore_weights(state)
+        if self.memory is not None:
+            self.memory.load_state(state["memory"])
         if self.guard is not None:
             self.guard.load_state(state["guard"])
         for name, generator in self._generators.items():

@@ -41,6 +41,9 @@ class AttackConfig:
     from the start. While there are fewer steps, each is 2.5 eps / steps long."""
     loss: Literal["ce", "margin", "kl"] = "ce"
     """What pgd raises: cross-entropy, margin of the logits, or (TRADES) divergence from the clean answer."""
+    renew_epochs: int = 0
+    """pgd begins where it left each image in the epoch before, and anew after this many epochs, so that few steps do;
+    needs training without augmentation. 0 begins anew at each step."""
     guard: bool = False
     """Against catastrophic overfitting of one-step attacks: watches PGD accuracy on the selection part, and when it
     collapses goes back to the last good weights and on with pgd of `guard_steps`."""
@@ -55,9 +58,12 @@ class AttackConfig:
         require(self.norm != "linf" or self.eps <= 1, "attack.eps", "at most 1 for norm linf", self.eps)
         at_least(0, "attack.step", self.step)
         at_least(0, "attack.warmup_epochs", self.warmup_epochs)
-        for key, low in (("steps", 1), ("first_steps", 0), ("guard_steps", 1)):
+        for key, low in (("steps", 1), ("first_steps", 0), ("guard_steps", 1), ("renew_epochs", 0)):
             at_least(low, f"attack.{key}", getattr(self, key))
         require(self.first_steps <= self.steps, "attack.first_steps", "at most attack.steps", self.first_steps)
+        require(
+            self.name == "pgd" or not self.renew_epochs, "attack.renew_epochs", f"0 for {self.name}", self.renew_epochs
+        )
         require(self.name == "pgd" or self.loss == "ce", "attack.loss", f"ce for {self.name}", self.loss)
 
 

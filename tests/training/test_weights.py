@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from service.errors import SetupError
 from tests.training.test_methods import recipe, same, weights
+from training.attack_memory import AttackMemory
 from training.attack_schedule import AttackSchedule
 from training.attacks import NFgsm, Pgd
 from training.averaging import Averager, estimate_statistics
@@ -236,3 +237,51 @@ def test_without_a_selection_part_the_last_average_is_kept(tmp_path: Path) -> No
     given = recipe(averaging={"kind": "ema"})
     fit(replace(given, data=replace(given.data, selection=0)), None, tmp_path, device=CPU)
     assert load_run(tmp_path).epoch == 2
+
+
+def test_perturbations_live_on_from_epoch_to_epoch(tmp_path: Path) -> None:
+    """With steps of a quarter of the budget, one step an epoch reaches it only if the epochs add up."""
+    given = recipe(train={"shift": 0, "epochs": 5}, attack={"steps": 1, "step": 0.025, "renew_epochs": 10})
+    found: list[float] = []
+
+    def on_step(loop: Loop) -> None:
+        assert loop.memory is not None
+        everything = torch.arange(len(loop.source))
+        if loop.epoch_is_over:
+            start = loop.memory.start(everything, epoch=1)
+            assert start is not None
+            found.append(float((start - loop.source.take(everything)).abs().mean()))
+            assert float((start - loop.source.take(everything)).abs().max()) <= 0.1 + 1 / 510 + 1e-6
+
+    fit(given, None, tmp_path, device=CPU, on_step=on_step)
+    assert found[4] > 1.1 * found[0]
+
+
+def test_perturbations_begin_anew_when_asked() -> None:
+    memory = AttackMemory(images(8), renew_epochs=3)
+    positions = torch.tensor([1, 5])
+    memory.keep(positions, torch.full((2, 1, 8, 8), 0.5))
+    kept = [memory.start(positions, epoch) for epoch in range(4)]
+    assert kept[0] is None
+    assert kept[3] is None
+    assert kept[1] is not None
+    assert kept[1].unique().tolist() == pytest.approx([128 / 255])
+
+
+def test_remembered_perturbations_resume_exactly(tmp_path: Path) -> None:
+    given = recipe(train={"shift": 0}, attack={"steps": 1, "renew_epochs": 2})
+
+    def stop(loop: Loop) -> None:
+        if loop.steps_done == 6:
+            raise KeyboardInterrupt
+
+    fit(given, None, tmp_path / "whole", device=CPU)
+    with pytest.raises(KeyboardInterrupt):
+        fit(given, None, tmp_path / "stopped", device=CPU, on_step=stop)
+    fit(given, None, tmp_path / "stopped", device=CPU)
+    assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+
+
+def test_remembered_perturbations_refuse_augmentation() -> None:
+    with pytest.raises(SetupError, match=r"attack\.renew_epochs: expected 0 with train\.shift, got 2"):
+        recipe(attack={"renew_epochs": 2})

@@ -46,16 +46,23 @@ class Pgd:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Attacked images, (N, C, H, W) in [0, 1] and in the ball."""
+        return self.begun_at(None, model, images, labels, generator)
+
+    def begun_at(
+        self, start: Tensor | None, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """As a call, from these images (N, C, H, W) put into the ball; from the usual start for None."""
         keeps = self.keep_worst or self.restarts > 1
         with undisturbed(model):
             objective = divergence_from(model, images) if self.loss == "kl" else named_objective(self.loss)
             worst = _Worst(images) if keeps else None
             for _ in range(self.restarts):
-                attacked = self._run(model, images, labels, generator, objective, worst)
+                attacked = self._run(start, model, images, labels, generator, objective, worst)
         return attacked if worst is None else worst.images
 
     def _run(
         self,
+        start: Tensor | None,
         model: nn.Module,
         images: Tensor,
         labels: Tensor,
@@ -66,7 +73,9 @@ class Pgd:
         norm = named_norm(self.norm)
         step = self.step or 2.5 * self.eps / self.steps
         attacked = images.detach()
-        if self.random_start:
+        if start is not None:
+            attacked = (images + norm.project(start - images, self.eps)).clamp(0, 1)
+        elif self.random_start:
             attacked = (attacked + norm.random_start(images, self.eps, generator)).clamp(0, 1)
         for _ in range(self.steps):
             gradients, logits = input_gradients(model, attacked, labels, objective)

@@ -27,6 +27,12 @@ class ImageSource:
         ranks[order] = np.arange(len(order)) - starts[images.labels[order]]
         self._ranks = torch.from_numpy(ranks)  # (N,) place of each image within its class
 
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, H, W, C."""
+        count, height, width, channels = self._images.shape
+        return count, height, width, channels
+
     def __len__(self) -> int:
         return len(self.labels)
 

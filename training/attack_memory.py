@@ -1,0 +1,45 @@
+"""Perturbations that live on from epoch to epoch, so that few steps an epoch add up to a strong attack.
+
+Each training image's attacked version is kept as 8 bits, and the next epoch's attack begins there instead of at a
+random start. From time to time all begin anew, lest they become those of a network long gone.
+
+Source: Zheng et al. 2020 (arXiv 1912.11969). We leave out their inverse of the augmentation, so that images must not be
+augmented, and keep 8 bits.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.attacks.rounding import from_8_bit
+from training.data.batches import ImageSource
+
+__all__ = ["AttackMemory"]
+
+
+class AttackMemory:
+    """The latest attacked version of every training image."""
+
+    def __init__(self, source: ImageSource, renew_epochs: int) -> None:
+        """Takes the training images and after how many epochs all perturbations begin anew."""
+        self._renew_epochs = renew_epochs
+        count, height, width, channels = source.shape
+        self._images = torch.zeros(count, height, width, channels, dtype=torch.uint8, device=source.device)
+
+    def start(self, positions: Tensor, epoch: int) -> Tensor | None:
+        """Where the attack begins, (n, C, H, W) in [0, 1]; None in epochs that begin anew."""
+        return None if epoch % self._renew_epochs == 0 else from_8_bit(self._images[positions.to(self._images.device)])
+
+    def keep(self, positions: Tensor, attacked: Tensor) -> None:
+        """Remembers (n, C, H, W) in [0, 1]."""
+        rounded = (attacked.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
+        self._images[positions.to(self._images.device)] = rounded.permute(0, 2, 3, 1)
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"images": self._images}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Goes back to where state() was taken."""
+        self._images.copy_(state["images"])
