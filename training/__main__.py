@@ -13,9 +13,10 @@ from service.errors import AdvsentryError
 from training import export, fit
 from training.checkpoint import code_version
 from training.evaluation import command as evaluation
+from training.evaluation import robustness
 
 # A new command: one module with add_command, one name here.
-COMMANDS = (fit, export, evaluation)
+COMMANDS = (fit, export, evaluation, robustness)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
