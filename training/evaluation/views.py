@@ -38,7 +38,8 @@ def views_of(model: Classifier, images: Bytes8) -> Views:
     parts = []
     with torch.no_grad():
         for start in range(0, len(images), BATCH):
-            logits, embedding = model.views(from_8_bit(images[start : start + BATCH]).to(device))
+            batch = images[start : start + BATCH].copy()  # torch warns of arrays that cannot be written, as files give
+            logits, embedding = model.views(from_8_bit(batch).to(device))
             parts.append((logits.float().cpu(), embedding.cpu()))
     logits, embedding = (torch.cat(column) for column in zip(*parts, strict=True))
     return Views(logits=logits, embedding=embedding)
