@@ -134,7 +134,7 @@ def _tiles(images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
     side = max(min(height, width) // 5, 1)
     count = min(5, min(height, width))
     hills = _signs(images, generator, count, count).repeat_interleave(side, dim=2).repeat_interleave(side, dim=3)
-    pattern = _pyramid(side, side).to(images).repeat(count, count)
+    pattern = pyramid(side, side).to(images).repeat(count, count)
     change = torch.zeros_like(images)
     top, left = (height - count * side) // 2, (width - count * side) // 2
     change[:, :, top : top + count * side, left : left + count * side] = hills * pattern
@@ -154,7 +154,7 @@ def _change_l2(found: Tensor, clean: Tensor, eps: float, share: float, draws: _D
     both[into], both[out] = 1.0, 1.0
     spent = (change * both).square().sum(dim=(2, 3), keepdim=True)
     length = (spent + unspent / found.shape[1]).sqrt()  # (N, C, 1, 1)
-    pattern = _hill_and_hollow(size).to(found)
+    pattern = hill_and_hollow(size).to(found)
     stands = (draws.places[:, 4] < 0.5)[:, None, None, None]
     direction = draws.signs * torch.where(stands, pattern, pattern.T) + _unit(change[into])
     change[out] = 0.0
@@ -167,16 +167,16 @@ def _unit(values: Tensor) -> Tensor:
     return values / values.square().sum(dim=(2, 3), keepdim=True).sqrt().clamp_min(1e-12)
 
 
-def _hill_and_hollow(size: int) -> Tensor:
+def hill_and_hollow(size: int) -> Tensor:
     """(size, size) of length 1: the left half rises, the right half falls."""
     half = size // 2
     if not half:
         return torch.ones(1, 1)
-    pattern = torch.cat([_pyramid(size, half), -_pyramid(size, size - half)], dim=1)
+    pattern = torch.cat([pyramid(size, half), -pyramid(size, size - half)], dim=1)
     return pattern / pattern.square().sum().sqrt()
 
 
-def _pyramid(height: int, width: int) -> Tensor:
+def pyramid(height: int, width: int) -> Tensor:
     """(height, width) rings around a middle.
 
     With n = height // 2 the outermost has 1 / (n + 1)^2, and each one inwards adds 1 / n^2, 1 / (n - 1)^2, ..., 1.

@@ -13,7 +13,7 @@ from service.errors import SetupError
 from training.attacks import Apgd, Attack, FirstFooling, Mim, NFgsm, Pgd, Square, TargetedApgd, aa_like
 from training.attacks.apgd import checkpoints
 from training.attacks.dlr import dlr, targeted_dlr
-from training.attacks.square import _hill_and_hollow, _pyramid
+from training.attacks.square import hill_and_hollow, pyramid
 from training.attacks.threat import named_norm
 from training.data import load_data
 from training.models import build_model
@@ -263,9 +263,9 @@ def test_checkpoints_of_the_paper() -> None:
 
 
 def test_the_squares_of_l2_rise_to_their_middle() -> None:
-    ninth, third = 1 / 4, 1 + 1 / 4
-    assert _pyramid(3, 3).flatten().tolist() == pytest.approx([ninth] * 4 + [third] + [ninth] * 4)
-    pattern = _hill_and_hollow(5)
+    edge, middle = 1 / 4, 1 + 1 / 4
+    assert pyramid(3, 3).flatten().tolist() == pytest.approx([edge] * 4 + [middle] + [edge] * 4)
+    pattern = hill_and_hollow(5)
     assert pattern.square().sum().item() == pytest.approx(1.0)
     assert (pattern[:, :2] > 0).all()
     assert (pattern[:, 2:] < 0).all()
