@@ -185,13 +185,15 @@ def load() -> list[Mapping[str, Any]]:
     """Every result file, by name.
 
     Raises:
-        ValueError: a file lacks a field.
+        ValueError: a file lacks a field, or holds the figures of a quick run.
     """
     results = []
     for path in sorted(RESULTS.glob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         if missing := set(FIELDS) - result.keys():
             raise ValueError(f"{path.name}: {', '.join(sorted(missing))} missing")
+        if isinstance(result["data"], dict) and result["data"].get("quick"):
+            raise ValueError(f"{path.name}: the figures of a quick run are not kept; measure again without --quick")
         results.append(result)
     return results
 

@@ -14,9 +14,10 @@ from training import export, fit
 from training.analysis import command as analysis
 from training.checkpoint import code_version
 from training.evaluation import command as evaluation
+from training.evaluation import robustness
 
 # A new command: one module with add_command, one name here.
-COMMANDS = (fit, export, evaluation, analysis)
+COMMANDS = (fit, export, evaluation, robustness, analysis)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

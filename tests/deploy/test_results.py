@@ -1,5 +1,8 @@
 """The results page says what was asked, what was measured, and whether the one reaches the other."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from deploy import results
@@ -42,3 +45,10 @@ def test_the_committed_readme_has_the_table_that_the_script_makes() -> None:
 def test_a_readme_without_its_marks_is_an_error() -> None:
     with pytest.raises(ValueError, match="expected <!-- made by"):
         results.readme("# advsentry", [])
+
+
+def test_a_quick_runs_figures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({**RESULT, "data": {"set": "digits", "quick": True}}))
+    with pytest.raises(ValueError, match=r"run\.json: the figures of a quick run are not kept"):
+        results.load()

@@ -1,15 +1,36 @@
-"""Attacks. A new one: one file, one line in ATTACKS, one row in its test table."""
+"""Attacks. A new one: one file and, if recipes may name it, one line in ATTACKS and one row in its test table.
+
+The others are for evaluation: they stop at the first image that fools, which is hardly an example to learn from.
+"""
 
 from collections.abc import Callable, Mapping
 
 from service.errors import SetupError
+from training.attacks.apgd import Apgd, TargetedApgd
 from training.attacks.fgsm import Fgsm
+from training.attacks.mim import Mim
 from training.attacks.n_fgsm import NFgsm
 from training.attacks.pgd import Pgd
 from training.attacks.protocol import Attack, undisturbed
+from training.attacks.square import Square
+from training.attacks.union import FirstFooling, aa_like
 from training.methods import AttackConfig
 
-__all__ = ["ATTACKS", "Attack", "Fgsm", "NFgsm", "Pgd", "build_attack", "undisturbed"]
+__all__ = [
+    "ATTACKS",
+    "Apgd",
+    "Attack",
+    "Fgsm",
+    "FirstFooling",
+    "Mim",
+    "NFgsm",
+    "Pgd",
+    "Square",
+    "TargetedApgd",
+    "aa_like",
+    "build_attack",
+    "undisturbed",
+]
 
 
 def _pgd(config: AttackConfig) -> Attack:

@@ -1,18 +1,17 @@
 """Attacks the run's torch model and asks the bundle about the result; gradients from one, decisions from the other."""
 
 import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from service.detection.engine import Engine
 from service.detection.types import Bytes8, Float64s
-from training.attacks.rounding import from_8_bit, to_8_bit
+from training.attacks.rounding import from_8_bit
+from training.evaluation.attacking import BATCH, Progress, attack_images
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, Decisions, decide
 from training.evaluation.judging import (
@@ -26,14 +25,10 @@ from training.evaluation.judging import (
 )
 from training.evaluation.pictures import Example
 from training.evaluation.results import AttackResult, CleanResult, FalsePositives, UnionResult
-from training.evaluation.rounding import predict, to_8_bit_fooling
+from training.evaluation.rounding import predict
 from training.evaluation.suite import Budgets, SuiteEntry
 
 __all__ = ["Evaluation", "HeldOut", "Plot", "choose_images", "evaluate"]
-
-_BATCH = 128
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -142,14 +137,7 @@ def _attack(
     engine: Engine, model: nn.Module, subject: Subject, entry: SuiteEntry, *, seed: int, progress: Progress
 ) -> Attacked:
     started = time.monotonic()
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {entry.name}".encode()))
-    parts = []
-    for start in range(0, len(subject.images), _BATCH):
-        progress(f"{entry.name}: {start} of {len(subject.images)}")
-        rows = slice(start, start + _BATCH)
-        labels = torch.from_numpy(subject.truth[rows])
-        parts.append(_attack_batch(model, from_8_bit(subject.images[rows]), labels, entry, generator))
-    images = np.concatenate(parts)
+    images = attack_images(model, subject.images, subject.truth, entry, seed=seed, progress=progress)
     decisions = decide(engine, images)
     return Attacked(
         entry=entry,
@@ -160,26 +148,11 @@ def _attack(
     )
 
 
-def _attack_batch(
-    model: nn.Module, clean: Tensor, labels: Tensor, entry: SuiteEntry, generator: torch.Generator
-) -> Bytes8:
-    """Attacked images of 8 bits, (N, H, W, C)."""
-    device = next(model.parameters()).device
-    clean, labels = clean.to(device), labels.to(device)
-    attacked = entry.attack(model, clean, labels, generator)
-    if entry.eps is None:
-        rounded = to_8_bit_fooling(model, attacked, clean, labels)
-    else:
-        rounded = to_8_bit(attacked, clean, entry.norm, entry.eps)
-    return np.ascontiguousarray(rounded.cpu().numpy())
-
-
 def _disagreements(model: nn.Module, images: Bytes8, decisions: Decisions) -> int:
     """Images that torch and the bundle label differently."""
     device = next(model.parameters()).device
     labels = [
-        predict(model, from_8_bit(images[i : i + _BATCH]).to(device)).cpu().numpy()
-        for i in range(0, len(images), _BATCH)
+        predict(model, from_8_bit(images[i : i + BATCH]).to(device)).cpu().numpy() for i in range(0, len(images), BATCH)
     ]
     return int((np.concatenate(labels) != decisions.labels).sum())
 

@@ -1,9 +1,7 @@
 """The headline of a report: for the manifest, for docs/results and for the terminal."""
 
-import json
-
 from training.checkpoint import Run
-from training.config import recipe_to_dict
+from training.evaluation.result_file import result_text
 from training.evaluation.results import AttackResult, Report
 
 __all__ = ["breaking_sentence", "headline", "metrics", "result_json", "words"]
@@ -63,23 +61,22 @@ def breaking_sentence(report: Report) -> str:
 def result_json(name: str, run: Run, report: Report) -> str:
     """One file of docs/results, as docs/architecture.md has it."""
     made, data = report.provenance, report.data
-    value = {
-        "name": name,
-        "command": made.command,
-        "recipe": recipe_to_dict(run.recipe),
-        "seed": made.seed,
-        "commit": made.commit,
-        "machine": made.machine,
-        "seconds": made.seconds,
-        "data": {
+    return result_text(
+        name,
+        run,
+        command=made.command,
+        seed=made.seed,
+        commit=made.commit,
+        machine=made.machine,
+        seconds=made.seconds,
+        data={
             "set": data.name,
             "split": data.split,
             "test_images": data.test_images,
             "attacked_images": data.attacked_images,
         },
-        "metrics": {"training_seconds": round(run.seconds, 1), **metrics(report)},
-    }
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        metrics=metrics(report),
+    )
 
 
 def words(report: Report) -> str:

@@ -1,0 +1,273 @@
+"""The `robustness` command: what a finished run withstands, measured on its torch model, without a bundle."""
+
+import argparse
+import dataclasses
+import json
+import math
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from service.errors import SetupError
+from training.attacks.rounding import from_8_bit
+from training.checkpoint import Run, load_run, write_atomically
+from training.data import ImageSet
+from training.detectors.detector import CleanViews
+from training.detectors.mixture import GaussianMixture
+from training.evaluation.attacking import Progress, attack_images
+from training.evaluation.battery import FULL, QUICK, Strength, battery
+from training.evaluation.eight_bit import EightBit
+from training.evaluation.evaluate import choose_images
+from training.evaluation.progress import reporting
+from training.evaluation.provenance import commit, machine
+from training.evaluation.result_file import result_text
+from training.evaluation.robust_figures import (
+    Figures,
+    Tried,
+    Untouched,
+    clean_figures,
+    detection,
+    geometry,
+    robust_accuracies,
+)
+from training.evaluation.suite import Budgets, SuiteEntry, budgets_for, chosen
+from training.evaluation.views import views_of
+from training.precision import deterministic
+
+__all__ = ["Measured", "Options", "add_command", "measure_robustness"]
+
+_IMAGES = 1_000
+_BATCH = 250
+_GEOMETRY = "pgd_20"
+"""The attack whose images the geometry is about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line asks for."""
+
+    run: Path
+    out: Path
+    data: Path | None = None
+    images: int | None = None
+    """How many test images are attacked; None: 1,000, or all where there are fewer."""
+    attacks: tuple[str, ...] = ()
+    """All of the battery when empty."""
+    restarts: int = FULL.restarts
+    queries: int = FULL.queries
+    """Of Square within aa_like."""
+    l2_eps: float | None = None
+    """None: see `training.evaluation.suite.budgets_for`."""
+    seed: int = 0
+    quick: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("images", "restarts", "queries"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SetupError(f"--{name}: expected at least 1, got {value}")
+        if self.l2_eps is not None and not (math.isfinite(self.l2_eps) and self.l2_eps > 0):
+            raise SetupError(f"--l2-eps: expected a number above 0, got {self.l2_eps}")
+        if self.seed < 0:
+            raise SetupError(f"--seed: expected 0 or more, got {self.seed}")
+        if self.out.suffix != ".json" or self.out.is_dir():
+            raise SetupError(f"--out: expected a file NAME.json, got {self.out}")
+
+    @property
+    def strength(self) -> Strength:
+        """Of the attacks."""
+        return QUICK if self.quick else dataclasses.replace(FULL, restarts=self.restarts, queries=self.queries)
+
+    def command(self) -> str:
+        """The command line that gives the same figures."""
+        words = ["advsentry-train", "robustness", str(self.run), "--out", str(self.out)]
+        words += [] if self.data is None else ["--data", "DATA"]  # where it lies is this machine's affair
+        for name in ("images", "l2_eps"):
+            value = getattr(self, name)
+            words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
+        for name in ("restarts", "queries"):
+            value = getattr(self, name)
+            words += [] if value == getattr(FULL, name) else [f"--{name}", str(value)]
+        words += ["--attacks", ",".join(self.attacks)] if self.attacks else []
+        words += ["--seed", str(self.seed)]
+        return shlex.join(words + (["--quick"] if self.quick else []))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What came out."""
+
+    metrics: dict[str, float]
+    left_out: tuple[str, ...]
+    """Figures without an image to compute them from."""
+    test_images: int
+    attacked_images: int
+
+
+def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds `robustness` to the command line."""
+    parser = commands.add_parser(
+        "robustness",
+        help="measure what a run withstands, without a bundle",
+        description="Attacks the run's model on its test part, rounds to 8 bits, and writes accuracies, detection by "
+        "density and the geometry of the embedding as one file for docs/results.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory that `fit` wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="NAME.json; the result is called NAME")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (else ADVSENTRY_DATA)")
+    parser.add_argument("--images", type=int, metavar="N", help="test images to attack (default: 1000, or all)")
+    parser.add_argument("--attacks", type=_names, default=(), metavar="A,B", help="some of the battery's attacks")
+    parser.add_argument(
+        "--restarts", type=int, default=FULL.restarts, metavar="N", help="starts of PGD (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--queries", type=int, default=FULL.queries, metavar="N", help="of Square within aa_like (default: %(default)s)"
+    )
+    parser.add_argument("--l2-eps", type=float, metavar="E", help="budget of the L2 attack, images being in [0, 1]")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of the attacks")
+    parser.add_argument("--quick", action="store_true", help="weak attacks for a first look; the file says so")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(command=_main)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _main(arguments: argparse.Namespace) -> int:
+    options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
+    measured = measure_robustness(options)
+    for name in measured.left_out:
+        sys.stderr.write(f"{name}: left out, there is no image to compute it from\n")
+    if arguments.json:
+        sys.stdout.write(json.dumps({"result": str(options.out), "metrics": measured.metrics}) + "\n")
+    else:
+        lines = [] if not options.quick else ["quick run: do not quote these figures"]
+        lines += [f"{name} {value:.4g}" for name, value in measured.metrics.items()]
+        sys.stdout.write("".join(f"{line}\n" for line in [*lines, f"result: {options.out}"]))
+    return 0
+
+
+def measure_robustness(options: Options) -> Measured:
+    """Measures a run and writes its file.
+
+    Raises:
+        SetupError: the run is not finished, its data are missing or too few, an attack is unknown, or `--out` cannot
+            be written.
+    """
+    began, code = time.monotonic(), commit()  # now, while it is the code that runs
+    run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    budgets = _budgets(run, options)
+    entries = chosen(battery(budgets, len(run.class_names), options.strength), options.attacks)
+    parts = run.parts(options.data)
+    positions = _positions(parts.test, options)
+    _make_folder(options.out.parent)
+    with reporting() as progress, deterministic(0):
+        mixture = _mixture(run, parts.fit)
+        figures = _measure(run, parts.test, positions, entries, mixture, budgets, seed=options.seed, progress=progress)
+    measured = Measured(
+        metrics={name: value for name, value in figures.items() if value is not None},
+        left_out=tuple(name for name, value in figures.items() if value is None),
+        test_images=len(parts.test),
+        attacked_images=len(positions),
+    )
+    write_atomically(options.out, _file(options, run, measured, code, time.monotonic() - began))
+    return measured
+
+
+def _budgets(run: Run, options: Options) -> Budgets:
+    attack = run.recipe.attack
+    return budgets_for(attack.norm, attack.eps, math.prod(run.input_shape), l2_eps=options.l2_eps)
+
+
+def _positions(test: ImageSet, options: Options) -> np.ndarray:
+    """Of the test images that are attacked."""
+    if not len(test):
+        raise SetupError(f"{options.run}: expected test images, got none")
+    if (options.images or 0) > len(test):
+        raise SetupError(f"--images: expected at most the {len(test)} test images of the run, got {options.images}")
+    return choose_images(test.labels, options.images or _IMAGES, options.seed)
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetupError(f"--out {path}: cannot be made a folder: {error.strerror}") from error
+
+
+def _mixture(run: Run, fit: ImageSet) -> GaussianMixture:
+    """TLA's detector, fitted on clean images that the model was not trained on."""
+    views = views_of(run.model, fit.images)
+    return GaussianMixture.fit(
+        CleanViews(
+            images=from_8_bit(fit.images),
+            logits=views.logits,
+            embedding=views.embedding,
+            labels=torch.from_numpy(fit.labels),
+        )
+    )
+
+
+def _measure(
+    run: Run,
+    test: ImageSet,
+    positions: np.ndarray,
+    entries: Sequence[SuiteEntry],
+    mixture: GaussianMixture,
+    budgets: Budgets,
+    *,
+    seed: int,
+    progress: Progress,
+) -> Figures:
+    progress(f"clean: {len(test)} images")
+    every = views_of(run.model, test.images)
+    untouched = Untouched(
+        images=np.ascontiguousarray(test.images[positions]),
+        truth=test.labels[positions],
+        views=every.take(torch.from_numpy(positions)),
+    )
+    tried = [_try(run, untouched, entry, seed=seed, progress=progress) for entry in entries]
+    progress("figures")
+    figures: Figures = {"epoch": float(run.epoch), **clean_figures(every, test.labels)}
+    figures |= robust_accuracies(untouched, tried, budgets.linf) | detection(mixture, untouched, tried)
+    for one in tried:
+        if one.entry.name == _GEOMETRY:
+            figures |= geometry(untouched, one, mixture.means)
+    return figures
+
+
+def _try(run: Run, untouched: Untouched, entry: SuiteEntry, *, seed: int, progress: Progress) -> Tried:
+    began = time.monotonic()
+    model = EightBit(run.model) if entry.norm == "linf" else run.model
+    images = attack_images(model, untouched.images, untouched.truth, entry, seed=seed, progress=progress, batch=_BATCH)
+    tried = Tried(entry=entry, images=images, views=views_of(run.model, images))
+    share = (untouched.right & ~tried.fools(untouched)).mean()
+    progress(f"{entry.name} done: {share:.1%} stay right, {time.monotonic() - began:.1f} s")
+    return tried
+
+
+def _file(options: Options, run: Run, measured: Measured, code: str, seconds: float) -> str:
+    data = {
+        "set": run.recipe.data.set,
+        "split": "test",
+        "test_images": measured.test_images,
+        "attacked_images": measured.attacked_images,
+    }
+    return result_text(
+        options.out.stem,
+        run,
+        command=options.command(),
+        seed=run.recipe.train.seed,
+        commit=code,
+        machine=machine(),
+        seconds=round(seconds, 1),
+        data=data | ({"quick": True} if options.quick else {}),
+        metrics=measured.metrics,
+    )
