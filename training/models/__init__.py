@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from service.errors import SetupError
 from training.models.classifier import Classifier, unit_length
+from training.models.resnet import ResNet18
 from training.models.small_cnn import SmallCnn
 from training.models.wide_resnet import WideResNet
 from training.sections import ModelConfig
@@ -46,9 +47,20 @@ def _wide_resnet(config: ModelConfig, shape: ImageShape) -> Classifier:
     return WideResNet(channels=shape.channels, classes=shape.classes, depth=config.depth, factor=config.width)
 
 
+def _resnet18(config: ModelConfig, shape: ImageShape) -> Classifier:
+    if config.depth != 2:
+        raise SetupError(f"model.depth: expected 2 (blocks a stage) for resnet18, got {config.depth}; leave it out")
+    if config.embedding_dim not in (0, 8 * config.width):
+        raise SetupError(f"model.embedding_dim: expected 0 or {8 * config.width}, got {config.embedding_dim}")
+    if config.stem_stride != 1:
+        raise SetupError(f"model.stem_stride: expected 1 for resnet18, got {config.stem_stride}")
+    return ResNet18(channels=shape.channels, classes=shape.classes, width=config.width)
+
+
 MODELS: Mapping[str, Callable[[ModelConfig, ImageShape], Classifier]] = {
     "small_cnn": _small_cnn,
     "wide_resnet": _wide_resnet,
+    "resnet18": _resnet18,
 }
 
 
