@@ -29,6 +29,7 @@ from training.config import (
     recipe_to_dict,
     recipe_to_toml,
 )
+from training.data.sources import download
 from training.export import check_exportable
 from training.interrupts import Interrupts, deferred_interrupts
 from training.loop import Loop
@@ -189,12 +190,15 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or the name of a recipe that comes along")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the run directory")
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder of the data (default: ADVSENTRY_DATA)")
+    parser.add_argument("--download", action="store_true", help="first fetch a public set (mnist, cifar10) into --data")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as train.epochs=5")
     parser.set_defaults(command=_command)
 
 
 def _command(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    if arguments.download:
+        download(recipe.data.set, arguments.data)
     outcome = fit(recipe, arguments.data, arguments.out)
     sys.stderr.write(f"{_message(outcome, arguments.out)}\n")
     return 1 if outcome is Outcome.INTERRUPTED else 0

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from service.errors import SetupError
+from tests.training.data.test_cifar import write_batches
 from training.data import DATASETS, DataSet, ImageSet, load_data
 from training.data.arrays import GTSRB_CLASSES
 from training.data.types import empty_like
@@ -69,10 +70,16 @@ def tracked(root: Path) -> Path:
     return root
 
 
+def write_cifar10(root: Path) -> Path:
+    write_batches(root / "cifar-10-batches-py")
+    return root
+
+
 MAKERS: dict[str, tuple[Callable[[Path], Path | None], tuple[int, int, tuple[int, int, int], int]]] = {
     "digits": (lambda _: None, (1797, 0, (8, 8, 1), 10)),
     "mnist": (write_mnist, (30, 10, (28, 28, 1), 10)),
     "gtsrb32": (tracked, (6, 3, (4, 4, 3), 43)),
+    "cifar10": (write_cifar10, (10, 2, (32, 32, 3), 10)),
     "cifar10-jpeg75": (lambda root: write_zip(root, "cifar10-jpeg75.zip").parent, (4, 4, (4, 5, 3), 2)),
     "npz": (lambda root: write_arrays(root / "any.npz"), (6, 3, (4, 4, 3), 3)),
     "folder": (write_folder, (4, 4, (4, 5, 3), 2)),
