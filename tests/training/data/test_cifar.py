@@ -10,7 +10,7 @@ import pytest
 
 from service.errors import SetupError
 from training.data import cifar, load_data
-from training.data.sources import SOURCES
+from training.data.sources import SOURCES, digest
 
 NAMES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 
@@ -61,7 +61,7 @@ def write_tar(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     with path.open("rb") as file:
-        source = replace(SOURCES["cifar10"][0], sha256=cifar.digest(file))
+        source = replace(SOURCES["cifar10"][0], sha256=digest(file))
     monkeypatch.setattr(cifar, "SOURCES", {"cifar10": (source,)})
 
 
