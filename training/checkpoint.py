@@ -1,13 +1,17 @@
 """Run directories: what fit leaves, and how export and evaluation read it."""
 
+import errno
 import hashlib
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
 
 from service.errors import SetupError
@@ -30,6 +34,7 @@ __all__ = [
 ]
 
 CHECKPOINT = "checkpoint.pt"
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FORMAT = 2
 KEYS = frozenset({"format", "recipe", "class_names", "input_shape", "data_digest", "is_finished", "loop"})
 
@@ -69,7 +74,7 @@ def load_parts(recipe: Recipe, data_root: Path | None) -> tuple[DataSet, Parts]:
     """The data set of a recipe and its six parts.
 
     Raises:
-        SetupError: the data are missing or damaged, or too few for the recipe's sizes.
+        SetupError: the data are missing or damaged, too few for the recipe's sizes, or the training part lacks a class.
     """
     dataset = load_data(recipe.data.set, data_root)
     config = recipe.data
@@ -80,7 +85,23 @@ def load_parts(recipe: Recipe, data_root: Path | None) -> tuple[DataSet, Parts]:
         calibration=config.calibration,
         fusion=config.fusion,
     )
-    return dataset, split(dataset, sizes, config.seed)
+    parts = split(dataset, sizes, config.seed)
+    _check_classes(dataset, parts)
+    return dataset, parts
+
+
+def _check_classes(dataset: DataSet, parts: Parts) -> None:
+    """Refuses what leaves a class unknown to the network, to triplets and to detectors."""
+    names = dataset.class_names
+    if len(names) < 2:
+        raise SetupError(f"{dataset.name}: expected two classes or more, got {len(names)}; add images of another class")
+    counts = np.bincount(parts.train.labels, minlength=len(names))
+    missing = [f"{names[label]!r} ({label})" for label in np.flatnonzero(counts == 0)]
+    if missing:
+        raise SetupError(
+            f"{dataset.name}: expected training images of all {len(names)} classes, got none of {', '.join(missing)}; "
+            "add images of them, leave them out of the class names, or enlarge data.train"
+        )
 
 
 def data_digest(parts: Parts) -> str:
@@ -164,33 +185,58 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
 
 
 def write_checkpoint(run: Path, content: dict[str, Any]) -> None:
-    """Replaces the run's checkpoint; a crash leaves the old one or the new one, never half of one."""
-    temporary = run / f"{CHECKPOINT}.new"
-    with temporary.open("wb") as file:
+    """Replaces the run's checkpoint; a crash leaves the old one or the new one, never half of one.
+
+    Raises:
+        SetupError: it cannot be written, on a full disk for example; the old one stays.
+    """
+    with _replacing(run / CHECKPOINT) as file:
         torch.save({"format": FORMAT, **content}, file)
-        _to_disk(file.fileno())
-    _rename(temporary, run / CHECKPOINT)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replaces a text file in the same way."""
+    """Replaces a text file in the same way.
+
+    Raises:
+        SetupError: as for write_checkpoint.
+    """
+    with _replacing(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file that takes the place of this one when the block ends well, and else is gone."""
     temporary = path.with_name(f"{path.name}.new")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        _to_disk(file.fileno())
-    _rename(temporary, path)
-
-
-def _to_disk(descriptor: int) -> None:
-    os.fsync(descriptor)
-
-
-def _rename(temporary: Path, path: Path) -> None:
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            _to_disk(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        cause = error.__context__ if isinstance(error, RuntimeError) else error  # torch.save hides the system's error
+        if not isinstance(cause, OSError) or cause.errno is None:
+            raise
+        raise SetupError(_unsaved(path, cause)) from error
+    finally:
+        with suppress(OSError):  # in its place already, or never made
+            temporary.unlink()
     # The rename itself is safe only once the directory is on disk too.
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         _to_disk(directory)
     finally:
         os.close(directory)
+
+
+def _unsaved(path: Path, error: OSError) -> str:
+    reason = f"a full disk ({error.strerror})" if error.errno in FULL else error.strerror
+    return (
+        f"{path}: expected to save it, got {reason}; what stood there before is whole: "
+        "make room or mend the folder, then run the same command again"
+    )
+
+
+def _to_disk(descriptor: int) -> None:
+    os.fsync(descriptor)

@@ -26,9 +26,11 @@ from training.config import (
     Recipe,
     differing_keys,
     load_recipe,
+    recipe_from_dict,
     recipe_to_dict,
     recipe_to_toml,
 )
+from training.data.sources import download
 from training.export import check_exportable
 from training.interrupts import Interrupts, deferred_interrupts
 from training.loop import Loop
@@ -69,8 +71,8 @@ def fit(
         on_step: called after every step, for tests and notebooks.
 
     Raises:
-        SetupError: wrong data, a directory that holds something else or a run of another recipe, or a loss that is
-            no longer finite.
+        SetupError: wrong data, a directory that holds something else or a run of another recipe, a loss that is no
+            longer finite, or a disk that is full.
     """
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     is_begun = _is_begun(out, recipe)
@@ -90,7 +92,8 @@ def _is_begun(out: Path, recipe: Recipe) -> bool:
         SetupError: it is no run directory, or one of another recipe.
     """
     stored = out / "recipe.toml"
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    # A run killed at its very beginning leaves half of recipe.toml, under another name.
+    if not out.exists() or (out.is_dir() and not any(path.suffix != ".new" for path in out.iterdir())):
         return False
     if not stored.is_file():
         raise SetupError(f"{out}: expected a run directory or an empty one, got something else; choose another --out")
@@ -134,12 +137,25 @@ class _Session:
         """Loads the checkpoint.
 
         Raises:
-            SetupError: it was made from other data.
+            SetupError: it was made from other data, or by another recipe.
         """
         content = read_checkpoint(self._out)
+        differences = differing_keys(recipe_from_dict(content["recipe"]), self.loop.recipe)
+        if differences:
+            raise SetupError(
+                f"{self._out / CHECKPOINT}: expected the checkpoint of this run, got one of a recipe that differs in "
+                f"{', '.join(differences)}; put the right one back or choose another --out"
+            )
         if content["data_digest"] != self._fixed["data_digest"]:
             raise SetupError(f"{self._out}: expected the data that the run began with, got others")
-        self.loop.load_state(content["loop"])
+        try:
+            self.loop.load_state(content["loop"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            network = self.loop.recipe.model.name
+            raise SetupError(
+                f"{self._out / CHECKPOINT}: expected weights of this run's {network}, got others; "
+                "put the right file back or choose another --out"
+            ) from error
 
     def run(self, interrupts: Interrupts, reporter: Reporter, on_step: Callable[[Loop], None] | None) -> Outcome:
         """Steps until the end or an interrupt."""
@@ -150,9 +166,11 @@ class _Session:
             if on_step is not None:
                 on_step(self.loop)
             if self.loop.epoch_is_over:
+                self._check_weights()
                 reporter.epoch(self.loop, self.loop.close_epoch())
                 self._save()
             elif interrupts.requested or time.monotonic() - self._saved > SAVE_EVERY_S:
+                self._check_weights()
                 self._save()
             if interrupts.requested and not self.loop.is_finished:
                 return Outcome.INTERRUPTED
@@ -162,12 +180,21 @@ class _Session:
         """Refuses to go on, and to save, once the weights are lost."""
         loss = self.loop.running()["loss"]
         if not math.isfinite(loss):
-            terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.loop.values.items())
-            raise SetupError(
-                f"{self._out}: expected a finite loss, got {loss} in epoch {self.loop.epoch + 1}, "
-                f"batch {self.loop.batch} ({terms}); the checkpoint there keeps a good earlier step; "
-                "lower train.learning_rate and choose another --out"
-            )
+            raise self._lost(f"a finite loss, got {loss}")
+
+    def _check_weights(self) -> None:
+        """The same before saving: a step whose loss was finite may have ruined the weights."""
+        if not all(bool(value.isfinite().all()) for value in self.loop.model.state_dict().values()):
+            raise self._lost("finite weights, got others")
+
+    def _lost(self, what: str) -> SetupError:
+        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.loop.values.items())
+        is_saved = (self._out / CHECKPOINT).exists()
+        kept = f"{CHECKPOINT} there keeps a good earlier step" if is_saved else "nothing was saved"
+        return SetupError(
+            f"{self._out}: expected {what} in epoch {self.loop.epoch + 1}, batch {self.loop.batch} ({terms}); "
+            f"{kept}; lower train.learning_rate and choose another --out"
+        )
 
     def _save(self) -> None:
         lines = (json.dumps(record) for record in self.loop.log)
@@ -189,12 +216,15 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or the name of a recipe that comes along")
     parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the run directory")
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder of the data (default: ADVSENTRY_DATA)")
+    parser.add_argument("--download", action="store_true", help="first fetch a public set (mnist, cifar10) into --data")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as train.epochs=5")
     parser.set_defaults(command=_command)
 
 
 def _command(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
+    if arguments.download:
+        download(recipe.data.set, arguments.data)
     outcome = fit(recipe, arguments.data, arguments.out)
     sys.stderr.write(f"{_message(outcome, arguments.out)}\n")
     return 1 if outcome is Outcome.INTERRUPTED else 0

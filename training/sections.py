@@ -55,9 +55,9 @@ class ModelConfig:
     name: str = "small_cnn"
     """A name in training.models.MODELS."""
     width: int = 16
-    """Channels of the first stage (small_cnn) or the widening factor k (wide_resnet)."""
+    """Channels of the first stage (small_cnn; resnet18, 64 in the paper) or the widening factor k (wide_resnet)."""
     depth: int = 2
-    """Stages (small_cnn), or layers 6n + 4 (wide_resnet)."""
+    """Stages (small_cnn), layers 6n + 4 (wide_resnet), or blocks a stage, always 2 (resnet18)."""
     embedding_dim: int = 0
     """Length of the embedding; 0 leaves it to the model."""
     stem_stride: Literal[1, 2] = 1

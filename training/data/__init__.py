@@ -5,6 +5,7 @@ from pathlib import Path
 
 from service.errors import SetupError
 from training.data.arrays import gtsrb32, npz
+from training.data.cifar import cifar10
 from training.data.digits import digits
 from training.data.folder import cifar10_jpeg75, folder, zipped
 from training.data.mnist import mnist
@@ -16,6 +17,7 @@ DATASETS: Mapping[str, Callable[[Path | None], DataSet]] = {
     "digits": digits,
     "mnist": mnist,
     "gtsrb32": gtsrb32,
+    "cifar10": cifar10,
     "cifar10-jpeg75": cifar10_jpeg75,
     "npz": npz,
     "folder": folder,

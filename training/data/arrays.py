@@ -59,32 +59,51 @@ def _read(path: Path) -> Arrays:
 
 
 def _data_set(name: str, class_names: Sequence[str], arrays: Arrays) -> DataSet:
-    tracks = arrays.get("train_tracks")
-    train = ImageSet(
-        images=_images(name, "train_images", arrays["train_images"]),
-        labels=_whole(name, "train_labels", arrays["train_labels"]),
-        tracks=None if tracks is None else _whole(name, "train_tracks", tracks),
+    train, test = _images(name, "train_images", arrays), _images(name, "test_images", arrays)
+    return DataSet(
+        name=name,
+        class_names=tuple(class_names),
+        train=ImageSet(
+            images=train,
+            labels=_whole(name, "train_labels", arrays, len(train)),
+            tracks=_whole(name, "train_tracks", arrays, len(train)) if "train_tracks" in arrays else None,
+        ),
+        test=ImageSet(images=test, labels=_whole(name, "test_labels", arrays, len(test))),
     )
-    test = ImageSet(
-        images=_images(name, "test_images", arrays["test_images"]),
-        labels=_whole(name, "test_labels", arrays["test_labels"]),
-    )
-    return DataSet(name=name, class_names=tuple(class_names), train=train, test=test)
 
 
-def _images(name: str, key: str, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _images(name: str, key: str, arrays: Arrays) -> NDArray[np.uint8]:
+    array = arrays[key]
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
-        raise SetupError(f"{name}: {key}: expected uint8 (N, H, W, C), got {array.dtype} {array.shape}")
+        raise SetupError(
+            f"{name}: {key}: expected uint8 (N, H, W, C), got {array.dtype} {array.shape}{_range(array)}; "
+            "store values from 0 to 255 (images in [0, 1] times 255, rounded) as uint8"
+        )
     images = array.astype(np.uint8, copy=False)
     images = images[..., None] if images.ndim == 3 else images
     if images.shape[3] not in (1, 3):
-        raise SetupError(f"{name}: {key}: expected 1 (grey) or 3 (RGB) channels, got {images.shape[3]}")
+        raise SetupError(
+            f"{name}: {key}: expected 1 (grey) or 3 (RGB) channels, got {images.shape[3]}; "
+            "drop the others, and move channels to the last axis"
+        )
     return images
 
 
-def _whole(name: str, key: str, array: NDArray[np.generic]) -> NDArray[np.int64]:
+def _range(array: NDArray[np.generic]) -> str:
+    if not array.size or not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
+        return ""
+    return f" from {array.min():g} to {array.max():g}"
+
+
+def _whole(name: str, key: str, arrays: Arrays, count: int) -> NDArray[np.int64]:
+    array = arrays[key]
     if not np.issubdtype(array.dtype, np.integer):
-        raise SetupError(f"{name}: {key}: expected whole numbers, got {array.dtype}")
+        raise SetupError(f"{name}: {key}: expected whole numbers, got {array.dtype}; store them as int64")
+    if array.shape != (count,):
+        raise SetupError(
+            f"{name}: {key}: expected shape ({count},), one number for each image, got {array.shape}; "
+            "give images and numbers in one order"
+        )
     return array.astype(np.int64)
 
 

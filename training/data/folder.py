@@ -87,10 +87,15 @@ def _decode(file: str, content: bytes) -> NDArray[np.uint8]:
 def _stack(place: Path, labelled: list[tuple[str, NDArray[np.uint8]]], classes: list[str]) -> ImageSet:
     shapes = {pixels.shape for _, pixels in labelled}
     if len(shapes) > 1:
-        raise SetupError(f"{place}: expected images of one size, got {sorted(shapes)[:2]}")
+        raise SetupError(
+            f"{place}: expected images of one size and number of channels, got {sorted(shapes)[:2]}; "
+            "scale or convert them"
+        )
     unknown = {label for label, _ in labelled} - set(classes)
     if unknown:
-        raise SetupError(f"{place}: expected test classes that train has, got {sorted(unknown)[0]}")
+        raise SetupError(
+            f"{place}: expected test classes that train has, got {sorted(unknown)[0]}; add its training images"
+        )
     numbers = {label: number for number, label in enumerate(classes)}
     return ImageSet(
         images=np.stack([pixels for _, pixels in labelled]),

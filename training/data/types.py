@@ -52,7 +52,7 @@ class DataSet:
 
     def __post_init__(self) -> None:
         if not len(self.train):
-            raise SetupError(f"{self.name}: expected training images, got none")
+            raise SetupError(f"{self.name}: expected training images, got none; add some")
         for part in ("train", "test"):
             self._check(part, getattr(self, part))
 
@@ -60,13 +60,14 @@ class DataSet:
         if images.images.shape[1:] != self.train.images.shape[1:]:
             raise SetupError(
                 f"{self.name}: expected {part} images of shape {self.train.images.shape[1:]} as in train, "
-                f"got {images.images.shape[1:]}"
+                f"got {images.images.shape[1:]}; bring all images to one size and number of channels"
             )
         outside = (images.labels < 0) | (images.labels >= len(self.class_names))
         if outside.any():
             raise SetupError(
                 f"{self.name}: expected {part} labels in 0 to {len(self.class_names) - 1}, "
-                f"got {images.labels[outside][0]}"
+                f"got {images.labels[outside][0]} at image {np.flatnonzero(outside)[0]}; "
+                "number the classes from 0 and name each of them"
             )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from service.errors import SetupError
 from training.models.classifier import Classifier, unit_length
+from training.models.resnet import ResNet18
 from training.models.small_cnn import SmallCnn
 from training.models.wide_resnet import WideResNet
 from training.sections import ModelConfig
@@ -42,15 +43,29 @@ def _wide_resnet(config: ModelConfig, shape: ImageShape) -> Classifier:
     if config.embedding_dim not in (0, 64 * config.width):
         own = 64 * config.width
         raise SetupError(f"model.embedding_dim: expected 0 or {own}, got {config.embedding_dim}")
+    _refuse_small_cnn_keys(config)
+    return WideResNet(channels=shape.channels, classes=shape.classes, depth=config.depth, factor=config.width)
+
+
+def _resnet18(config: ModelConfig, shape: ImageShape) -> Classifier:
+    if config.depth != 2:
+        raise SetupError(f"model.depth: expected 2 (blocks a stage) for resnet18, got {config.depth}; leave it out")
+    if config.embedding_dim not in (0, 8 * config.width):
+        raise SetupError(f"model.embedding_dim: expected 0 or {8 * config.width}, got {config.embedding_dim}")
+    _refuse_small_cnn_keys(config)
+    return ResNet18(channels=shape.channels, classes=shape.classes, width=config.width)
+
+
+def _refuse_small_cnn_keys(config: ModelConfig) -> None:
     for key, wanted in (("stem_stride", 1), ("soft_threshold", 0)):
         if getattr(config, key) != wanted:
-            raise SetupError(f"model.{key}: expected {wanted} for wide_resnet, got {getattr(config, key):g}")
-    return WideResNet(channels=shape.channels, classes=shape.classes, depth=config.depth, factor=config.width)
+            raise SetupError(f"model.{key}: expected {wanted} for {config.name}, got {getattr(config, key):g}")
 
 
 MODELS: Mapping[str, Callable[[ModelConfig, ImageShape], Classifier]] = {
     "small_cnn": _small_cnn,
     "wide_resnet": _wide_resnet,
+    "resnet18": _resnet18,
 }
 
 

@@ -26,6 +26,14 @@ def test_another_image_of_the_class_is_any_but_the_own_one() -> None:
         assert set(drawn.tolist()) == (others if sizes[label] > 1 else {position})
 
 
+def test_the_only_image_of_a_class_stands_for_the_other_one() -> None:
+    images = ImageSet(images=np.zeros((3, 1, 1, 1), np.uint8), labels=np.array([1, 0, 1]))
+    drawn = ImageSource(images, torch.device("cpu")).draw_other_of_class(
+        torch.tensor([1, 0, 1]), torch.Generator().manual_seed(0)
+    )
+    assert drawn.tolist() == [1, 2, 1]
+
+
 def test_draws_are_different_positions() -> None:
     drawn = source().draw(5, torch.Generator().manual_seed(0))
     assert len(set(drawn.tolist())) == 5

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from service.errors import SetupError
+from tests.training.data.test_cifar import write_batches
 from training.data import DATASETS, DataSet, ImageSet, load_data
 from training.data.arrays import GTSRB_CLASSES
 from training.data.types import empty_like
@@ -69,10 +70,16 @@ def tracked(root: Path) -> Path:
     return root
 
 
+def write_cifar10(root: Path) -> Path:
+    write_batches(root / "cifar-10-batches-py")
+    return root
+
+
 MAKERS: dict[str, tuple[Callable[[Path], Path | None], tuple[int, int, tuple[int, int, int], int]]] = {
     "digits": (lambda _: None, (1797, 0, (8, 8, 1), 10)),
     "mnist": (write_mnist, (30, 10, (28, 28, 1), 10)),
     "gtsrb32": (tracked, (6, 3, (4, 4, 3), 43)),
+    "cifar10": (write_cifar10, (10, 2, (32, 32, 3), 10)),
     "cifar10-jpeg75": (lambda root: write_zip(root, "cifar10-jpeg75.zip").parent, (4, 4, (4, 5, 3), 2)),
     "npz": (lambda root: write_arrays(root / "any.npz"), (6, 3, (4, 4, 3), 3)),
     "folder": (write_folder, (4, 4, (4, 5, 3), 2)),
@@ -150,20 +157,30 @@ def test_mnist_refuses_a_damaged_archive(tmp_path: Path) -> None:
         ({"test_labels": None}, "test_labels missing"),
         (
             {"train_images": np.zeros((6, 4, 4, 3))},
-            r"train_images: expected uint8 \(N, H, W, C\), got float64",
+            r"train_images: expected uint8 \(N, H, W, C\), got float64 .* from 0 to 0; store values from 0 to 255",
         ),
+        ({"train_images": np.full((6, 4, 4, 3), 300)}, r"expected uint8 .*, got int64 .* from 300 to 300; store"),
         ({"train_labels": np.zeros(6)}, "train_labels: expected whole numbers, got float64"),
-        ({"train_labels": np.zeros(5, int)}, r"labels: expected int64 \(6,\)"),
+        ({"train_labels": np.zeros(5, int)}, r"train_labels: expected shape \(6,\), one number for each.*got \(5,\)"),
         ({"test_images": np.zeros((3, 5, 4, 3), np.uint8)}, r"expected test images of shape \(4, 4, 3\)"),
-        ({"test_labels": np.array([0, 1, 3])}, "expected test labels in 0 to 2, got 3"),
-        ({"train_tracks": np.zeros((6, 1), int)}, r"tracks: expected int64 \(6,\)"),
+        (
+            {"test_images": np.zeros((3, 4, 4), np.uint8)},
+            r"expected test images of shape \(4, 4, 3\) .* got \(4, 4, 1\); bring all",
+        ),
+        ({"test_labels": np.array([0, 1, 3])}, "expected test labels in 0 to 2, got 3 at image 2; number the classes"),
+        ({"train_labels": np.array([0, 1, 2, -1, 0, 0])}, "expected train labels in 0 to 2, got -1 at image 3"),
+        ({"class_names": np.array(["a", "b"])}, "expected train labels in 0 to 1, got 2 at image 4"),
+        ({"train_tracks": np.zeros((6, 1), int)}, r"train_tracks: expected shape \(6,\), one number for each"),
         ({"train_images": np.array([{}], dtype=object)}, r"expected an \.npz file of plain arrays"),
         (
             {"train_images": np.zeros((0, 4, 4, 3), np.uint8), "train_labels": np.zeros(0, int)},
             "expected training images, got none",
         ),
     ],
-    ids=["missing", "float", "float labels", "count", "sizes", "range", "tracks", "pickle", "empty"],
+    ids=[
+        *("missing", "float", "deep", "float labels", "count", "sizes", "channels", "range", "negative", "names"),
+        *("tracks", "pickle", "empty"),
+    ],
 )
 def test_npz_refuses_wrong_arrays(tmp_path: Path, changed: dict[str, object], message: str) -> None:
     with pytest.raises(SetupError, match=message):

@@ -14,6 +14,7 @@ from training.sections import ModelConfig
 CONFIGS = {
     "small_cnn": ModelConfig(name="small_cnn", width=4, embedding_dim=12),
     "wide_resnet": ModelConfig(name="wide_resnet", width=1, depth=10),
+    "resnet18": ModelConfig(name="resnet18", width=4),
 }
 SIZES = {"8x8 grey": (1, 8, 8), "28x28 grey": (1, 28, 28), "32x32 colour": (3, 32, 32), "9x7 grey": (1, 9, 7)}
 
@@ -82,10 +83,27 @@ def test_wide_resnet_counts_its_layers() -> None:
         WideResNet(channels=3, classes=10, depth=12)
 
 
+def test_resnet18_has_the_known_number_of_parameters() -> None:
+    config = ModelConfig(name="resnet18", width=64, embedding_dim=512)
+    model = build_model(config, 3, 32, 32, classes=10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 11_173_962
+    assert model.head.in_features == 512
+
+
+def test_resnet18_begins_with_kaiming_weights_for_channels_last() -> None:
+    model = build_model(ModelConfig(name="resnet18", width=32), 3, 32, 32, classes=10)
+    convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)]
+    assert len(convolutions) == 17 + 3  # 17 layers beside the head, 3 shortcuts that change the shape
+    for convolution in convolutions:
+        fan_out = convolution.out_channels * convolution.kernel_size[0] ** 2
+        assert convolution.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
+        assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ModelConfig(name="vgg"), r"model\.name: expected one of small_cnn, wide_resnet, got 'vgg'"),
+        (ModelConfig(name="vgg"), r"model\.name: expected one of small_cnn, wide_resnet, resnet18, got 'vgg'"),
         (ModelConfig(name="wide_resnet", depth=12), r"model\.depth: expected 6n \+ 4"),
         (
             ModelConfig(name="wide_resnet", depth=10, width=1, embedding_dim=3),
@@ -93,8 +111,22 @@ def test_wide_resnet_counts_its_layers() -> None:
         ),
         (ModelConfig(name="wide_resnet", depth=10, stem_stride=2), r"model\.stem_stride: expected 1"),
         (ModelConfig(name="wide_resnet", depth=10, soft_threshold=10), r"model\.soft_threshold: expected 0"),
+        (ModelConfig(name="resnet18", depth=18), r"model\.depth: expected 2 .*resnet18, got 18"),
+        (ModelConfig(name="resnet18", width=8, embedding_dim=128), r"model\.embedding_dim: expected 0 or 64, got 128"),
+        (ModelConfig(name="resnet18", stem_stride=2), r"model\.stem_stride: expected 1 for resnet18, got 2"),
+        (ModelConfig(name="resnet18", soft_threshold=9), r"model\.soft_threshold: expected 0 for resnet18, got 9"),
     ],
-    ids=["name", "depth", "embedding", "stride", "threshold"],
+    ids=[
+        "name",
+        "depth",
+        "embedding",
+        "stride",
+        "threshold",
+        "resnet18 depth",
+        "resnet18 embedding",
+        "resnet18 stride",
+        "resnet18 threshold",
+    ],
 )
 def test_sizes_that_a_model_cannot_have_are_refused(config: ModelConfig, message: str) -> None:
     with pytest.raises(SetupError, match=message):

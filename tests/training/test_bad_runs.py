@@ -1,0 +1,122 @@
+"""Runs that cannot go on: one line says why, and what was saved stays."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from service.errors import SetupError
+from tests.training.test_fit import CPU, at_step, interrupt, same, tiny, weights
+from training.__main__ import main
+from training.checkpoint import CHECKPOINT, read_checkpoint
+from training.config import Recipe, recipe_to_toml
+from training.fit import Outcome, fit
+from training.loop import Loop
+
+
+def with_npz(recipe: Recipe) -> Recipe:
+    data = replace(recipe.data, set="npz", train=0, selection=0, fit=0, calibration=9, fusion=9)
+    return replace(recipe, data=data, train=replace(recipe.train, batch_size=15))
+
+
+def write_set(path: Path, labels: np.ndarray, *names: str) -> Path:
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (len(labels), 8, 8, 1), dtype=np.uint8)
+    np.savez(path, train_images=images, train_labels=labels, test_images=images, test_labels=labels, class_names=names)
+    return path
+
+
+def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
+    path = write_set(tmp_path / "set.npz", np.arange(60) % 3, "cat", "dog", "emu", "fox")
+    with pytest.raises(
+        SetupError, match=r"set: expected training images of all 4 classes, got none of 'fox' \(3\); add"
+    ):
+        fit(with_npz(tiny()), path, tmp_path / "run", device=CPU)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_set_of_one_class_is_refused(tmp_path: Path) -> None:
+    path = write_set(tmp_path / "set.npz", np.zeros(60, int), "cat")
+    with pytest.raises(SetupError, match="set: expected two classes or more, got 1; add images of another class"):
+        fit(with_npz(tiny()), path, tmp_path / "run", device=CPU)
+
+
+def test_a_pool_of_one_class_is_one_line_and_keeps_the_last_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = tiny(epochs=40)
+    recipe = replace(recipe, tla=replace(recipe.tla, pool=2))  # sooner or later two images of one class
+    run, file = tmp_path / "run", tmp_path / "recipe.toml"
+    file.write_text(recipe_to_toml(recipe), encoding="utf-8")
+    assert main(["fit", str(file), "--out", str(run)]) == 1
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
+    assert line == (
+        "advsentry-train: error: tla.pool: expected images of another class among 2, got one class; enlarge the pool"
+    )
+    assert read_checkpoint(run)["loop"]["epoch"] >= 1
+
+
+def poison(loop: Loop) -> None:
+    with torch.no_grad():
+        loop.model.head.weight.fill_(torch.nan)
+
+
+@pytest.mark.parametrize(
+    ("step", "what"),
+    [
+        (6, r"a finite loss, got nan in epoch 2, batch 3 \(.*\)"),
+        (8, "finite weights, got others in epoch 2, batch 4 .*"),
+    ],
+    ids=["loss", "last step of an epoch"],
+)
+def test_a_lost_run_keeps_its_last_good_checkpoint_and_can_go_on(tmp_path: Path, step: int, what: str) -> None:
+    run, whole = tmp_path / "run", tmp_path / "whole"
+
+    def on_step(loop: Loop) -> None:
+        if loop.steps_done == step:
+            poison(loop)
+
+    with pytest.raises(SetupError, match=rf"expected {what}; checkpoint\.pt there keeps a good earlier step; lower"):
+        fit(tiny(), None, run, device=CPU, on_step=on_step)
+    assert read_checkpoint(run)["loop"]["epoch"] == 1
+    fit(tiny(), None, run, device=CPU)
+    fit(tiny(), None, whole, device=CPU)
+    assert same(weights(run), weights(whole))
+
+
+def test_a_run_lost_before_its_first_checkpoint_says_that_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="nothing was saved; lower"):
+        fit(tiny(), None, tmp_path, device=CPU, on_step=poison)
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> Path:
+    run = tmp_path / "run"
+    assert fit(tiny(), None, run, device=CPU, on_step=at_step(4, interrupt)) is Outcome.INTERRUPTED
+    return run
+
+
+def test_the_checkpoint_of_another_recipe_is_not_resumed(begun: Path, tmp_path: Path) -> None:
+    wider = tiny()
+    wider = replace(wider, model=replace(wider.model, width=8))
+    fit(wider, None, tmp_path / "other", device=CPU, on_step=at_step(4, interrupt))
+    (begun / CHECKPOINT).write_bytes((tmp_path / "other" / CHECKPOINT).read_bytes())
+    with pytest.raises(
+        SetupError, match=r"of this run, got one of a recipe that differs in model\.width; put the right"
+    ):
+        fit(tiny(), None, begun, device=CPU)
+
+
+@pytest.mark.parametrize("damage", ["missing", "shape"])
+def test_weights_that_do_not_fit_are_not_resumed(begun: Path, damage: str) -> None:
+    content = read_checkpoint(begun)
+    if damage == "missing":
+        del content["loop"]["model"]["head.weight"]
+    else:
+        content["loop"]["model"]["head.weight"] = torch.zeros(10, 9)
+    torch.save(content, begun / CHECKPOINT)
+    with pytest.raises(SetupError, match=r"checkpoint\.pt: expected weights of this run's small_cnn, got others; put"):
+        fit(tiny(), None, begun, device=CPU)
