@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Makes the figures of docs/results from nothing: deploy/measure.sh RECIPE [DATA], deploy/measure.sh bench DATA
-# A recipe: trains, exports, evaluates, writes docs/results/RECIPE.json, and puts the bundle where it ships.
+# Makes the shipped bundles and their figures from nothing: deploy/measure.sh BUNDLE [DATA [options of evaluate ...]]
+# A bundle (digits, mnist, gtsrb): trains its recipe, exports, evaluates, writes docs/results/BUNDLE.json, and puts the
+# bundle where it ships; a run that deploy/robustness.sh has made already is not trained again.
 # bench: times the shipped bundles, and a wide ResNet on GTSRB that is trained for one epoch only to be timed.
 set -eu
 cd "$(dirname "$0")/.."
-recipe=${1:?expected a recipe, such as digits or mnist, or bench}
+bundle=${1:?expected a bundle, such as digits, mnist or gtsrb, or bench}
 [ -z "${2:-}" ] || export ADVSENTRY_DATA=$2
+shift $(($# < 2 ? $# : 2))
 train=.venv/bin/advsentry-train
 
-if [ "$recipe" = bench ]; then
+if [ "$bundle" = bench ]; then
   OMP_NUM_THREADS=1 $train fit digits --out runs/gtsrb-bench data.set=gtsrb32 data.train=3000 data.fit=6000 \
     data.calibration=150 data.fusion=150 model.name=wide_resnet model.width=2 model.depth=10 model.embedding_dim=0 \
     train.epochs=1 attack.eps=8/255
@@ -17,10 +19,16 @@ if [ "$recipe" = bench ]; then
     --result docs/results/bench.json
 fi
 
+case $bundle in
+  digits) recipe=digits ;;
+  *) recipe=$bundle-tla-sar ;;
+esac
+run=runs/$recipe-s0
 export OMP_NUM_THREADS=1
-$train fit "$recipe" --out "runs/$recipe"
-$train export "runs/$recipe" --out "bundles/$recipe" --force
-$train evaluate "bundles/$recipe" --run "runs/$recipe" --out "reports/$recipe" --publish --result "docs/results/$recipe.json"
+$train fit "$recipe" --out "$run" train.seed=0
+$train export "$run" --out "bundles/$bundle" --force
+$train evaluate "bundles/$bundle" --run "$run" --out "reports/$bundle" --publish \
+  --result "docs/results/$bundle.json" "$@"
 mkdir -p service/bundles
-rm -rf "service/bundles/$recipe"
-cp -r "bundles/$recipe" "service/bundles/$recipe"
+rm -rf "service/bundles/$bundle"
+cp -r "bundles/$bundle" "service/bundles/$bundle"
