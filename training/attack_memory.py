@@ -3,8 +3,7 @@
 Each training image's attacked version is kept as 8 bits, and the next epoch's attack begins there instead of at a
 random start. From time to time all begin anew, lest they become those of a network long gone.
 
-Source: Zheng et al. 2020 (arXiv 1912.11969). We leave out their inverse of the augmentation, so that images must not be
-augmented, and keep 8 bits.
+Source: Zheng et al. 2020 (arXiv 1912.11969). Of augmentations we invert shifts only, and we keep 8 bits.
 """
 
 from typing import Any

@@ -67,11 +67,11 @@ class Recipe:
         if self.attack.renew_epochs and augments:
             raise SetupError(
                 f"attack.renew_epochs: expected 0 with train.{augments[0]}, got {self.attack.renew_epochs}; "
-                "a perturbation cannot follow its image through augmentation"
+                "a perturbation follows its image through train.shift only"
             )
 
 
-AUGMENTATIONS = ("shift", "rotate", "zoom", "brightness", "contrast", "flip")
+AUGMENTATIONS = ("rotate", "zoom", "brightness", "contrast", "flip")
 SECTIONS: Mapping[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,

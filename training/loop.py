@@ -16,7 +16,7 @@ from training.attacks import Pgd
 from training.averaging import Averager
 from training.awp import perturbed_weights
 from training.config import Recipe
-from training.data.augment import augmented
+from training.data.augment import augmented, drawn_moves, moved
 from training.data.batches import ImageSource, epoch_order
 from training.data.splits import Parts
 from training.guard import Guard
@@ -153,8 +153,10 @@ class Loop:
     def _attacked_batch(self) -> TrainingStep:
         positions = self._positions()
         labels = self.source.labels[positions.to(self.device)]
-        clean = augmented(self.source.take(positions), self.recipe.train, self._generators["augmentation"])
-        attacked = self._attacked(clean, labels, positions)
+        config, augmentation = self.recipe.train, self._generators["augmentation"]
+        moves = drawn_moves(len(positions), config.shift, augmentation)
+        clean = augmented(moved(self.source.take(positions), moves), config, augmentation)
+        attacked = self._attacked(clean, labels, positions, moves)
         return TrainingStep(
             model=self.model,
             clean=clean,
@@ -166,7 +168,7 @@ class Loop:
             generator=self._generators["loss"],
         )
 
-    def _attacked(self, clean: Tensor, labels: Tensor, positions: Tensor) -> Tensor:
+    def _attacked(self, clean: Tensor, labels: Tensor, positions: Tensor, moves: Tensor | None) -> Tensor:
         attack = self.attacks.at(self.steps_done, fell_back=self.has_fallen_back)
         if attack is None:
             return clean
@@ -174,8 +176,9 @@ class Loop:
         if self.memory is None or not isinstance(attack, Pgd):
             return attack(self.model, clean, labels, generator)
         start = self.memory.start(positions, self.epoch)
+        start = None if start is None else moved(start, moves)
         attacked = attack.begun_at(start, self.model, clean, labels, generator)
-        self.memory.keep(positions, attacked)
+        self.memory.keep(positions, moved(attacked, None if moves is None else -moves))
         return attacked
 
     def _descend(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:

@@ -43,7 +43,7 @@ class AttackConfig:
     """What pgd raises: cross-entropy, margin of the logits, or (TRADES) divergence from the clean answer."""
     renew_epochs: int = 0
     """pgd begins where it left each image in the epoch before, and anew after this many epochs, so that few steps do;
-    needs training without augmentation. 0 begins anew at each step."""
+    of all augmentations it goes with train.shift only. 0 begins anew at each step."""
     guard: bool = False
     """Against catastrophic overfitting of one-step attacks: watches PGD accuracy on the selection part, and when it
     collapses goes back to the last good weights and on with pgd of `guard_steps`."""

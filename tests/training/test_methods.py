@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from training.attacks import Pgd
 from training.checkpoint import load_parts, load_run, read_checkpoint
 from training.config import Recipe, recipe_from_dict
-from training.data.augment import shifted
+from training.data.augment import drawn_moves, moved
 from training.data.batches import ImageSource, epoch_order
 from training.fit import Outcome, fit
 from training.loop import GENERATORS, Loop
@@ -71,7 +71,8 @@ def plain_adversarial_training(given: Recipe) -> dict[str, torch.Tensor]:
         for number in range(given.train.epochs * batches):
             epoch, batch = divmod(number, batches)
             order = epoch_order(len(source), seed, epoch)[batch * given.train.batch_size :][: given.train.batch_size]
-            images = shifted(source.take(order), given.train.shift, generators[0])
+            moves = drawn_moves(len(order), given.train.shift, generators[0])
+            images = moved(source.take(order), moves)
             labels = source.labels[order]
             with autocast(CPU, bf16=uses_bf16(given.train.precision, CPU)):
                 attacked = attack(model, images, labels, generators[1])

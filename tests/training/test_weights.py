@@ -269,7 +269,7 @@ def test_perturbations_begin_anew_when_asked() -> None:
 
 
 def test_remembered_perturbations_resume_exactly(tmp_path: Path) -> None:
-    given = recipe(train={"shift": 0}, attack={"steps": 1, "renew_epochs": 2})
+    given = recipe(attack={"steps": 1, "renew_epochs": 2})
 
     def stop(loop: Loop) -> None:
         if loop.steps_done == 6:
@@ -283,5 +283,23 @@ def test_remembered_perturbations_resume_exactly(tmp_path: Path) -> None:
 
 
 def test_remembered_perturbations_refuse_augmentation() -> None:
-    with pytest.raises(SetupError, match=r"attack\.renew_epochs: expected 0 with train\.shift, got 2"):
-        recipe(attack={"renew_epochs": 2})
+    with pytest.raises(SetupError, match=r"attack\.renew_epochs: expected 0 with train\.zoom, got 2"):
+        recipe(attack={"renew_epochs": 2}, train={"zoom": 0.1})
+
+
+def test_remembered_perturbations_follow_their_image_through_shifts(tmp_path: Path) -> None:
+    """Perturbations that did not follow would be cut down by the projection to what fits by chance."""
+    given = recipe(attack={"steps": 1, "step": 0.1, "renew_epochs": 9}, train={"epochs": 2, "shift": 2})
+    shares: list[float] = []
+
+    def on_step(loop: Loop) -> None:
+        assert loop.memory is not None
+        if loop.epoch_is_over:
+            everything = torch.arange(len(loop.source))
+            start = loop.memory.start(everything, epoch=1)
+            assert start is not None
+            inner = (start - loop.source.take(everything))[:, :, 2:-2, 2:-2].abs()
+            shares.append(float((inner <= 0.1 + 1 / 510 + 1e-6).float().mean()))
+
+    fit(given, None, tmp_path, device=CPU, on_step=on_step)
+    assert shares == [1.0, 1.0]

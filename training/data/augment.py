@@ -11,34 +11,37 @@ from torch import Tensor
 
 from training.sections import TrainConfig
 
-__all__ = ["augmented", "flipped", "lit", "shifted", "warped"]
+__all__ = ["augmented", "drawn_moves", "flipped", "lit", "moved", "warped"]
 
 
 def augmented(images: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """All of a recipe's augmentations of images (N, C, H, W) in [0, 1], one after the other."""
-    images = shifted(images, config.shift, generator)
+    """A recipe's augmentations of images (N, C, H, W) in [0, 1], the shift left out, one after the other."""
     images = warped(images, config.rotate, config.zoom, generator)
     images = lit(images, config.brightness, config.contrast, generator)
     return flipped(images, generator) if config.flip else images
 
 
-def shifted(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
-    """Each image moved by a random whole number of pixels each way, its edge repeated.
+def drawn_moves(count: int, pixels: int, generator: torch.Generator) -> Tensor | None:
+    """(2, N, 1) whole numbers of pixels from -pixels to pixels, down and across; None for 0 pixels."""
+    return torch.randint(-pixels, pixels + 1, (2, count, 1), generator=generator) if pixels else None
+
+
+def moved(images: Tensor, moves: Tensor | None) -> Tensor:
+    """Each image moved by a whole number of pixels each way, its edge repeated; -moves undo it but for the edge.
 
     Args:
         images: (N, C, H, W).
-        pixels: the farthest move.
-        generator: of the moves.
+        moves: as drawn_moves() gives them.
     """
-    if pixels == 0:
+    if moves is None:
         return images
     count, _, height, width = images.shape
-    moves = torch.randint(-pixels, pixels + 1, (2, count, 1), generator=generator).to(images.device)
+    moves = moves.to(images.device)
     rows = (torch.arange(height, device=images.device) + moves[0]).clamp(0, height - 1)  # (N, H)
     columns = (torch.arange(width, device=images.device) + moves[1]).clamp(0, width - 1)  # (N, W)
     every = torch.arange(count, device=images.device)[:, None, None]
-    moved = images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
-    return moved.permute(0, 3, 1, 2)
+    seen = images.permute(0, 2, 3, 1)[every, rows[:, :, None], columns[:, None, :]]  # (N, H, W, C)
+    return seen.permute(0, 3, 1, 2)
 
 
 def warped(images: Tensor, degrees: float, zoom: float, generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from training.data import ImageSet
-from training.data.augment import flipped, lit, shifted, warped
+from training.data.augment import drawn_moves, flipped, lit, moved, warped
 from training.data.batches import ImageSource, epoch_order
 
 
@@ -60,16 +60,20 @@ def test_shifts_move_each_image_as_a_whole_and_repeat_its_edge() -> None:
     image = torch.arange(25.0).view(1, 1, 5, 5)
     padded = torch.nn.functional.pad(image, (1, 1, 1, 1), mode="replicate")[0, 0]
     allowed = [padded[row : row + 5, column : column + 5] for row in range(3) for column in range(3)]
-    moved = shifted(image.repeat(60, 1, 1, 1), 1, torch.Generator().manual_seed(0))
-    found = {next(n for n, one in enumerate(allowed) if torch.equal(one, each)) for each in moved[:, 0]}
+    moves = drawn_moves(60, 1, torch.Generator().manual_seed(0))
+    assert moves is not None
+    seen = moved(image.repeat(60, 1, 1, 1), moves)
+    found = {next(n for n, one in enumerate(allowed) if torch.equal(one, each)) for each in seen[:, 0]}
     assert found == set(range(9))
+    assert torch.equal(moved(seen, -moves)[:, 0, 1:-1, 1:-1], image[:, 0, 1:-1, 1:-1].repeat(60, 1, 1))
 
 
 def test_no_shift_draws_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     before = generator.get_state()
     images = torch.rand(2, 1, 3, 3)
-    assert shifted(images, 0, generator) is images
+    assert drawn_moves(5, 0, generator) is None
+    assert moved(images, None) is images
     assert torch.equal(generator.get_state(), before)
 
 
@@ -83,7 +87,8 @@ def test_strength_0_draws_nothing() -> None:
     before = generator.get_state()
     assert warped(images, 0, 0, generator) is images
     assert lit(images, 0, 0, generator) is images
-    assert shifted(images, 0, generator) is images
+    assert drawn_moves(5, 0, generator) is None
+    assert moved(images, None) is images
     assert torch.equal(generator.get_state(), before)
 
 
