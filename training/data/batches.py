@@ -6,6 +6,7 @@ from torch import Tensor
 
 from training.attacks.rounding import from_8_bit
 from training.data.types import ImageSet
+from training.shard import count_of_all, own_of_all
 
 __all__ = ["ImageSource", "epoch_order", "flipped", "shifted"]
 
@@ -42,8 +43,8 @@ class ImageSource:
         """For each position (n,) that of another random image of its class, (n,); its own where there is no other."""
         labels = self.labels.cpu()[positions]
         others = self._counts[labels] - 1
-        draws = torch.rand(len(positions), generator=generator, dtype=torch.float64)
-        within = (draws * others).long()
+        draws = torch.rand(count_of_all(len(positions), generator), generator=generator, dtype=torch.float64)
+        within = (own_of_all(draws, generator) * others).long()
         within += (within >= self._ranks[positions]) & (others > 0)  # steps over the image itself
         return self._by_class[self._starts[labels] + within]
 
@@ -65,7 +66,8 @@ def shifted(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
     if pixels == 0:
         return images
     count, _, height, width = images.shape
-    moves = torch.randint(-pixels, pixels + 1, (2, count, 1), generator=generator).to(images.device)
+    moves = torch.randint(-pixels, pixels + 1, (2, count_of_all(count, generator), 1), generator=generator)
+    moves = own_of_all(moves, generator, dim=1).to(images.device)
     rows = (torch.arange(height, device=images.device) + moves[0]).clamp(0, height - 1)  # (N, H)
     columns = (torch.arange(width, device=images.device) + moves[1]).clamp(0, width - 1)  # (N, W)
     every = torch.arange(count, device=images.device)[:, None, None]
@@ -75,5 +77,6 @@ def shifted(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
 
 def flipped(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image (N, C, H, W) mirrored left to right with probability 1/2."""
-    mirror = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    draws = torch.rand(count_of_all(len(images), generator), generator=generator)
+    mirror = own_of_all(draws, generator).to(images.device) < 0.5
     return torch.where(mirror[:, None, None, None], images.flip(3), images)
