@@ -13,6 +13,7 @@ from service.errors import SetupError
 from training.attack_schedule import AttackSchedule
 from training.averaging import Averager
 from training.awp import perturbed_weights
+from training.compiling import Compiled, check_compiler
 from training.config import Recipe
 from training.data.batches import ImageSource, epoch_order, flipped, shifted
 from training.data.splits import Parts
@@ -61,7 +62,7 @@ class Loop:
         Every one of several processes makes its own, and calls step() and close_epoch() as often as the others.
 
         Raises:
-            SetupError: several processes cannot share the recipe's batch.
+            SetupError: several processes cannot share the recipe's batch, or nothing can be compiled here.
         """
         _, height, width, channels = parts.train.images.shape
         with torch.random.fork_rng(devices=[]):
@@ -78,6 +79,10 @@ class Loop:
             self.averager = Averager(recipe.averaging.kind, recipe.averaging.decay, self.model)
         if processes.are_several:  # the averaged network is of each process alone
             synchronise(self.model, processes.shard)
+        self._network = self.model
+        if recipe.train.compile:
+            check_compiler(device)
+            self._network = Compiled(self.model)
         self.optimiser = build_optimiser(recipe.train, self.model)
         self.terms = build_terms(recipe)
         self.bf16 = uses_bf16(recipe.train.precision, device)
@@ -179,7 +184,7 @@ class Loop:
         if self.recipe.train.flip:
             clean = flipped(clean, augmentation)
         attack = self.attacks.at(self.steps_done, fell_back=self.has_fallen_back)
-        attacked = clean if attack is None else attack(self.model, clean, labels, self._generators["attack"])
+        attacked = clean if attack is None else attack(self._network, clean, labels, self._generators["attack"])
         return TrainingStep(
             model=self.model,
             clean=clean,
@@ -201,7 +206,7 @@ class Loop:
     def _loss(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         with autocast(self.device, bf16=self.bf16):
             every = [images for several in wanted.values() for images in several]
-            attacked, *others = see_together(self.model, [step.attacked, *every])
+            attacked, *others = see_together(self._network, [step.attacked, *every])
             self.values = {}
             for name, term in self.terms.items():
                 own = [others.pop(0) for _ in wanted[name]]
