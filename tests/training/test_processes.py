@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +29,27 @@ from training.synchronised import SynchronisedBatchNorm2d, synchronise
 
 CPU = torch.device("cpu")
 ROOT = Path(__file__).parent.parent.parent
+PATIENCE_S = 180.0
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 
 
-def started(*arguments: str) -> "subprocess.Popen[str]":
+@contextmanager
+def started(*arguments: str) -> "Iterator[subprocess.Popen[str]]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.Popen(
-        [*TORCHRUN, *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    process = subprocess.Popen(
+        [*TORCHRUN, *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
     )
+    try:
+        yield process
+    finally:
+        process.terminate()  # torchrun then ends what it started
+        process.wait(PATIENCE_S)
 
 
 def run(*arguments: str) -> str:
     """What two processes said on standard error."""
-    process = started(*arguments)
-    _, said = process.communicate(timeout=120)
+    with started(*arguments) as process:
+        _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 0, said
     return said
 
@@ -136,12 +145,12 @@ def test_a_run_of_two_processes_ends_where_a_run_of_one_does(tmp_path: Path) -> 
 def test_an_interrupt_stops_all_processes_and_the_first_one_saves(tmp_path: Path) -> None:
     out, stored = tmp_path / "run", tmp_path / "recipe.toml"
     stored.write_text(recipe_to_toml(recipe(train={"epochs": 5000})), encoding="utf-8")
-    process = started("-m", "training", "fit", str(stored), "--out", str(out))
-    deadline = time.monotonic() + 60
-    while not (out / "log.jsonl").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with started("-m", "training", "fit", str(stored), "--out", str(out)) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while not (out / "log.jsonl").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=PATIENCE_S)
     assert said.count("interrupted, saved in") == 1, said
     content = read_checkpoint(out)
     assert not content["is_finished"]
