@@ -30,8 +30,9 @@ check: $(STAMP)  ## ruff, mypy strict, import arrows
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_imports.py
 
-bench: $(STAMP)  ## throughput and latency of the service, ratios from one run
+bench: $(STAMP)  ## throughput and latency of the service, images a second of training; ratios from one run
 	$(BIN)/python -m deploy.bench
+	$(BIN)/python -m deploy.bench_training
 
 protos: $(STAMP)  ## make the committed stubs again
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/detection.proto

@@ -8,7 +8,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from deploy.load import BATCH_ITEMS, STREAMS, Load, loads, pinned, server
+from deploy.result_file import write_result
 from service.detection.bundle import SHIPPED, Bundle, find_bundle, load_bundle
 from service.detection.graph import Graph
 from service.detection.types import Bytes8
@@ -98,8 +98,17 @@ def main() -> int:
     metrics = {name: value for one in measured for name, value in one.metrics().items()}
     print(json.dumps(metrics) if options.json else "\n\n".join(_table(one) for one in measured))
     if options.result:
-        seconds = time.monotonic() - started
-        options.result.write_text(_result(measured, options, metrics, seconds), encoding="utf-8")
+        files = {one.bundle.manifest.name: one.bundle.manifest.files["model.onnx"] for one in measured}
+        write_result(
+            options.result,
+            name="bench",
+            module="deploy.bench",
+            recipe={"seconds": options.seconds, "max_batch": options.max_batch},
+            seed=SEED,
+            seconds=time.monotonic() - started,
+            data={name: file.sha256[:12] for name, file in files.items()},
+            metrics=metrics,
+        )
     return 0
 
 
@@ -219,24 +228,6 @@ def _row(
 
 def _cell(value: float | None, form: str, width: int) -> str:
     return ("" if value is None else form.format(value)).rjust(width)
-
-
-def _result(measured: list[Measured], options: argparse.Namespace, metrics: dict[str, float], seconds: float) -> str:
-    """One file of docs/results."""
-    from training.evaluation.provenance import commit, machine  # torch comes with it: seconds, and only wanted here
-
-    value = {
-        "name": "bench",
-        "command": shlex.join(["python", "-m", "deploy.bench", *sys.argv[1:]]),
-        "recipe": {"seconds": options.seconds, "max_batch": options.max_batch},
-        "seed": SEED,
-        "commit": commit(),
-        "machine": machine(),
-        "seconds": seconds,
-        "data": {one.bundle.manifest.name: one.bundle.manifest.files["model.onnx"].sha256[:12] for one in measured},
-        "metrics": metrics,
-    }
-    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 if __name__ == "__main__":

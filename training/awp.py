@@ -13,21 +13,27 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from training.processes import ALONE, Processes
+
 __all__ = ["perturbed_weights"]
 
 
 @contextmanager
-def perturbed_weights(model: nn.Module, loss: Callable[[], Tensor], gamma: float) -> Iterator[None]:
+def perturbed_weights(
+    model: nn.Module, loss: Callable[[], Tensor], gamma: float, processes: Processes = ALONE
+) -> Iterator[None]:
     """The model at w + v; afterwards its weights are w again, bit for bit.
 
     Args:
         model: in train mode.
         loss: computes the loss of the model as it stands; the running statistics that this pass changes come back.
         gamma: relative size of the perturbation.
+        processes: whose mean loss it is; all of them enter together.
     """
     weights = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     gradients = torch.autograd.grad(loss(), weights)
+    processes.average(gradients)
     kept = [weight.detach().clone() for weight in weights]
     with torch.no_grad():
         for buffer, before in buffers:

@@ -10,6 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from service.errors import SetupError
 from training.checkpoint import (
@@ -35,6 +36,7 @@ from training.export import check_exportable
 from training.interrupts import Interrupts, deferred_interrupts
 from training.loop import Loop
 from training.precision import deterministic
+from training.processes import Processes, connected, is_first
 from training.progress import Reporter, reporting
 
 __all__ = ["Outcome", "add_command", "fit"]
@@ -61,7 +63,8 @@ def fit(
     """Trains a recipe, or goes on where the run in this directory stopped.
 
     An interrupted and resumed run ends in the very weights of an uninterrupted one (on one kind of CPU, with
-    one number of threads). The directory gets recipe.toml, checkpoint.pt and log.jsonl.
+    one number of threads). The directory gets recipe.toml, checkpoint.pt and log.jsonl. Under torchrun every process
+    calls it, and they train together; the first one writes.
 
     Args:
         recipe: what to train.
@@ -74,15 +77,21 @@ def fit(
         SetupError: wrong data, a directory that holds something else or a run of another recipe, a loss that is no
             longer finite, or a disk that is full.
     """
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    is_begun = _is_begun(out, recipe)
-    if is_begun and read_checkpoint(out)["is_finished"]:
-        return Outcome.ALREADY_FINISHED
-    with deterministic(recipe.train.threads):
-        session = _Session(recipe, data_root, out, device, is_begun=is_begun)
+    with connected(device) as (own_device, processes), deterministic(recipe.train.threads):
+        is_begun, is_finished = processes.decided(lambda: _progress(out, recipe))
+        if is_finished:
+            return Outcome.ALREADY_FINISHED
+        session = _Session(recipe, data_root, out, own_device, processes, is_begun=is_begun)
         session.resume() if is_begun else session.begin()
-        with deferred_interrupts() as interrupts, reporting(session.loop) as reporter:
+        console = None if processes.is_first else Console(quiet=True)
+        with deferred_interrupts() as interrupts, reporting(session.loop, console) as reporter:
             return session.run(interrupts, reporter, on_step)
+
+
+def _progress(out: Path, recipe: Recipe) -> tuple[bool, bool]:
+    """Whether the recipe's run is begun, and whether it is finished."""
+    is_begun = _is_begun(out, recipe)
+    return is_begun, is_begun and read_checkpoint(out)["is_finished"]
 
 
 def _is_begun(out: Path, recipe: Recipe) -> bool:
@@ -110,14 +119,22 @@ class _Session:
     """One process's share of a run: the loop and where it is written to."""
 
     def __init__(
-        self, recipe: Recipe, data_root: Path | None, out: Path, device: torch.device, *, is_begun: bool
+        self,
+        recipe: Recipe,
+        data_root: Path | None,
+        out: Path,
+        device: torch.device,
+        processes: Processes,
+        *,
+        is_begun: bool,
     ) -> None:
         dataset, parts = load_parts(recipe, data_root)
         check_exportable(recipe, parts, len(dataset.class_names))
         start = None
         if recipe.train.start_from and not is_begun:  # a resumed run has its own weights
             start = starting_model(recipe, tuple(dataset.class_names), parts.train.images.shape[1:])
-        self.loop = Loop(recipe, parts, len(dataset.class_names), device, start=start)
+        self.loop = Loop(recipe, parts, len(dataset.class_names), device, start=start, processes=processes)
+        self._processes = processes
         self._out = out
         self._fixed = {
             "code_version": code_version(),
@@ -130,6 +147,8 @@ class _Session:
 
     def begin(self) -> None:
         """Makes the directory; only now, so that wrong data leave nothing behind."""
+        if not self._processes.is_first:
+            return
         self._out.mkdir(parents=True, exist_ok=True)
         write_atomically(self._out / "recipe.toml", recipe_to_toml(self.loop.recipe))
 
@@ -165,14 +184,16 @@ class _Session:
             reporter.step(self.loop)
             if on_step is not None:
                 on_step(self.loop)
-            if self.loop.epoch_is_over:
+            stops = self._processes.any(interrupts.requested, self.loop.device)  # all of them stop at one step
+            ends_epoch = self.loop.epoch_is_over
+            saves = ends_epoch or stops or time.monotonic() - self._saved > SAVE_EVERY_S
+            if saves:
                 self._check_weights()
+            if ends_epoch:
                 reporter.epoch(self.loop, self.loop.close_epoch())
+            if saves:
                 self._save()
-            elif interrupts.requested or time.monotonic() - self._saved > SAVE_EVERY_S:
-                self._check_weights()
-                self._save()
-            if interrupts.requested and not self.loop.is_finished:
+            if stops and not self.loop.is_finished:
                 return Outcome.INTERRUPTED
         return Outcome.FINISHED
 
@@ -197,6 +218,8 @@ class _Session:
         )
 
     def _save(self) -> None:
+        if not self._processes.is_first:
+            return
         lines = (json.dumps(record) for record in self.loop.log)
         # Written whole from the checkpoint's own log: a crash between the two files repeats no line.
         write_atomically(self._out / "log.jsonl", "".join(f"{line}\n" for line in lines))
@@ -226,7 +249,8 @@ def _command(arguments: argparse.Namespace) -> int:
     if arguments.download:
         download(recipe.data.set, arguments.data)
     outcome = fit(recipe, arguments.data, arguments.out)
-    sys.stderr.write(f"{_message(outcome, arguments.out)}\n")
+    if is_first():
+        sys.stderr.write(f"{_message(outcome, arguments.out)}\n")
     return 1 if outcome is Outcome.INTERRUPTED else 0
 
 

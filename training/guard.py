@@ -16,6 +16,7 @@ from training.data.batches import ImageSource
 from training.measure import measure
 from training.methods import AttackConfig
 from training.models import Classifier
+from training.processes import ALONE, Processes
 
 __all__ = ["Guard"]
 
@@ -33,12 +34,13 @@ class Guard:
         tripped_at: the step after which PGD accuracy was found collapsed; None while all is well.
     """
 
-    def __init__(self, config: AttackConfig, source: ImageSource, seed: int) -> None:
+    def __init__(self, config: AttackConfig, source: ImageSource, seed: int, processes: Processes = ALONE) -> None:
         self.tripped_at: int | None = None
         self._attack = Pgd(norm=config.norm, eps=config.eps, steps=STEPS)
         self._source = source
         self._positions = torch.arange(0, len(source), max(1, len(source) // IMAGES))[:IMAGES]
         self._seed = seed
+        self._processes = processes
         self._best = 0.0
         self._good: dict[str, Any] | None = None
 
@@ -51,7 +53,10 @@ class Guard:
         """Measures; True once, when accuracy has collapsed."""
         if self.tripped_at is not None:
             return False
-        accuracy = measure(model, self._source, self._positions, self._attack, self._seed).attacked
+        measured = self._processes.decided(
+            lambda: measure(model, self._source, self._positions, self._attack, self._seed)
+        )
+        accuracy = measured.attacked
         if self._good is not None and self._best > LEARNED and accuracy < COLLAPSE * self._best:
             self.tripped_at = steps_done
             return True

@@ -15,6 +15,7 @@ from training.attack_schedule import AttackSchedule
 from training.attacks import Pgd
 from training.averaging import Averager
 from training.awp import perturbed_weights
+from training.compiling import Compiled, check_compiler
 from training.config import Recipe
 from training.data.augment import augmented, drawn_moves, moved
 from training.data.batches import ImageSource, epoch_order
@@ -25,7 +26,10 @@ from training.measure import Accuracies, measure, measuring_attack
 from training.models import Classifier, build_model
 from training.optimiser import build_optimiser
 from training.precision import autocast, uses_bf16
+from training.processes import ALONE, Processes, check_shareable
 from training.schedule import learning_rate
+from training.shard import ShardGenerator
+from training.synchronised import synchronise
 
 __all__ = ["EpochRecord", "Loop", "see_together"]
 
@@ -47,9 +51,22 @@ class Loop:
     """
 
     def __init__(
-        self, recipe: Recipe, parts: Parts, classes: int, device: torch.device, *, start: Classifier | None = None
+        self,
+        recipe: Recipe,
+        parts: Parts,
+        classes: int,
+        device: torch.device,
+        *,
+        start: Classifier | None = None,
+        processes: Processes = ALONE,
     ) -> None:
-        """Takes the network whose weights training starts from; None for random ones."""
+        """Takes the network whose weights training starts from; None for random ones.
+
+        Every one of several processes makes its own, and calls step() and close_epoch() as often as the others.
+
+        Raises:
+            SetupError: several processes cannot share the recipe's batch, or nothing can be compiled here.
+        """
         _, height, width, channels = parts.train.images.shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.train.seed)
@@ -58,35 +75,43 @@ class Loop:
             model.load_state_dict(start.state_dict())
         self.recipe = recipe
         self.device = device
+        self.processes = processes
         self.model = model.to(device).train()
+        self.averager: Averager | None = None
+        if recipe.averaging.kind != "none":
+            self.averager = Averager(recipe.averaging.kind, recipe.averaging.decay, self.model)
+        if processes.are_several:  # the averaged network is of each process alone
+            synchronise(self.model, processes.shard)
+        self._network = self.model
+        if recipe.train.compile:
+            check_compiler(device)
+            self._network = Compiled(self.model)
         self.optimiser = build_optimiser(recipe.train, self.model)
         self.terms = build_terms(recipe)
         self.bf16 = uses_bf16(recipe.train.precision, device)
         self.source = ImageSource(parts.train, device)
         self.selection = ImageSource(parts.selection, device) if len(parts.selection) else None
         self.batch_size = min(recipe.train.batch_size, len(self.source))
+        check_shareable(recipe, self.batch_size, processes)
         self.steps_an_epoch = len(self.source) // self.batch_size  # the rest waits for another epoch's order
         self.attacks = AttackSchedule(recipe.attack, self.steps_an_epoch, self.steps)
         self.memory: AttackMemory | None = None
         if recipe.attack.renew_epochs:
             self.memory = AttackMemory(self.source, recipe.attack.renew_epochs)
-        self.averager: Averager | None = None
-        if recipe.averaging.kind != "none":
-            self.averager = Averager(recipe.averaging.kind, recipe.averaging.decay, self.model)
         self.guard: Guard | None = None
         if recipe.attack.guard:
             if self.selection is None:
                 raise SetupError("data.selection: expected images for attack.guard to watch, got 0")
-            self.guard = Guard(recipe.attack, self.selection, recipe.train.seed)
+            self.guard = Guard(recipe.attack, self.selection, recipe.train.seed, processes)
         self.epoch = self.batch = 0
         self.log: list[EpochRecord] = []
         self.best: dict[str, Any] | None = None
         self.best_averaged: dict[str, Any] | None = None
         self.values: dict[str, Tensor] = {}
-        self._generators = {
-            name: torch.Generator().manual_seed(recipe.train.seed * len(GENERATORS) + number)
-            for number, name in enumerate(GENERATORS)
-        }
+        self._generators = {name: ShardGenerator() for name in GENERATORS}
+        for number, generator in enumerate(self._generators.values()):
+            generator.shard = processes.shard
+            generator.manual_seed(recipe.train.seed * len(GENERATORS) + number)
         self._sums = {"loss": 0.0, "correct": 0.0, "seconds": 0.0}
         self._order = epoch_order(len(self.source), recipe.train.seed, 0)
         self._order_epoch = 0
@@ -130,17 +155,24 @@ class Loop:
             wanted = {name: list(term.images(step)) for name, term in self.terms.items()}
         self.optimiser.zero_grad(set_to_none=True)
         if self._perturbs_weights:
-            with perturbed_weights(self.model, lambda: self._loss(step, wanted)[0], self.recipe.awp.weight):
+            gamma = self.recipe.awp.weight
+            with perturbed_weights(self.model, lambda: self._loss(step, wanted)[0], gamma, self.processes):
                 loss, logits = self._descend(step, wanted)
         else:
             loss, logits = self._descend(step, wanted)
         self.optimiser.step()
         self.batch += 1
         self._average_step()
-        self._sums["loss"] += float(loss.detach())
-        self._sums["correct"] += int((logits.detach().argmax(dim=1) == step.labels).sum())
+        self._count(loss.detach(), logits.detach(), step.labels)
         self._watch()
         self._sums["seconds"] += time.monotonic() - started
+
+    def _count(self, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        # One tensor, so that the processor waits for the device once a step.
+        figures = torch.stack([loss.double(), (logits.argmax(dim=1) == labels).sum().double()])
+        summed, correct = self.processes.summed(figures).tolist()
+        self._sums["loss"] += summed / self.processes.shard.world
+        self._sums["correct"] += correct
 
     @property
     def _perturbs_weights(self) -> bool:
@@ -174,23 +206,24 @@ class Loop:
             return clean
         generator = self._generators["attack"]
         if self.memory is None or not isinstance(attack, Pgd):
-            return attack(self.model, clean, labels, generator)
+            return attack(self._network, clean, labels, generator)
         start = self.memory.start(positions, self.epoch)
         start = None if start is None else moved(start, moves)
-        attacked = attack.begun_at(start, self.model, clean, labels, generator)
+        attacked = attack.begun_at(start, self._network, clean, labels, generator)
         self.memory.keep(positions, moved(attacked, None if moves is None else -moves))
         return attacked
 
     def _descend(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-        """Adds the loss's gradients; gives the loss and the logits of the attacked images."""
+        """Adds the gradients of the whole batch's loss; gives the own rows' loss and logits of the attacked images."""
         loss, logits = self._loss(step, wanted)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.processes.average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
         return loss, logits
 
     def _loss(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         with autocast(self.device, bf16=self.bf16):
             every = [images for several in wanted.values() for images in several]
-            attacked, *others = see_together(self.model, [step.attacked, *every])
+            attacked, *others = see_together(self._network, [step.attacked, *every])
             self.values = {}
             for name, term in self.terms.items():
                 own = [others.pop(0) for _ in wanted[name]]
@@ -204,7 +237,7 @@ class Loop:
         if self._order_epoch != self.epoch:
             self._order = epoch_order(len(self.source), self.recipe.train.seed, self.epoch)
             self._order_epoch = self.epoch
-        return self._order[self.batch * self.batch_size :][: self.batch_size]
+        return self.processes.shard.rows(self._order[self.batch * self.batch_size :][: self.batch_size])
 
     def _set_learning_rate(self) -> None:
         config = self.recipe.train
@@ -272,7 +305,8 @@ class Loop:
             record |= {"averaged_clean_accuracy": averaged.clean, "averaged_attacked_accuracy": averaged.attacked}
         if self.guard is not None and self.guard.tripped_at is not None:
             record["guard_tripped_at_step"] = self.guard.tripped_at
-        record["seconds"] = self._sums["seconds"] + time.monotonic() - started
+        seconds = self._sums["seconds"] + time.monotonic() - started
+        record["seconds"] = self.processes.decided(lambda: seconds)  # a limit ends all processes at one epoch
         self.log.append(record)
         if self.selection is not None:
             self.best = _better(self.best, self.epoch, measured, self.model)
@@ -289,7 +323,8 @@ class Loop:
         positions = torch.arange(len(source))
         if self.selection is None:
             positions = positions[:: math.ceil(len(source) / MEASURED_TRAINING_IMAGES)]
-        return measure(model, source, positions, measuring_attack(self.recipe.attack), self.recipe.train.seed)
+        attack, seed = measuring_attack(self.recipe.attack), self.recipe.train.seed
+        return self.processes.decided(lambda: measure(model, source, positions, attack, seed))
 
     def _measured_average(self) -> Accuracies | None:
         if self.averager is None or self.averager.count == 0:

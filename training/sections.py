@@ -105,7 +105,7 @@ class TrainConfig:
     precision: Literal["auto", "bf16", "float32"] = "auto"
     """auto: bf16 autocast where the processor computes in bf16, else float32."""
     compile: bool = False
-    """torch.compile the network for training; needs a C++ compiler, pays on CUDA and for long runs."""
+    """torch.compile the network's embedding for training; needs a C++ compiler, and did not pay on a CPU."""
     threads: int = 0
     """Threads of torch; 0 leaves torch's own choice. Part of the recipe because sums depend on it."""
     max_minutes: float = 0.0

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from service.errors import SetupError
+from training.shard import count_of_all, own_of_all
 
 __all__ = ["L2", "NORMS", "Linf", "Norm", "named_norm", "uniform"]
 
@@ -33,8 +34,9 @@ class Norm(Protocol):
 
 def uniform(images: Tensor, generator: torch.Generator) -> Tensor:
     """Uniform numbers in [-1, 1) of the images' shape, drawn on the generator's device."""
-    draws = torch.rand(images.shape, generator=generator, device=generator.device)
-    return (2 * draws - 1).to(images)
+    shape = (count_of_all(len(images), generator), *images.shape[1:])
+    draws = torch.rand(shape, generator=generator, device=generator.device)
+    return (2 * own_of_all(draws, generator) - 1).to(images)
 
 
 def _per_image(values: Tensor) -> Tensor:
@@ -66,8 +68,10 @@ class L2:
 
     def random_start(self, images: Tensor, eps: float, generator: torch.Generator) -> Tensor:
         """A uniform direction at a length eps * u^(1/d), u uniform: uniform in the ball."""
-        normal = torch.randn(images.shape, generator=generator, device=generator.device).to(images)
-        u = torch.rand(len(images), generator=generator, device=generator.device).to(images)
+        count = count_of_all(len(images), generator)
+        normal = torch.randn((count, *images.shape[1:]), generator=generator, device=generator.device)
+        u = torch.rand(count, generator=generator, device=generator.device)
+        normal, u = (own_of_all(draws, generator).to(images) for draws in (normal, u))
         dimensions = math.prod(images.shape[1:])
         return self.steepest(normal) * _per_image(eps * u ** (1 / dimensions))
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from training.sections import TrainConfig
+from training.shard import count_of_all, own_of_all
 
 __all__ = ["augmented", "drawn_moves", "flipped", "lit", "moved", "warped"]
 
@@ -23,7 +24,10 @@ def augmented(images: Tensor, config: TrainConfig, generator: torch.Generator) -
 
 def drawn_moves(count: int, pixels: int, generator: torch.Generator) -> Tensor | None:
     """(2, N, 1) whole numbers of pixels from -pixels to pixels, down and across; None for 0 pixels."""
-    return torch.randint(-pixels, pixels + 1, (2, count, 1), generator=generator) if pixels else None
+    if pixels == 0:
+        return None
+    moves = torch.randint(-pixels, pixels + 1, (2, count_of_all(count, generator), 1), generator=generator)
+    return own_of_all(moves, generator, dim=1)
 
 
 def moved(images: Tensor, moves: Tensor | None) -> Tensor:
@@ -55,7 +59,7 @@ def warped(images: Tensor, degrees: float, zoom: float, generator: torch.Generat
     """
     if degrees == 0 and zoom == 0:
         return images
-    draws = 2 * torch.rand(2, len(images), generator=generator) - 1
+    draws = _two_draws(images, generator)
     angles, sizes = draws[0] * math.radians(degrees), 1 + zoom * draws[1]
     cosines, sines = angles.cos() / sizes, angles.sin() / sizes
     _, _, height, width = images.shape
@@ -77,12 +81,19 @@ def lit(images: Tensor, brightness: float, contrast: float, generator: torch.Gen
     """
     if brightness == 0 and contrast == 0:
         return images
-    draws = (2 * torch.rand(2, len(images), generator=generator) - 1).to(images)[:, :, None, None, None]
+    draws = _two_draws(images, generator).to(images)[:, :, None, None, None]
     means = images.mean(dim=(1, 2, 3), keepdim=True)
     return (means + (images - means) * (1 + contrast * draws[0]) + brightness * draws[1]).clamp(0, 1)
 
 
 def flipped(images: Tensor, generator: torch.Generator) -> Tensor:
     """Each image (N, C, H, W) mirrored left to right with probability 1/2."""
-    mirror = torch.rand(len(images), generator=generator).to(images.device) < 0.5
+    draws = torch.rand(count_of_all(len(images), generator), generator=generator)
+    mirror = own_of_all(draws, generator).to(images.device) < 0.5
     return torch.where(mirror[:, None, None, None], images.flip(3), images)
+
+
+def _two_draws(images: Tensor, generator: torch.Generator) -> Tensor:
+    """(2, N) uniform in [-1, 1)."""
+    draws = torch.rand(2, count_of_all(len(images), generator), generator=generator)
+    return 2 * own_of_all(draws, generator, dim=1) - 1

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from training.attacks.rounding import from_8_bit
 from training.data.types import ImageSet
+from training.shard import count_of_all, own_of_all
 
 __all__ = ["ImageSource", "epoch_order"]
 
@@ -48,8 +49,8 @@ class ImageSource:
         """For each position (n,) that of another random image of its class, (n,); its own where there is no other."""
         labels = self.labels.cpu()[positions]
         others = self._counts[labels] - 1
-        draws = torch.rand(len(positions), generator=generator, dtype=torch.float64)
-        within = (draws * others).long()
+        draws = torch.rand(count_of_all(len(positions), generator), generator=generator, dtype=torch.float64)
+        within = (own_of_all(draws, generator) * others).long()
         within += (within >= self._ranks[positions]) & (others > 0)  # steps over the image itself
         return self._by_class[self._starts[labels] + within]
 

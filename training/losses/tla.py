@@ -24,6 +24,7 @@ from service.errors import SetupError
 from training.attacks.threat import uniform
 from training.losses.protocol import TrainingStep, Views
 from training.models import Classifier, unit_length
+from training.shard import count_of_all, own_of_all
 
 __all__ = ["Tla", "distances", "hardest_negatives", "random_negatives", "triplet_term"]
 
@@ -75,7 +76,8 @@ def random_negatives(labels: Tensor, pool_labels: Tensor, generator: torch.Gener
         SetupError: a label finds no other class in the pool.
     """
     same = _same_class(labels, pool_labels)
-    draws = torch.rand(same.shape, generator=generator).to(labels.device)
+    draws = torch.rand((count_of_all(len(labels), generator), len(pool_labels)), generator=generator)
+    draws = own_of_all(draws, generator).to(labels.device)
     return draws.masked_fill(same, -torch.inf).argmax(dim=1)
 
 

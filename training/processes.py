@@ -1,0 +1,137 @@
+"""Several processes that train one network: what they agree on, and what they add up.
+
+Lightning Fabric finds the device of each process and connects them, under torchrun. What a step exchanges is written
+here with torch.distributed: Fabric's wrapper of the network knows forward alone, while we embed, attack, perturb
+weights and take second gradients, and its autocast has the cache that training.precision has to do without.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from service.errors import SetupError
+from training.config import Recipe
+from training.shard import WHOLE, Shard
+
+__all__ = ["ALONE", "Processes", "check_shareable", "connected", "is_first"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Processes:
+    """This process among the others; alone, every method gives back what it was given, at no cost."""
+
+    shard: Shard = WHOLE
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process decides and writes."""
+        return self.shard.rank == 0
+
+    @property
+    def are_several(self) -> bool:
+        """Whether there is any other."""
+        return self.shard.world > 1
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """What the first process decides, a picklable value; the others wait for it."""
+        if not self.are_several:
+            return decide()
+        box: list[Any] = [decide() if self.is_first else None]
+        dist.broadcast_object_list(box)
+        decision: T = box[0]
+        return decision
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is up in any process."""
+        if not self.are_several:
+            return flag
+        return bool(self.summed(torch.tensor(float(flag), device=device)))
+
+    def summed(self, values: Tensor) -> Tensor:
+        """The sum over the processes, the same bits in each; without gradient."""
+        if self.are_several:
+            values = values.detach().clone()
+            dist.all_reduce(values)
+        return values
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Puts the mean over the processes into each of these tensors of one type and device."""
+        if not self.are_several:
+            return
+        means = self.summed(torch.cat([tensor.reshape(-1) for tensor in tensors])) / self.shard.world
+        parts = torch.split(means, [tensor.numel() for tensor in tensors])
+        with torch.no_grad():
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+
+ALONE = Processes()
+
+
+def check_shareable(recipe: Recipe, batch_size: int, processes: Processes) -> None:
+    """Refuses what several processes would not train as one does.
+
+    Raises:
+        SetupError: a batch that does not divide, a term over the whole batch, or perturbations that are remembered.
+    """
+    world = processes.shard.world
+    if batch_size % world:
+        raise SetupError(
+            f"train.batch_size: expected a multiple of {world}, for {world} processes, got {batch_size}; "
+            "change it or --nproc-per-node"
+        )
+    if world > 1 and recipe.attack.renew_epochs:
+        raise SetupError(
+            f"attack.renew_epochs: expected 0 with {world} processes, got {recipe.attack.renew_epochs}: each would "
+            "remember its own images only; change it or train in one process"
+        )
+    if world > 1 and recipe.sar.weight and recipe.sar.form == "batch2d":
+        raise SetupError(
+            f"sar.form: expected per_sample with {world} processes, got batch2d, whose DFT runs over the whole batch; "
+            "change it or train in one process"
+        )
+
+
+def is_first() -> bool:
+    """Whether this is the first process of torchrun's, or no torchrun is there; asked before and after connecting."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def connected(device: torch.device | None) -> Iterator[tuple[torch.device, Processes]]:
+    """This process's device, and the processes that torchrun started, connected for the time of the block.
+
+    Args:
+        device: None for CUDA where there is one, else the CPU; under torchrun its kind alone counts, and each process
+            has a GPU of its own.
+
+    Raises:
+        SetupError: torchrun started more processes than this machine has GPUs.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield device, ALONE
+        return
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if device.type == "cuda" and here > torch.cuda.device_count():
+        raise SetupError(
+            f"torchrun: expected at most a process for each of {torch.cuda.device_count()} GPUs, got {here}; "
+            "lower --nproc-per-node"
+        )
+    from lightning_fabric import Fabric  # costs seconds, which one process alone need not spend
+
+    fabric = Fabric(accelerator=device.type, devices=here, num_nodes=world // here, strategy="ddp")
+    fabric.launch()
+    try:
+        yield fabric.device, Processes(shard=Shard(rank=fabric.global_rank, world=fabric.world_size))
+    finally:
+        dist.destroy_process_group()
