@@ -3,8 +3,10 @@
     swa:  once an epoch, w_avg <- w_avg n / (n + 1) + w / (n + 1)
     ema:  at every step, w_avg <- decay w_avg + (1 - decay) w, decay being at most (1 + n) / (10 + n) at the n-th
 
-Only parameters are averaged. The statistics of batch normalisation belong to other weights and are estimated anew, as
-cumulative means over batches of clean training images.
+The statistics of batch normalisation are averaged with the weights, or estimated anew as cumulative means over batches
+of clean training images, as the sources do. Averaging is the default, because our networks see clean and attacked
+images in one batch: statistics of clean images alone cost 3 points of clean accuracy on traffic signs (0.630 beside
+0.658, PGD accuracy the same).
 
 Source: Izmailov et al. 2018 (arXiv 1803.05407), used with adversarial training by Huang et al.
 (arXiv 2212.12732, 2306.14262), from whom we differ in estimating on at most 8,192 images without augmentation.
@@ -29,12 +31,20 @@ class Averager:
     """The averaged network of a run, in eval mode.
 
     Attributes:
-        model: parameters are the average once `count` is above 0; its statistics are those of the last estimate().
+        model: the average once `count` is above 0.
         count: weights that went into it.
     """
 
-    def __init__(self, kind: Literal["swa", "ema"], decay: float, model: Classifier) -> None:
+    def __init__(
+        self,
+        kind: Literal["swa", "ema"],
+        decay: float,
+        model: Classifier,
+        *,
+        statistics: Literal["averaged", "clean"] = "averaged",
+    ) -> None:
         self.kind = kind
+        self.statistics = statistics
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.count = 0
         self._decay = decay
@@ -43,20 +53,26 @@ class Averager:
     def add(self, model: Classifier) -> None:
         """Takes the present weights of the trained network into the average."""
         share = 1 / (self.count + 1) if self.kind == "swa" else self._share()
-        averaged: list[Tensor] = list(self.model.parameters())
-        new: list[Tensor] = list(model.parameters())
+        averaged, new = self._averaged(self.model), self._averaged(model)
         if self.count == 0:
             torch._foreach_copy_(averaged, new)
         else:
             torch._foreach_lerp_(averaged, new, share)
         self.count += 1
 
+    def _averaged(self, model: Classifier) -> list[Tensor]:
+        """The tensors that are averaged; the count of batches, an integer buffer, is not."""
+        buffers = [buffer for buffer in model.buffers() if buffer.is_floating_point()]
+        return [*model.parameters(), *(buffers if self.statistics == "averaged" else [])]
+
     def _share(self) -> float:
         # While few weights have come, a long memory would keep the first ones, which are the worst.
         return 1 - min(self._decay, (1 + self.count) / (10 + self.count))
 
     def estimate(self, source: ImageSource) -> None:
-        """Estimates the statistics of batch normalisation on evenly chosen clean images."""
+        """With statistics "clean": estimates those of batch normalisation on evenly chosen clean images."""
+        if self.statistics == "averaged":
+            return
         stride = max(1, -(-len(source) // ESTIMATION_IMAGES))
         estimate_statistics(self.model, source, torch.arange(0, len(source), stride))
 

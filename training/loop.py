@@ -78,8 +78,9 @@ class Loop:
         self.processes = processes
         self.model = model.to(device).train()
         self.averager: Averager | None = None
-        if recipe.averaging.kind != "none":
-            self.averager = Averager(recipe.averaging.kind, recipe.averaging.decay, self.model)
+        config = recipe.averaging
+        if config.kind != "none":
+            self.averager = Averager(config.kind, config.decay, self.model, statistics=config.statistics)
         if processes.are_several:  # the averaged network is of each process alone
             synchronise(self.model, processes.shard)
         self._network = self.model

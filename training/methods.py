@@ -177,6 +177,8 @@ class AveragingConfig:
     """Epochs before the first that counts; for swa choose those of small learning rates."""
     decay: float = 0.999
     """Of ema, a step."""
+    statistics: Literal["averaged", "clean"] = "averaged"
+    """Of batch normalisation: averaged with the weights, or estimated anew on clean images (as SAR's authors do)."""
 
     def __post_init__(self) -> None:
         at_least(0, "averaging.start_epoch", self.start_epoch)

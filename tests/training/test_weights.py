@@ -71,6 +71,25 @@ def test_swa_is_the_plain_mean_and_not_the_first_weights(model: Classifier) -> N
         torch.testing.assert_close(averaged, start + 2.0)
 
 
+@pytest.mark.parametrize("statistics", ["averaged", "clean"])
+def test_statistics_are_averaged_with_the_weights_or_estimated_anew(model: Classifier, statistics: str) -> None:
+    averager = Averager("swa", 0.0, model, statistics=statistics)  # type: ignore[arg-type]
+    source = images(64)
+    for value in (1.0, 3.0):
+        for name, buffer in model.named_buffers():
+            if "running" in name:
+                buffer.fill_(value)
+        averager.add(model)
+    averager.estimate(source)
+    found = averager.model.state_dict()["stages.1.running_mean"]
+    if statistics == "averaged":
+        assert found.tolist() == pytest.approx([2.0] * len(found))
+    else:
+        expected = copy.deepcopy(model)
+        estimate_statistics(expected, source, torch.arange(64))
+        torch.testing.assert_close(found, expected.state_dict()["stages.1.running_mean"])
+
+
 def test_ema_forgets_at_its_rate_once_it_has_seen_enough(model: Classifier) -> None:
     averager = Averager("ema", 0.5, model)
     averager.count = 100
