@@ -289,7 +289,7 @@ class StageTimings(_message.Message):
     def __init__(self, decode: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queue: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., inference: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class GetModelInfoResponse(_message.Message):
-    __slots__ = ("name", "version", "versions", "graph_sha256", "preprocessing_id", "labels", "input_height", "input_width", "input_channels", "embedding_dim", "calibration_id", "detectors", "limits", "default_target_fpr", "execution_provider", "loaded_at")
+    __slots__ = ("name", "version", "versions", "graph_sha256", "preprocessing_id", "labels", "input_height", "input_width", "input_channels", "embedding_dim", "calibration_id", "detectors", "limits", "default_target_fpr", "execution_provider", "loaded_at", "takes_other_sizes")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSIONS_FIELD_NUMBER: _ClassVar[int]
@@ -306,6 +306,7 @@ class GetModelInfoResponse(_message.Message):
     DEFAULT_TARGET_FPR_FIELD_NUMBER: _ClassVar[int]
     EXECUTION_PROVIDER_FIELD_NUMBER: _ClassVar[int]
     LOADED_AT_FIELD_NUMBER: _ClassVar[int]
+    TAKES_OTHER_SIZES_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     versions: _containers.RepeatedScalarFieldContainer[str]
@@ -322,7 +323,8 @@ class GetModelInfoResponse(_message.Message):
     default_target_fpr: float
     execution_provider: str
     loaded_at: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., versions: _Optional[_Iterable[str]] = ..., graph_sha256: _Optional[str] = ..., preprocessing_id: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., calibration_id: _Optional[str] = ..., detectors: _Optional[_Iterable[_Union[DetectorInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., default_target_fpr: _Optional[float] = ..., execution_provider: _Optional[str] = ..., loaded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    takes_other_sizes: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., versions: _Optional[_Iterable[str]] = ..., graph_sha256: _Optional[str] = ..., preprocessing_id: _Optional[str] = ..., labels: _Optional[_Iterable[str]] = ..., input_height: _Optional[int] = ..., input_width: _Optional[int] = ..., input_channels: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., calibration_id: _Optional[str] = ..., detectors: _Optional[_Iterable[_Union[DetectorInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., default_target_fpr: _Optional[float] = ..., execution_provider: _Optional[str] = ..., loaded_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., takes_other_sizes: _Optional[bool] = ...) -> None: ...
 
 class DetectorInfo(_message.Message):
     __slots__ = ("name", "description", "reason", "calibration_size", "p_value_floor")

@@ -63,6 +63,7 @@ def info_json(bundle: Bundle) -> dict[str, Any]:
         del canary["png"]
     return {
         **manifest,
+        "takes_other_sizes": bundle.resize is not None,
         "calibration_id": bundle.calibration_id,
         "calibration_images": list(_calibration_sizes(bundle)),
         "smallest_alpha": bundle.calibration.smallest_alpha,
@@ -82,6 +83,7 @@ def describe(bundle: Bundle) -> str:
         ("bundle", f"{manifest.name}, version {manifest.version} (format {manifest.format_version})"),
         ("made by", f"advsentry {manifest.code_version}"),
         ("input", f"{shape.height} x {shape.width} x {shape.channels} (height x width x channels), 8 bits"),
+        ("other sizes", _other_sizes(bundle)),
         ("classes", f"{len(manifest.class_names)}: {_shortened(manifest.class_names)}"),
         ("threat model", f"{threat.norm}, eps {threat.eps:.4g} of the [0, 1] image"),
         ("calibration", f"{per_detector} clean images for each detector, {fused} for the fused statistic"),
@@ -97,6 +99,11 @@ def describe(bundle: Bundle) -> str:
         parts.append("metrics: none, this bundle has not been evaluated")
     files = [(name, f"{entry.size} bytes", entry.sha256) for name, entry in manifest.files.items()]
     return "\n".join([*parts, "files, with their sha-256", _indented(files)])
+
+
+def _other_sizes(bundle: Bundle) -> str:
+    shape = bundle.manifest.input
+    return "refused" if bundle.resize is None else f"taken, stretched to {shape.height} x {shape.width}, antialiased"
 
 
 def _detectors(bundle: Bundle) -> list[tuple[str, ...]]:

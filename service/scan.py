@@ -111,7 +111,7 @@ def _decoded(engine: Engine, path: Path) -> Bytes8 | AdvsentryError:
     if (why_not := _why_not(path, limits.max_bytes)) is not None:
         return why_not
     try:
-        return decode_image(path.read_bytes(), engine.bundle.manifest.input, limits)
+        return decode_image(path.read_bytes(), engine.bundle.manifest.input, limits, resizer=engine.resizer)
     except OSError as error:
         return InvalidRequest(f"cannot be read: {error.strerror}")
     except InvalidRequest as error:

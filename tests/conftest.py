@@ -19,5 +19,16 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def resizing_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny bundle with `resize.onnx`."""
+    return tiny.write(tmp_path_factory.mktemp("bundles") / "resizing", resizes=True)
+
+
+@pytest.fixture(scope="session")
+def resizing(resizing_path: Path) -> Engine:
+    return tiny.engine(resizing_path)
+
+
+@pytest.fixture(scope="session")
 def engine(bundle_path: Path) -> Engine:
     return tiny.engine(bundle_path)

@@ -15,6 +15,7 @@ from service.detection.engine import Engine
 from service.detection.graph import Graph, GraphShape
 from service.detection.manifest import FORMAT_VERSION, DetectorEntry, InputShape, Manifest, ThreatModel
 from service.detection.types import FlagReason
+from training.resizing import resize_bytes
 
 SIDE = 8
 CLASSES = ("north-west", "north-east", "south-west", "south-east")
@@ -103,23 +104,25 @@ def manifest(files: dict[str, bytes], *, channels: int = 1, **changes: object) -
     return Manifest(**{**fields, **changes})  # type: ignore[arg-type]
 
 
-def files(*, channels: int = 1, n: int = 299) -> dict[str, bytes]:
+def files(*, channels: int = 1, n: int = 299, resizes: bool = False) -> dict[str, bytes]:
     model = graph(channels)
     shape = GraphShape(height=SIDE, width=SIDE, channels=channels, classes=4, embedding=4, detectors=2)
     run = Graph(model, shape, threads=1).run
     first, second = run(images(n, seed=1, channels=channels)), run(images(n, seed=2, channels=channels))
     calibration = Calibration.from_clean(first.scores, second.scores)
+    resizer = resize_bytes(InputShape(height=SIDE, width=SIDE, channels=channels))
     return {
         "model.onnx": model,
         "calibration.npz": calibration.to_bytes(),
         "report.json": b"{}\n",
         "model_card.md": b"# tiny\n",
+        **({"resize.onnx": resizer} if resizes else {}),
     }
 
 
-def write(path: Path, *, channels: int = 1, n: int = 299) -> Path:
+def write(path: Path, *, channels: int = 1, n: int = 299, resizes: bool = False) -> Path:
     """Writes the tiny bundle to `path`."""
-    content = files(channels=channels, n=n)
+    content = files(channels=channels, n=n, resizes=resizes)
     write_bundle(path, manifest(content, channels=channels), content)
     return path
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.detection.bundle import Bundle, file_entries, load_bundle, write_bundle
+from service.detection.bundle import RESIZE, Bundle, file_entries, load_bundle, write_bundle
 from service.detection.calibration import Calibration, alpha_rank, images_needed
 from service.detection.engine import Engine
 from service.detection.graph import Graph, GraphShape
@@ -25,6 +25,7 @@ from training.detectors import DETECTORS, Detector
 from training.detectors.classes import class_counts
 from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
 from training.model_card import model_card
+from training.resizing import check_resizer, resize_bytes
 
 __all__ = ["Parity", "add_command", "check_exportable", "compare_outputs", "export"]
 
@@ -74,7 +75,19 @@ def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool =
         ).encode(),
     }
     manifest = _manifest(run, graph, shape, name=out.name)
-    engine = Engine(Bundle(path=out, manifest=manifest, calibration=calibration, graph=model, calibration_id=""))
+    if run.recipe.export.resize:
+        files[RESIZE] = resize_bytes(manifest.input)
+        check_resizer(files[RESIZE], manifest.input)
+    engine = Engine(
+        Bundle(
+            path=out,
+            manifest=manifest,
+            calibration=calibration,
+            graph=model,
+            resize=files.get(RESIZE),
+            calibration_id="",
+        )
+    )
     manifest = dataclasses.replace(manifest, canaries=make_canaries(graph, engine, seed=run.recipe.train.seed))
     files["model_card.md"] = model_card(manifest, calibration).encode()
     write_bundle(out, dataclasses.replace(manifest, files=file_entries(files)), files, replace=replace)

@@ -49,11 +49,23 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             "",
             *_measured(manifest, breaks_at),
             "",
+            *_other_sizes(manifest),
             "Images that are unlike the data set (another camera, crop, compression) raise the false-positive rate: "
             "calibrate on your own clean images before you trust the promised one.",
             "",
         ]
     )
+
+
+def _other_sizes(manifest: Manifest) -> list[str]:
+    if not manifest.training.get("export", {}).get("resize", False):
+        return []
+    height, width = manifest.input.height, manifest.input.width
+    return [
+        f"Images of other sizes are stretched to {height} x {width}, antialiased. What was measured, and the promised "
+        f"false-positive rate, holds for images that have {height} x {width} from the beginning.",
+        "",
+    ]
 
 
 def _measured(manifest: Manifest, breaks_at: str) -> list[str]:

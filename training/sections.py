@@ -137,6 +137,8 @@ class ExportConfig:
     """False-positive rate of the verdict when a caller asks for none; needs 1/alpha - 1 images in data.fusion."""
     version: str = "1"
     """Of the bundle."""
+    resize: bool = False
+    """Whether the bundle takes images of any height and width; they are stretched to the model's, antialiased."""
 
     def __post_init__(self) -> None:
         names = list(self.detectors)

@@ -16,11 +16,14 @@ from service.detection.images import PREPROCESSING_ID
 from service.detection.manifest import FileEntry, Manifest
 from service.errors import BundleError
 
-__all__ = ["FILES", "Bundle", "file_entries", "find_bundle", "load_bundle", "read_files", "write_bundle"]
+__all__ = ["FILES", "RESIZE", "Bundle", "file_entries", "find_bundle", "load_bundle", "read_files", "write_bundle"]
 
 MANIFEST = "manifest.json"
 FILES = ("model.onnx", "calibration.npz", "report.json", "model_card.md")
 """What a bundle holds beside its manifest."""
+
+RESIZE = "resize.onnx"
+"""What it may hold besides; then images of any height and width are taken."""
 
 SHIPPED = Path(__file__).parent.parent / "bundles"
 
@@ -33,8 +36,10 @@ class Bundle:
     manifest: Manifest
     calibration: Calibration
     graph: bytes
+    resize: bytes | None
+    """The graph that images of another size go through; None refuses them."""
     calibration_id: str
-    """Equal ids mean comparable p-values: a digest over graph, calibration and decode rules."""
+    """Equal ids mean comparable p-values: a digest over graphs, calibration and decode rules."""
 
     @property
     def graph_shape(self) -> GraphShape:
@@ -86,14 +91,17 @@ def load_bundle(path: Path) -> Bundle:
             f"{path.name}/calibration.npz: expected {len(manifest.detectors)} detectors as in the manifest, "
             f"got {len(calibration.detector_scores)}"
         )
+    resize = files.get(RESIZE)
     digest = hashlib.sha256()
-    for part in (files["model.onnx"], files["calibration.npz"], PREPROCESSING_ID.encode()):
+    parts = [files["model.onnx"], files["calibration.npz"], PREPROCESSING_ID.encode()]
+    for part in parts if resize is None else [*parts, resize]:
         digest.update(hashlib.sha256(part).digest())
     return Bundle(
         path=path,
         manifest=manifest,
         calibration=calibration,
         graph=files["model.onnx"],
+        resize=resize,
         calibration_id=digest.hexdigest()[:16],
     )
 
@@ -104,15 +112,17 @@ def read_files(path: Path, entries: Mapping[str, FileEntry]) -> dict[str, bytes]
     Raises:
         BundleError: a file is missing, extra or changed.
     """
-    if sorted(entries) != sorted(FILES):
-        raise BundleError(f"{path.name}/{MANIFEST}: expected the files {sorted(FILES)}, got {sorted(entries)}")
+    if set(entries) - {RESIZE} != set(FILES):
+        raise BundleError(
+            f"{path.name}/{MANIFEST}: expected the files {sorted(FILES)} and at most {RESIZE}, got {sorted(entries)}"
+        )
     try:
         found = {entry.name for entry in path.iterdir()} - {MANIFEST}
     except OSError as error:
         raise BundleError(f"{path.name}: cannot be read: {error.strerror}") from error
-    for name in sorted(found - set(FILES)):
-        raise BundleError(f"{path.name}/{name}: unexpected file; a bundle holds {MANIFEST}, {', '.join(FILES)}")
-    files = {name: _read(path / name) for name in FILES}
+    for name in sorted(found - set(entries)):
+        raise BundleError(f"{path.name}/{name}: unexpected file; this bundle holds {MANIFEST}, {', '.join(entries)}")
+    files = {name: _read(path / name) for name in entries}
     for name, content in files.items():
         _verify(path / name, content, entries[name])
     return files

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from service.detection.bundle import Bundle, load_bundle
-from service.detection.graph import Device, Graph
+from service.detection.graph import Device, Graph, Resizer
 from service.detection.images import ImageLimits, decode_image
 from service.detection.manifest import Canary
 from service.detection.types import Bytes8, Detection, Measurements, Outputs
@@ -26,7 +26,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 class Engine:
-    """The graph and the calibration of one bundle; safe to call from several threads."""
+    """The graphs and the calibration of one bundle; safe to call from several threads.
+
+    Attributes:
+        resizer: for images of another size; None when the bundle refuses them.
+    """
 
     def __init__(self, bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -> None:
         """Makes the session and checks the bundle's canaries.
@@ -35,12 +39,13 @@ class Engine:
             threads: for one batch; 0 takes the processors that the process may use.
 
         Raises:
-            BundleError: the graph does not load, is not what the manifest says, or answers a canary wrongly; or the
+            BundleError: a graph does not load, is not what the manifest says, or answers a canary wrongly; or the
                 calibration does not support the default alpha.
             SetupError: the device does not come up.
         """
         self.bundle = bundle
         self.graph = Graph(bundle.graph, bundle.graph_shape, device=device, threads=threads)
+        self.resizer = None if bundle.resize is None else Resizer(bundle.resize, bundle.manifest.input)
         self._check_default_alpha()
         self.check_canaries()
 

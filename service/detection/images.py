@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from service.detection.graph import Resizer
 from service.detection.manifest import InputShape
 from service.detection.types import Bytes8
 from service.errors import ErrorReason, InvalidRequest
 
-__all__ = ["FORMATS", "MIME_TYPES", "PREPROCESSING_ID", "ImageLimits", "decode_image", "raw_image"]
+__all__ = ["FORMATS", "MIME_TYPES", "PREPROCESSING_ID", "ImageLimits", "decode_image", "header_pixels", "raw_image"]
 
 PREPROCESSING_ID = "decode-1"
 """Changes with every rule below that changes a pixel: calibration holds for one set of decode rules."""
@@ -47,15 +48,19 @@ class ImageLimits:
     formats: tuple[str, ...] = FORMATS
 
 
-def decode_image(data: bytes, shape: InputShape, limits: ImageLimits, *, mime_type: str = "") -> Bytes8:
+def decode_image(
+    data: bytes, shape: InputShape, limits: ImageLimits, *, mime_type: str = "", resizer: Resizer | None = None
+) -> Bytes8:
     """Decodes one PNG, JPEG or WebP image.
 
     Only what changes no pixel is done: EXIF orientation is applied, an opaque alpha channel dropped, a palette
-    looked up. Nothing is ever resized, and grey is never made of colour.
+    looked up. Grey is never made of colour, and nothing but the bundle's own resizer ever resizes.
 
     Args:
         shape: the image that the model wants.
         mime_type: what the caller says it is; empty when he says nothing.
+        resizer: for an image of another height or width; without it such an image is refused. One that has the
+            model's size does not go through it.
 
     Returns:
         (H, W, C), exactly of `shape`.
@@ -73,20 +78,38 @@ def decode_image(data: bytes, shape: InputShape, limits: ImageLimits, *, mime_ty
             "none",
         )
     try:
-        _check_header(image, shape, limits)
+        _check_header(image, shape, limits, resizes=resizer is not None)
         image.load()
-        return _array(ImageOps.exif_transpose(image), shape)
+        pixels = _array(ImageOps.exif_transpose(image))
     except InvalidRequest:
         raise
     except Exception as error:
         raise _refused(ErrorReason.UNDECODABLE, f"{image.format} image is damaged or cut short: {error}") from error
+    height, width, channels = pixels.shape
+    if (height, width, channels) == (shape.height, shape.width, shape.channels):
+        return pixels
+    if resizer is None or channels != shape.channels:
+        raise _wrong_size(height, width, channels, shape, resizes=resizer is not None)
+    return resizer.run(pixels)
 
 
-def raw_image(data: bytes, size: Sequence[int], shape: InputShape, limits: ImageLimits) -> Bytes8:
+def header_pixels(data: bytes, limits: ImageLimits) -> int:
+    """Height times width as the header of an encoded image has them; 0 for what has none."""
+    try:
+        width, height = _open(data, limits).size
+    except InvalidRequest:
+        return 0
+    return width * height
+
+
+def raw_image(
+    data: bytes, size: Sequence[int], shape: InputShape, limits: ImageLimits, *, resizer: Resizer | None = None
+) -> Bytes8:
     """Takes one tensor: uint8, (height, width, channels), row-major, no padding.
 
     Args:
         size: height, width and channels as the caller gives them.
+        resizer: as for `decode_image`.
 
     Raises:
         InvalidRequest: of another length than height x width x channels, or not what the model wants.
@@ -98,9 +121,15 @@ def raw_image(data: bytes, size: Sequence[int], shape: InputShape, limits: Image
             ErrorReason.BAD_TENSOR,
             f"expected {height} x {width} x {channels} = {height * width * channels} bytes of uint8, got {len(data)}",
         )
-    if (height, width, channels) != (shape.height, shape.width, shape.channels):
-        raise _refused(ErrorReason.WRONG_SIZE, f"{_wanted(shape)}, got {height} x {width} x {channels}")
-    return np.frombuffer(data, np.uint8).reshape(height, width, channels)
+    pixels = np.frombuffer(data, np.uint8).reshape(height, width, channels)
+    if (height, width, channels) == (shape.height, shape.width, shape.channels):
+        return pixels
+    if resizer is None or channels != shape.channels:
+        wanted = _wanted(shape, resizes=resizer is not None)
+        raise _refused(ErrorReason.WRONG_SIZE, f"{wanted}, got {height} x {width} x {channels}")
+    if height * width > limits.max_pixels:
+        raise _too_many_pixels(f"{height} x {width} = {height * width}", limits)
+    return resizer.run(pixels)
 
 
 def _check_bytes(length: int, limits: ImageLimits) -> None:
@@ -142,7 +171,7 @@ def _check_beside(data: bytes) -> None:
         )
 
 
-def _check_header(image: Image.Image, shape: InputShape, limits: ImageLimits) -> None:
+def _check_header(image: Image.Image, shape: InputShape, limits: ImageLimits, *, resizes: bool) -> None:
     width, height = image.size
     if width * height > limits.max_pixels:
         raise _too_many_pixels(f"{height} x {width} = {height * width}", limits)
@@ -161,11 +190,12 @@ def _check_header(image: Image.Image, shape: InputShape, limits: ImageLimits) ->
     sideways = image.format != "PNG" and image.getexif().get(_EXIF_ORIENTATION) in _EXIF_SIDEWAYS
     upright = (width, height) if sideways else (height, width)
     grey = image.mode in _GREY
-    if upright != (shape.height, shape.width) or grey != (shape.channels == 1):
-        raise _wrong_size(*upright, 1 if grey else 3, shape)
+    is_other_size = upright != (shape.height, shape.width)
+    if (is_other_size and not resizes) or grey != (shape.channels == 1):
+        raise _wrong_size(*upright, 1 if grey else 3, shape, resizes=resizes)
 
 
-def _array(image: Image.Image, shape: InputShape) -> Bytes8:
+def _array(image: Image.Image) -> Bytes8:
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA" if "transparency" in image.info or image.mode == "PA" else "RGB")
     elif "transparency" in image.info:  # one grey or colour that stands for "see-through"
@@ -175,18 +205,17 @@ def _array(image: Image.Image, shape: InputShape) -> Bytes8:
             raise _refused(ErrorReason.FORMAT_UNSUPPORTED, "expected an opaque image, got transparent pixels")
         image = image.convert(image.mode[:-1])
     pixels = np.asarray(image.convert("L") if image.mode == "1" else image, dtype=np.uint8)
-    pixels = pixels.reshape(*pixels.shape[:2], -1)
-    if pixels.shape != (shape.height, shape.width, shape.channels):
-        height, width, channels = pixels.shape
-        raise _wrong_size(height, width, channels, shape)
-    return pixels
+    return pixels.reshape(*pixels.shape[:2], -1)
 
 
-def _wrong_size(height: int, width: int, channels: int, shape: InputShape) -> InvalidRequest:
-    return _refused(ErrorReason.WRONG_SIZE, f"{_wanted(shape)}, got {height} x {width} {_colours(channels)}")
+def _wrong_size(height: int, width: int, channels: int, shape: InputShape, *, resizes: bool) -> InvalidRequest:
+    wanted = _wanted(shape, resizes=resizes)
+    return _refused(ErrorReason.WRONG_SIZE, f"{wanted}, got {height} x {width} {_colours(channels)}")
 
 
-def _wanted(shape: InputShape) -> str:
+def _wanted(shape: InputShape, *, resizes: bool) -> str:
+    if resizes:
+        return f"the model wants {_colours(shape.channels)} of any height and width"
     return f"the model wants {shape.height} x {shape.width} {_colours(shape.channels)} (height x width)"
 
 

@@ -404,6 +404,7 @@ def info_answer(bundle: Bundle, facts: ServerFacts) -> bytes:
         limits=_limits(bundle, facts),
         default_target_fpr=manifest.default_alpha,
         execution_provider=facts.provider,
+        takes_other_sizes=bundle.resize is not None,
     )
     answer.loaded_at.FromNanoseconds(int(facts.loaded_at_s * 1e9))
     return answer.SerializeToString()

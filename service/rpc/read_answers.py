@@ -44,6 +44,8 @@ class ServerInfo:
     height: int
     width: int
     channels: int
+    takes_other_sizes: bool
+    """Whether images of another height and width are resized, not refused."""
     detectors: tuple[str, ...]
     calibration_id: str
     execution_provider: str
@@ -162,6 +164,7 @@ def info_of(message: pb.GetModelInfoResponse) -> ServerInfo:
         height=message.input_height,
         width=message.input_width,
         channels=message.input_channels,
+        takes_other_sizes=message.takes_other_sizes,
         detectors=_names(message.detectors),
         calibration_id=message.calibration_id,
         execution_provider=message.execution_provider,

@@ -13,6 +13,7 @@ from PIL import Image
 from service import app
 from service.__main__ import main
 from service.detection.engine import Engine
+from service.detection.types import Detection
 from tests import tiny
 from tests.service import bad_images
 from tests.service.running import Running, running
@@ -174,6 +175,33 @@ def test_info_says_what_a_bundle_is(capsys: pytest.CaptureFixture[str], bundle_p
         assert fact in out
     _, out, _ = run(capsys, "info", bundle_path, "--json")
     assert json.loads(out)["smallest_alpha"] == pytest.approx(1 / 300)
+
+
+def test_info_says_whether_other_sizes_are_taken(
+    capsys: pytest.CaptureFixture[str], bundle_path: Path, resizing_path: Path
+) -> None:
+    for path, says, takes in (
+        (bundle_path, "other sizes     refused", False),
+        (resizing_path, "other sizes     taken, stretched to 8 x 8, antialiased", True),
+    ):
+        assert says in run(capsys, "info", path)[1]
+        assert json.loads(run(capsys, "info", path, "--json")[1])["takes_other_sizes"] is takes
+
+
+def test_a_photograph_is_resized_only_by_a_bundle_that_can(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, bundle_path: Path, resizing_path: Path
+) -> None:
+    large = Image.fromarray(tiny.images(1)[0, :, :, 0]).resize((40, 24), Image.Resampling.NEAREST)
+    large.save(tmp_path / "photo.png")
+    status, out, _ = run(capsys, "detect", tmp_path / "photo.png", "--bundle", resizing_path, "--json")
+    assert (status, json.loads(out).keys()) == (0, {"image", *Detection.__dataclass_fields__})
+    status, out, _ = run(capsys, "detect", tmp_path / "photo.png", "--bundle", bundle_path, "--json")
+    assert status == 1
+    assert json.loads(out) == {
+        "image": str(tmp_path / "photo.png"),
+        "error": "the model wants 8 x 8 grey (1 channel) (height x width), got 24 x 40 grey (1 channel)",
+        "reason": "WRONG_SIZE",
+    }
 
 
 def test_health_has_its_exit_status(capsys: pytest.CaptureFixture[str], server: Running) -> None:

@@ -1,5 +1,6 @@
 """From a run to a bundle: parity with torch, calibration of the graph that is served, refusals."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from training.detectors import DETECTORS
 from training.export import check_exportable, compare_outputs, export
 from training.fit import fit
 from training.graph import BundleGraph, clean_views, torch_outputs
+from training.resizing import resize_bytes
 
 QUICK = ["train.epochs=3", "attack.steps=1", "tla.weight=0.0", "train.threads=1"]
 
@@ -92,6 +94,20 @@ def test_the_graph_says_nothing_of_the_machine_that_made_it(bundle_path: Path) -
     content = (bundle_path / "model.onnx").read_bytes()
     assert str(Path(__file__).parent.parent.parent).encode() not in content
     assert b"site-packages" not in content
+
+
+def test_a_recipe_may_ask_for_images_of_any_size(
+    run_path: Path, bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(run_path)
+    resizes = dataclasses.replace(run.recipe, export=dataclasses.replace(run.recipe.export, resize=True))
+    monkeypatch.setattr("training.export.load_run", lambda _: dataclasses.replace(run, recipe=resizes))
+    made = export(run_path, tmp_path / "digits", data_root=None)
+    assert made.resize == resize_bytes(made.manifest.input)
+    assert made.graph == load_bundle(bundle_path).graph
+    assert "Images of other sizes are stretched to 8 x 8" in (made.path / "model_card.md").read_text()
+    assert load_bundle(bundle_path).resize is None
+    assert "other sizes" not in (bundle_path / "model_card.md").read_text()
 
 
 def test_the_card_and_the_report_say_that_nothing_is_measured_yet(bundle_path: Path) -> None:

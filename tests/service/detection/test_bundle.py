@@ -19,6 +19,7 @@ from service.detection.types import Verdict
 from service.errors import BundleError
 from tests import tiny
 from tests.service.bad_images import encoded
+from training.resizing import resize_bytes
 
 
 @pytest.fixture
@@ -206,6 +207,46 @@ def test_what_stands_there_is_not_overwritten_unless_asked(tmp_path: Path) -> No
     (tmp_path / "mine").mkdir()
     with pytest.raises(BundleError, match="it is no bundle"):
         write_bundle(tmp_path / "mine", tiny.manifest(files), files, replace=True)
+
+
+@pytest.fixture
+def resizing_copy(resizing_path: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(resizing_path, tmp_path / "copied"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda path: flip_a_byte(path / "resize.onnx"), "copied/resize.onnx: changed since it was exported"),
+        (lambda path: (path / "resize.onnx").unlink(), "copied/resize.onnx: missing"),
+    ],
+    ids=["changed", "missing"],
+)
+def test_a_damaged_resizer_is_refused(resizing_copy: Path, damage: Callable[[Path], None], says: str) -> None:
+    damage(resizing_copy)
+    with pytest.raises(BundleError, match=says):
+        load_bundle(resizing_copy)
+
+
+def test_a_resizer_that_the_manifest_does_not_list_is_refused(copy: Path, resizing_path: Path) -> None:
+    shutil.copy(resizing_path / "resize.onnx", copy)
+    with pytest.raises(
+        BundleError, match=r"copied/resize.onnx: unexpected file; this bundle holds manifest.json, model"
+    ):
+        load_bundle(copy)
+
+
+def test_a_resizer_of_another_size_does_not_start(tmp_path: Path) -> None:
+    other = resize_bytes(InputShape(height=8, width=9, channels=1))
+    path = write(tmp_path / "made", {**tiny.files(), "resize.onnx": other})
+    with pytest.raises(BundleError, match=r"resize.onnx: output differs from the manifest: expected"):
+        Engine.load(path, threads=1)
+
+
+def test_p_values_with_a_resizer_are_comparable_only_with_those_with_it(bundle_path: Path, resizing_path: Path) -> None:
+    without, with_it = load_bundle(bundle_path), load_bundle(resizing_path)
+    assert with_it.graph == without.graph
+    assert with_it.calibration_id != without.calibration_id
 
 
 def test_equal_calibration_ids_mean_equal_calibration(tmp_path: Path) -> None:

@@ -337,9 +337,10 @@ class Slow:
     """An engine whose graph waits until it is let go."""
 
     def __init__(self, engine: Engine) -> None:
-        self.bundle, self.graph, self.resolve_alpha, self.canaries = (
+        self.bundle, self.graph, self.resizer, self.resolve_alpha, self.canaries = (
             engine.bundle,
             engine.graph,
+            engine.resizer,
             engine.resolve_alpha,
             engine.canaries,
         )
