@@ -28,6 +28,7 @@ from training.optimiser import build_optimiser
 from training.precision import autocast, uses_bf16
 from training.processes import ALONE, Processes, check_shareable
 from training.schedule import learning_rate
+from training.selection import better
 from training.shard import ShardGenerator
 from training.synchronised import synchronise
 
@@ -45,7 +46,7 @@ class Loop:
         epoch: epochs completed.
         batch: steps completed inside the epoch under way.
         log: one record a completed epoch.
-        best: epoch, accuracies and weights of the best epoch by attacked accuracy; None without selection.
+        best: epoch, accuracies and weights of the best epoch (training.selection); None without selection.
         best_averaged: the same of the averaged weights; None without averaging.
         values: of each loss term in the last step, scalars, weights included.
     """
@@ -310,11 +311,12 @@ class Loop:
         record["seconds"] = self.processes.decided(lambda: seconds)  # a limit ends all processes at one epoch
         self.log.append(record)
         if self.selection is not None:
-            self.best = _better(self.best, self.epoch, measured, self.model)
+            self.best = better(self.best, self.epoch, measured, self.model, len(self.selection))
         if averaged is not None and self.averager is not None:
             # Without a selection part the latest average is the best known.
             before = self.best_averaged if self.selection is not None else None
-            self.best_averaged = _better(before, self.epoch, averaged, self.averager.model)
+            images = len(self.selection or self.source)
+            self.best_averaged = better(before, self.epoch, averaged, self.averager.model, images)
         self.batch = 0
         self._sums = dict.fromkeys(self._sums, 0.0)
         return record
@@ -360,18 +362,6 @@ class Loop:
             generator.set_state(state["generators"][name])
         self._sums, self.log = dict(state["sums"]), list(state["log"])
         self.best, self.best_averaged = state["best"], state["best_averaged"]
-
-
-def _better(best: dict[str, Any] | None, epoch: int, measured: Accuracies, model: Classifier) -> dict[str, Any]:
-    """The record of these weights where they beat the best so far, by attacked and then by clean accuracy."""
-    if best is not None and (measured.attacked, measured.clean) <= (best["attacked_accuracy"], best["clean_accuracy"]):
-        return best
-    return {
-        "epoch": epoch,
-        "attacked_accuracy": measured.attacked,
-        "clean_accuracy": measured.clean,
-        "model": {name: value.detach().clone() for name, value in model.state_dict().items()},
-    }
 
 
 def see_together(model: Classifier, several: Sequence[Tensor]) -> list[Views]:

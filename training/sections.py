@@ -24,7 +24,8 @@ class DataConfig:
     train: int = 0
     """Training images; 0 takes all that the other parts leave."""
     selection: int = 0
-    """Images that pick the best epoch; 0 keeps the last epoch."""
+    """Images that pick the best epoch: the highest clean accuracy within one standard error of the highest PGD
+    accuracy; 0 keeps the last epoch."""
     fit: int
     """Images that detectors are fitted on; 0 fits them on the training part, where classes have few images."""
     calibration: int
