@@ -1,12 +1,14 @@
 """Training losses. A new one: one file, one line in LOSSES, one row in its test table."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from training.config import Recipe
+from training.losses.alignment import LogitAlignment
 from training.losses.cross_entropy import AttackedCrossEntropy
-from training.losses.pairing import LogitPairing
+from training.losses.pairing import logit_distance
 from training.losses.protocol import LossTerm, TrainingStep, Views
-from training.losses.sar import Sar
+from training.losses.sar import spectral_distance
 from training.losses.tla import Tla
 from training.losses.trades import Trades
 
@@ -40,9 +42,9 @@ def _sar(recipe: Recipe) -> LossTerm | None:
     config = recipe.sar
     if config.weight == 0:
         return None
-    return Sar(
+    return LogitAlignment(
         weight=config.weight,
-        form=config.form,
+        distance=partial(spectral_distance, form=config.form),
         start_epoch=config.start_epoch,
         stop_gradient=config.stop_gradient,
     )
@@ -52,9 +54,9 @@ def _pairing(recipe: Recipe) -> LossTerm | None:
     config = recipe.pairing
     if config.weight == 0:
         return None
-    return LogitPairing(
+    return LogitAlignment(
         weight=config.weight,
-        distance=config.distance,
+        distance=partial(logit_distance, distance=config.distance),
         start_epoch=config.start_epoch,
         stop_gradient=config.stop_gradient,
     )

@@ -10,15 +10,11 @@ Source: Kannan et al. 2018 (arXiv 1803.06373) for l2, as Mao et al. 2019 (arXiv 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-from training.losses.protocol import TrainingStep, Views
-
-__all__ = ["LogitPairing", "l1_weight_like_sar", "l2_weight_like_sar", "logit_distance"]
+__all__ = ["l1_weight_like_sar", "l2_weight_like_sar", "logit_distance"]
 
 
 def logit_distance(clean: Tensor, attacked: Tensor, distance: Literal["l1", "l2"]) -> Tensor:
@@ -26,27 +22,6 @@ def logit_distance(clean: Tensor, attacked: Tensor, distance: Literal["l1", "l2"
     difference = clean - attacked
     each = difference.abs() if distance == "l1" else difference.square()
     return each.sum(dim=1).mean()
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogitPairing:
-    """The term of a training step."""
-
-    weight: float
-    distance: Literal["l1", "l2"] = "l2"
-    start_epoch: int = 0
-    stop_gradient: bool = False
-
-    def images(self, step: TrainingStep) -> Sequence[Tensor]:
-        """The clean images, once the term has begun."""
-        return (step.clean,) if step.epoch >= self.start_epoch else ()
-
-    def __call__(self, step: TrainingStep, attacked: Views, others: Sequence[Views]) -> Tensor:
-        """See LossTerm."""
-        if not others:
-            return attacked.logits.new_zeros(())
-        clean = others[0].logits.detach() if self.stop_gradient else others[0].logits
-        return self.weight * logit_distance(clean, attacked.logits, self.distance)
 
 
 def l1_weight_like_sar(sar_weight: float, classes: int) -> float:

@@ -15,16 +15,12 @@ the first one's equations: we take the two terms to be the same. We differ in th
 attacked images together (see LossTerm).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from training.losses.protocol import TrainingStep, Views
-
-__all__ = ["Sar", "spectral_distance"]
+__all__ = ["spectral_distance"]
 
 
 def spectral_distance(clean: Tensor, attacked: Tensor, form: Literal["per_sample", "batch2d"]) -> Tensor:
@@ -33,25 +29,3 @@ def spectral_distance(clean: Tensor, attacked: Tensor, form: Literal["per_sample
     if form == "batch2d":
         return torch.view_as_real(torch.fft.fft2(difference)).abs().mean()
     return torch.view_as_real(torch.fft.fft(difference, dim=1)).abs().sum(dim=(1, 2)).mean()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sar:
-    """The term of a training step."""
-
-    weight: float
-    """lambda."""
-    form: Literal["per_sample", "batch2d"] = "per_sample"
-    start_epoch: int = 0
-    stop_gradient: bool = False
-
-    def images(self, step: TrainingStep) -> Sequence[Tensor]:
-        """The clean images, once the term has begun."""
-        return (step.clean,) if step.epoch >= self.start_epoch else ()
-
-    def __call__(self, step: TrainingStep, attacked: Views, others: Sequence[Views]) -> Tensor:
-        """See LossTerm."""
-        if not others:
-            return attacked.logits.new_zeros(())
-        clean = others[0].logits.detach() if self.stop_gradient else others[0].logits
-        return self.weight * spectral_distance(clean, attacked.logits, self.form)
