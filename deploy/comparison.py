@@ -34,8 +34,22 @@ def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
         if match := NAME.fullmatch(result["name"]):
             if result["data"].get("quick"):
                 raise ValueError(f"{result['name']}: measured with --quick, which is too weak to be quoted")
+            if int(match["seed"]) != result["seed"]:
+                raise ValueError(f"{result['name']}: expected seed {match['seed']}, got {result['seed']}")
             found.setdefault(match["group"], []).append(result)
+    for name, several in found.items():
+        if len({_conditions(result) for result in several}) > 1:
+            raise ValueError(
+                f"{name}: expected seeds of one data set, threat model and measurement, got different ones"
+            )
     return dict(sorted(found.items()))
+
+
+def _conditions(result: Result) -> tuple[str, str]:
+    """What has to agree where results are averaged or compared: setting, and how it was measured."""
+    words = result["command"].split()
+    own = {f"runs/{result['name']}", f"docs/results/{result['name']}.json"}
+    return _setting(result), " ".join(word for word in words if word not in own)
 
 
 def comparison(results: Sequence[Result], asked: Sequence[Mapping[str, str]]) -> str:
@@ -47,7 +61,8 @@ def comparison(results: Sequence[Result], asked: Sequence[Mapping[str, str]]) ->
             the metric of left itself.
 
     Raises:
-        ValueError: something is asked of a method or a metric that no result has, or a result is a quick one.
+        ValueError: something is asked of a method or a metric that no result has, a result is a quick one, or results
+            that stand side by side were not measured alike.
     """
     found = groups(results)
     if not found:
@@ -62,6 +77,8 @@ def comparison(results: Sequence[Result], asked: Sequence[Mapping[str, str]]) ->
     ]
     for data in sorted({_setting(several[0]) for several in found.values()}):
         own = {name: several for name, several in found.items() if _setting(several[0]) == data}
+        if len({_conditions(several[0]) for several in own.values()}) > 1:
+            raise ValueError(f"{data}: expected methods that were measured alike, got different commands")
         shown = [
             metric for metric in COLUMNS if any(metric in one["metrics"] for several in own.values() for one in several)
         ]

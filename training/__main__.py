@@ -15,6 +15,7 @@ from training.analysis import command as analysis
 from training.checkpoint import code_version
 from training.evaluation import command as evaluation
 from training.evaluation import robustness
+from training.processes import is_first
 
 # A new command: one module with add_command, one name here.
 COMMANDS = (fit, export, evaluation, robustness, analysis)
@@ -25,8 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parsed(argv)
     if getattr(arguments, "data", None) is None and "ADVSENTRY_DATA" in os.environ:
         arguments.data = Path(os.environ["ADVSENTRY_DATA"])
-    # CUDA's matrix products are deterministic only with this, and it is read when CUDA starts.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         return int(arguments.command(arguments))
     except AdvsentryError as error:
@@ -40,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failed(message: str) -> int:
-    print(f"advsentry-train: error: {message}", file=sys.stderr)
+    if is_first():  # of the processes that torchrun started; they fail alike
+        print(f"advsentry-train: error: {message}", file=sys.stderr)
     return 1
 
 

@@ -22,23 +22,37 @@ class AttackMemory:
 
     def __init__(self, source: ImageSource, renew_epochs: int) -> None:
         """Takes the training images and after how many epochs all perturbations begin anew."""
+        self._source = source
         self._renew_epochs = renew_epochs
         count, height, width, channels = source.shape
         self._images = torch.zeros(count, height, width, channels, dtype=torch.uint8, device=source.device)
+        self._epochs = torch.full((count,), -1, device=source.device)  # in which each was kept
 
     def start(self, positions: Tensor, epoch: int) -> Tensor | None:
-        """Where the attack begins, (n, C, H, W) in [0, 1]; None in epochs that begin anew."""
-        return None if epoch % self._renew_epochs == 0 else from_8_bit(self._images[positions.to(self._images.device)])
+        """Where the attack begins, (n, C, H, W) in [0, 1]; None in epochs that begin anew.
 
-    def keep(self, positions: Tensor, attacked: Tensor) -> None:
+        Images of which nothing is known since then, because an epoch's last incomplete batch was left out, begin as
+        they are.
+        """
+        since_renewal = epoch % self._renew_epochs
+        if since_renewal == 0:
+            return None
+        places = positions.to(self._images.device)
+        is_known = self._epochs[places] >= epoch - since_renewal
+        kept = from_8_bit(self._images[places])
+        return torch.where(is_known[:, None, None, None], kept, self._source.take(positions))
+
+    def keep(self, positions: Tensor, attacked: Tensor, epoch: int) -> None:
         """Remembers (n, C, H, W) in [0, 1]."""
+        self._epochs[positions.to(self._images.device)] = epoch
         rounded = (attacked.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
         self._images[positions.to(self._images.device)] = rounded.permute(0, 2, 3, 1)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"images": self._images}
+        return {"images": self._images, "epochs": self._epochs}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes back to where state() was taken."""
         self._images.copy_(state["images"])
+        self._epochs.copy_(state["epochs"])

@@ -184,9 +184,11 @@ class _Session:
             reporter.step(self.loop)
             if on_step is not None:
                 on_step(self.loop)
-            stops = self._processes.any(interrupts.requested, self.loop.device)  # all of them stop at one step
+            is_due = time.monotonic() - self._saved > SAVE_EVERY_S
+            # All processes stop, and save, at one step.
+            stops, is_due = self._processes.any([interrupts.requested, is_due], self.loop.device)
             ends_epoch = self.loop.epoch_is_over
-            saves = ends_epoch or stops or time.monotonic() - self._saved > SAVE_EVERY_S
+            saves = ends_epoch or stops or is_due
             if saves:
                 self._check_weights()
             if ends_epoch:
@@ -205,7 +207,8 @@ class _Session:
 
     def _check_weights(self) -> None:
         """The same before saving: a step whose loss was finite may have ruined the weights."""
-        if not all(bool(value.isfinite().all()) for value in self.loop.model.state_dict().values()):
+        finite = [value.isfinite().all() for value in self.loop.model.state_dict().values()]
+        if not bool(torch.stack(finite).all()):  # one wait for the device, not one a tensor
             raise self._lost("finite weights, got others")
 
     def _lost(self, what: str) -> SetupError:
@@ -218,14 +221,16 @@ class _Session:
         )
 
     def _save(self) -> None:
-        if not self._processes.is_first:
-            return
+        """Writes the checkpoint by the first process; a failure is every process's."""
+        self._processes.decided(self._write)
+        self._saved = time.monotonic()
+
+    def _write(self) -> None:
         lines = (json.dumps(record) for record in self.loop.log)
         # Written whole from the checkpoint's own log: a crash between the two files repeats no line.
         write_atomically(self._out / "log.jsonl", "".join(f"{line}\n" for line in lines))
         loop = self.loop.state()
         write_checkpoint(self._out, {**self._fixed, "is_finished": self.loop.is_finished, "loop": loop})
-        self._saved = time.monotonic()
 
 
 def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -246,7 +251,7 @@ def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _command(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    if arguments.download:
+    if arguments.download and is_first():  # the others wait for it at the connection
         download(recipe.data.set, arguments.data)
     outcome = fit(recipe, arguments.data, arguments.out)
     if is_first():

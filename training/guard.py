@@ -7,7 +7,7 @@ Source: the phenomenon and its sign, a sudden fall of PGD accuracy, are of Wong 
 there; going back and on with PGD is ours.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -24,6 +24,7 @@ CHECKS_AN_EPOCH = 4
 IMAGES = 128
 STEPS = 5
 COLLAPSE = 0.4
+GOOD = 0.8  # what is worse may be half way into the collapse
 LEARNED = 0.15  # below it there is nothing yet that could collapse
 
 
@@ -47,21 +48,20 @@ class Guard:
     @staticmethod
     def is_due(batch: int, steps_an_epoch: int) -> bool:
         """Whether the guard looks after this step of an epoch, counted from 1."""
-        return batch % max(1, steps_an_epoch // CHECKS_AN_EPOCH) == 0
+        quarter = batch * CHECKS_AN_EPOCH // steps_an_epoch
+        return quarter > (batch - 1) * CHECKS_AN_EPOCH // steps_an_epoch
 
-    def collapsed(self, model: Classifier, steps_done: int) -> bool:
-        """Measures; True once, when accuracy has collapsed."""
-        if self.tripped_at is not None:
-            return False
+    def look(self, model: Classifier, steps_done: int) -> Literal["good", "poor", "collapsed"]:
+        """Measures; good weights are worth going back to, and collapsed is said only once."""
         measured = self._processes.decided(
             lambda: measure(model, self._source, self._positions, self._attack, self._seed)
         )
         accuracy = measured.attacked
         if self._good is not None and self._best > LEARNED and accuracy < COLLAPSE * self._best:
             self.tripped_at = steps_done
-            return True
+            return "collapsed"
         self._best = max(self._best, accuracy)
-        return False
+        return "good" if accuracy >= GOOD * self._best else "poor"
 
     def keep(self, good: dict[str, Any]) -> None:
         """Remembers what to go back to."""
@@ -69,7 +69,7 @@ class Guard:
 
     @property
     def good(self) -> dict[str, Any]:
-        """What keep() was last given; asked for only after collapsed() was True."""
+        """What keep() was last given; asked for only after look() said collapsed."""
         assert self._good is not None
         return self._good
 

@@ -212,7 +212,7 @@ class Loop:
         start = self.memory.start(positions, self.epoch)
         start = None if start is None else moved(start, moves)
         attacked = attack.begun_at(start, self._network, clean, labels, generator)
-        self.memory.keep(positions, moved(attacked, None if moves is None else -moves))
+        self.memory.keep(positions, moved(attacked, None if moves is None else -moves), self.epoch)
         return attacked
 
     def _descend(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
@@ -261,9 +261,10 @@ class Loop:
         """Asks the guard, and goes back to the last good weights when it says so; the schedule goes on."""
         if self.guard is None or self.has_fallen_back or not self.guard.is_due(self.batch, self.steps_an_epoch):
             return
-        if self.guard.collapsed(self.model, self.steps_done):
+        state = self.guard.look(self.model, self.steps_done)
+        if state == "collapsed":
             self._restore_weights(self.guard.good)
-        else:
+        elif state == "good":
             self.guard.keep(copy.deepcopy(self._weights()))
 
     def _weights(self) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class AttackConfig:
         require(
             self.name == "pgd" or not self.renew_epochs, "attack.renew_epochs", f"0 for {self.name}", self.renew_epochs
         )
+        require(self.name != "none" or not self.guard, "attack.guard", "false for none", self.guard)
         require(self.name == "pgd" or self.loss == "ce", "attack.loss", f"ce for {self.name}", self.loss)
 
 

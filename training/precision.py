@@ -1,5 +1,6 @@
 """Where and in which arithmetic a run computes."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -33,6 +34,10 @@ def deterministic(threads: int) -> Iterator[None]:
     memory: Any = torch.utils.deterministic  # its attribute is set at import in a way that mypy does not see
     before = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     fills = memory.fill_uninitialized_memory
+    tf32 = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False  # on by default, and no float32: convolutions would have 10 bits
+    # CUDA's matrix products are deterministic only with this, and it is read when the first of them runs.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     # Filling costs time and guards only against reads of uninitialised memory, of which there are none here.
     memory.fill_uninitialized_memory = False
@@ -44,6 +49,7 @@ def deterministic(threads: int) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0])
         torch.set_num_threads(before[1])
         memory.fill_uninitialized_memory = fills
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def autocast(device: torch.device, *, bf16: bool) -> torch.autocast:

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from service.errors import SetupError
+from service.errors import AdvsentryError, SetupError
 from training.config import Recipe
 from training.shard import WHOLE, Shard
 
@@ -41,19 +41,27 @@ class Processes:
         return self.shard.world > 1
 
     def decided(self, decide: Callable[[], T]) -> T:
-        """What the first process decides, a picklable value; the others wait for it."""
+        """What the first process decides, a picklable value; the others wait for it, and fail when it fails."""
         if not self.are_several:
             return decide()
-        box: list[Any] = [decide() if self.is_first else None]
+        box: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                box[0] = decide()
+            except (AdvsentryError, OSError) as error:  # the others must not wait for what will not come
+                box[1] = error
         dist.broadcast_object_list(box)
+        if box[1] is not None:
+            raise box[1]
         decision: T = box[0]
         return decision
 
-    def any(self, flag: bool, device: torch.device) -> bool:
-        """Whether the flag is up in any process."""
+    def any(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
+        """Of each flag whether it is up in any process."""
         if not self.are_several:
-            return flag
-        return bool(self.summed(torch.tensor(float(flag), device=device)))
+            return list(flags)
+        sums = self.summed(torch.tensor([float(flag) for flag in flags], device=device))
+        return [bool(total) for total in sums.tolist()]
 
     def summed(self, values: Tensor) -> Tensor:
         """The sum over the processes, the same bits in each; without gradient."""

@@ -11,6 +11,7 @@ def result(name: str, seed: int, **metrics: float) -> dict[str, Any]:
     return {
         "name": f"{name}-s{seed}",
         "seed": seed,
+        "command": f"advsentry-train robustness runs/{name}-s{seed} --out docs/results/{name}-s{seed}.json --seed 0",
         "recipe": {"attack": {"norm": "linf", "eps": 8 / 255}},
         "data": {"set": "signs", "attacked_images": 500},
         "metrics": metrics,
@@ -69,3 +70,23 @@ def test_quick_results_are_refused() -> None:
 
 def test_without_methods_there_is_no_section() -> None:
     assert comparison(RESULTS[-1:], ()) == ""
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 0}, "at-s2: expected seed 2, got 0"),
+        ({"command": "advsentry-train robustness runs/at-s2 --out docs/results/at-s2.json --images 9"}, "at: expected"),
+        ({"data": {"set": "digits", "attacked_images": 500}}, "at: expected seeds of one data set"),
+    ],
+    ids=["seed", "command", "data"],
+)
+def test_results_that_do_not_belong_together_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        comparison([*RESULTS, {**result("at", 2, clean_accuracy=0.5), **changed}], ())
+
+
+def test_methods_that_were_not_measured_alike_are_refused() -> None:
+    other = {**result("sar", 0, clean_accuracy=0.5), "command": "advsentry-train robustness --restarts 1"}
+    with pytest.raises(ValueError, match="signs, linf 8/255: expected methods that were measured alike"):
+        comparison([*RESULTS, other], ())

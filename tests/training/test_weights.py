@@ -71,6 +71,17 @@ def test_swa_is_the_plain_mean_and_not_the_first_weights(model: Classifier) -> N
         torch.testing.assert_close(averaged, start + 2.0)
 
 
+def test_statistics_are_cumulative_means_over_batches(model: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.averaging.BATCH", 16)
+    source, seen = images(64), []
+    for part in torch.arange(64).split(16):
+        one = copy.deepcopy(model)
+        estimate_statistics(one, source, part)
+        seen.append(one.state_dict()["stages.1.running_mean"])
+    estimate_statistics(model, source, torch.arange(64))
+    torch.testing.assert_close(model.state_dict()["stages.1.running_mean"], torch.stack(seen).mean(dim=0))
+
+
 @pytest.mark.parametrize("statistics", ["averaged", "clean"])
 def test_statistics_are_averaged_with_the_weights_or_estimated_anew(model: Classifier, statistics: str) -> None:
     averager = Averager("swa", 0.0, model, statistics=statistics)  # type: ignore[arg-type]
@@ -167,18 +178,40 @@ def guard_with(accuracies: list[float], monkeypatch: pytest.MonkeyPatch) -> Guar
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "trips"),
-    [([0.3, 0.4, 0.1], [False, False, True]), ([0.3, 0.2], [False, False]), ([0.1, 0.0], [False, False])],
-    ids=["collapse", "noise", "nothing learned yet"],
+    ("accuracies", "states"),
+    [
+        ([0.3, 0.4, 0.1], ["good", "good", "collapsed"]),
+        ([0.3, 0.25], ["good", "good"]),
+        ([0.6, 0.3, 0.05], ["good", "poor", "collapsed"]),
+        ([0.1, 0.0], ["good", "poor"]),
+    ],
+    ids=["collapse", "noise", "collapse over two looks", "nothing learned yet"],
 )
 def test_the_guard_trips_on_a_collapse_only(
-    model: Classifier, monkeypatch: pytest.MonkeyPatch, accuracies: list[float], trips: list[bool]
+    model: Classifier, monkeypatch: pytest.MonkeyPatch, accuracies: list[float], states: list[str]
 ) -> None:
     guard, found = guard_with(accuracies, monkeypatch), []
     for number in range(len(accuracies)):
-        found.append(guard.collapsed(model, number))
-        guard.keep({"good": number})
-    assert found == trips
+        found.append(guard.look(model, number))
+        if found[-1] == "good":
+            guard.keep({"good": number})
+    assert found == states
+
+
+@pytest.mark.parametrize("steps", [4, 5, 7, 11, 100, 103])
+def test_the_guard_looks_four_times_an_epoch_and_at_its_end(steps: int) -> None:
+    due = [batch for batch in range(1, steps + 1) if Guard.is_due(batch, steps)]
+    assert len(due) == 4
+    assert due[-1] == steps
+
+
+def test_the_guard_of_a_short_epoch_looks_after_each_step() -> None:
+    assert [Guard.is_due(batch, 3) for batch in (1, 2, 3)] == [True, True, True]
+
+
+def test_there_is_no_guard_of_training_without_attack() -> None:
+    with pytest.raises(SetupError, match=r"attack\.guard: expected false for none, got True"):
+        attack(name="none", guard=True)
 
 
 def test_a_tripped_guard_brings_the_last_good_weights_back_and_turns_to_pgd(
@@ -279,12 +312,15 @@ def test_perturbations_live_on_from_epoch_to_epoch(tmp_path: Path) -> None:
 def test_perturbations_begin_anew_when_asked() -> None:
     memory = AttackMemory(images(8), renew_epochs=3)
     positions = torch.tensor([1, 5])
-    memory.keep(positions, torch.full((2, 1, 8, 8), 0.5))
+    memory.keep(positions, torch.full((2, 1, 8, 8), 0.5), epoch=0)
     kept = [memory.start(positions, epoch) for epoch in range(4)]
     assert kept[0] is None
     assert kept[3] is None
     assert kept[1] is not None
     assert kept[1].unique().tolist() == pytest.approx([128 / 255])
+    later = memory.start(positions, epoch=4)  # nothing was kept since epoch 3
+    assert later is not None
+    assert torch.equal(later, images(8).take(positions))
 
 
 def test_remembered_perturbations_resume_exactly(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ def battery(budgets: Budgets, classes: int, strength: Strength) -> tuple[SuiteEn
             description="PGD along the average of all gradients so far, from the clean image.",
             norm="linf",
             eps=eps,
-            attack=Mim(eps=eps, step=2.5 * eps / steps, steps=steps),
+            attack=FirstFooling(
+                attacks=(Mim(eps=eps, step=2.5 * eps / steps, steps=steps),), settle=settled("linf", eps)
+            ),
         ),
         SuiteEntry(
             name="aa_like",

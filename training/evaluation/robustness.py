@@ -203,11 +203,11 @@ def _make_folder(path: Path) -> None:
 
 
 def _mixture(run: Run, fit: ImageSet) -> GaussianMixture:
-    """TLA's detector, fitted on clean images that the model was not trained on."""
+    """TLA's detector, fitted on the clean images of the fit part, which may be the training part."""
     views = views_of(run.model, fit.images)
     return GaussianMixture.fit(
         CleanViews(
-            images=from_8_bit(fit.images),
+            images=from_8_bit(fit.images[:0]),  # it reads embeddings only
             logits=views.logits,
             embedding=views.embedding,
             labels=torch.from_numpy(fit.labels),

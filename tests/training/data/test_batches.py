@@ -2,8 +2,9 @@ import numpy as np
 import torch
 
 from training.data import ImageSet
-from training.data.augment import drawn_moves, flipped, lit, moved, warped
+from training.data.augment import augmented, drawn_moves, flipped, lit, moved, warped
 from training.data.batches import ImageSource, epoch_order
+from training.sections import TrainConfig
 
 
 def source() -> ImageSource:
@@ -129,3 +130,12 @@ def test_light_changes_mean_and_spread_within_bounds() -> None:
     strong = lit(images, 1.0, 0.9, torch.Generator().manual_seed(0))
     assert strong.min() >= 0
     assert strong.max() <= 1
+
+
+def test_augmentation_computes_in_float32_whatever_surrounds_it() -> None:
+    config = TrainConfig(epochs=1, rotate=20, zoom=0.2, brightness=0.1, contrast=0.1)
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = augmented(images, config, torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = augmented(images, config, torch.Generator().manual_seed(1))
+    assert torch.equal(inside, plain)

@@ -95,6 +95,15 @@ def test_mining_equals_a_plain_loop_and_never_takes_the_own_class(seed: int, min
     ]
 
 
+def test_mining_computes_in_float32_whatever_surrounds_it() -> None:
+    near = torch.randn(1, 64, generator=generator(1))
+    anchors, pool = near.repeat(4, 1), near + 0.02 * torch.randn(200, 64, generator=generator(2))
+    labels, pool_labels = torch.zeros(4, dtype=torch.long), torch.ones(200, dtype=torch.long)
+    plain = hardest_negatives(anchors, labels, pool, pool_labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(hardest_negatives(anchors, labels, pool, pool_labels), plain)
+
+
 def test_a_pool_of_one_class_is_an_error_that_says_so() -> None:
     with pytest.raises(SetupError, match=r"tla\.pool: expected images of another class among 2, got one class"):
         hardest_negatives(POOL[:1], torch.tensor([1]), POOL[1:], POOL_LABELS[1:])
