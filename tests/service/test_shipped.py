@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from service.__main__ import main
 from service.detection.bundle import SHIPPED, find_bundle
 from service.detection.engine import Engine
 from service.settings import Settings
@@ -33,3 +35,21 @@ def test_the_figures_that_ship_are_those_of_the_results(name: str) -> None:
     shipped = Engine.load(find_bundle(name), threads=1).bundle.manifest
     assert dict(shipped.metrics).items() <= measured["metrics"].items()
     assert shipped.training == measured["recipe"]
+
+
+@pytest.mark.parametrize("name", BUNDLES)
+def test_each_judges_an_image_of_another_size_or_says_that_it_cannot(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shape = Engine.load(find_bundle(name), threads=1).bundle.manifest.input
+    size = (shape.width + 9, shape.height + 20)
+    image = tmp_path / "photo.png"
+    Image.new("RGB" if shape.channels == 3 else "L", size, 128).save(image)
+    status = main(["detect", "--bundle", name, str(image), "--json"])
+    said = capsys.readouterr()
+    if (find_bundle(name) / "resize.onnx").exists():
+        assert status == 0
+        assert json.loads(said.out)["label"]
+    else:
+        assert status == 1
+        assert json.loads(said.out)["reason"] == "WRONG_SIZE"
