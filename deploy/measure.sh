@@ -20,7 +20,7 @@ if [ "$bundle" = bench ]; then
 fi
 
 case $bundle in
-  digits) recipe=digits ;;
+  digits | mnist) recipe=$bundle ;;
   *) recipe=$bundle-tla-sar ;;
 esac
 run=runs/$recipe-s0
