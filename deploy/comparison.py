@@ -18,8 +18,8 @@ COLUMNS: Mapping[str, str] = {
     "margin_pgd_accuracy": "margin PGD",
     "aa_like_accuracy": "APGD-CE, APGD-T, Square",
     "worst_accuracy": "worst",
-    "auc_misclassified_150": "AUC, misclassified",
-    "auc_attacked_100": "AUC, attacked",
+    "auc_misclassified_150": "AUC, misclassified at 1.5 eps",
+    "auc_attacked_100": "AUC, attacked at eps",
     "training_seconds": "training, s",
 }
 """Metrics of `advsentry-train robustness` that the table shows, and their words; rates are shown in percent."""
