@@ -28,7 +28,8 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             "## Data",
             "",
             f"Data set `{data.get('set', 'unknown')}`, cut into disjoint parts: training, "
-            f"{data.get('selection', 0)} images to pick the best epoch, {data.get('fit', 0)} to fit the detectors, "
+            f"{data.get('selection', 0)} images to pick the best epoch, "
+            f"{data.get('fit') or 'those of training again'} to fit the detectors, "
             f"{calibration.detector_scores.shape[1]} to calibrate each of them, {calibration.fused_scores.size} to "
             "calibrate the fused statistic, and the test images.",
             "",

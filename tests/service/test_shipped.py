@@ -49,7 +49,7 @@ def test_each_judges_an_image_of_another_size_or_says_that_it_cannot(
     said = capsys.readouterr()
     if (find_bundle(name) / "resize.onnx").exists():
         assert status == 0
-        assert json.loads(said.out)["label"]
+        assert json.loads(said.out)["top"]["label"]
     else:
         assert status == 1
         assert json.loads(said.out)["reason"] == "WRONG_SIZE"
