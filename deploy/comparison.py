@@ -72,7 +72,8 @@ def comparison(results: Sequence[Result], asked: Sequence[Mapping[str, str]]) ->
         "",
         "Mean over the seeds and, behind ±, their standard deviation; accuracies and AUCs in percent.",
         "[robustness.md](robustness.md) says what each column means. The runs, each with command and recipe, stand",
-        "below under METHOD-sSEED.",
+        "below under METHOD-sSEED; the command says how many starts and queries the attacks had. *worst* is over the",
+        "attacks shown. PGD-20 takes larger steps than PGD-100, a quarter of the budget, and may be the stronger one.",
         "",
     ]
     for data in sorted({_setting(several[0]) for several in found.values()}):

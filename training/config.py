@@ -69,9 +69,23 @@ class Recipe:
                 f"attack.renew_epochs: expected 0 with train.{augments[0]}, got {self.attack.renew_epochs}; "
                 "a perturbation follows its image through train.shift only"
             )
+        for name, key in STARTS:
+            start = getattr(getattr(self, name), key)
+            if start >= self.train.epochs:
+                raise SetupError(
+                    f"{name}.{key}: expected less than train.epochs, {self.train.epochs}, got {start:g}; "
+                    "it would never come to its full effect"
+                )
 
 
 AUGMENTATIONS = ("rotate", "zoom", "brightness", "contrast", "flip")
+STARTS = (
+    ("sar", "start_epoch"),
+    ("pairing", "start_epoch"),
+    ("awp", "start_epoch"),
+    ("averaging", "start_epoch"),
+    ("attack", "warmup_epochs"),
+)
 SECTIONS: Mapping[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
@@ -189,7 +203,12 @@ def _typed(key: str, kind: Any, value: object) -> object:
         return _number(key, value)
     elif kind in (bool, int, str) and type(value) is kind:
         return value
-    raise SetupError(f"{key}: expected {_describe(kind)}, got {value!r}")
+    example = f", such as '{key}=[\"{get_args(get_args(kind)[0])[0]}\"]'" if _is_list_of_choices(kind) else ""
+    raise SetupError(f"{key}: expected {_describe(kind)}{example}, got {value!r}")
+
+
+def _is_list_of_choices(kind: Any) -> bool:
+    return get_origin(kind) is tuple and get_origin(get_args(kind)[0]) is Literal
 
 
 def _number(key: str, value: float | str) -> float:

@@ -66,6 +66,8 @@ def test_overrides_are_toml_and_bare_words_are_strings(path: Path) -> None:
         ("data.calibration=0", r"data\.calibration: expected a number of at least 1, got 0"),
         ("train.flip=1", r"train\.flip: expected true or false, got 1"),
         ("attack.first_steps=11", r"attack\.first_steps: expected at most attack\.steps, got 11"),
+        ("sar.start_epoch=99", r"sar\.start_epoch: expected less than train\.epochs, \d+, got 99"),
+        ("attack.warmup_epochs=99.5", r"attack\.warmup_epochs: expected less than train\.epochs, \d+, got 99\.5"),
         ("sar.weight=-1", r"sar\.weight: expected a number of at least 0, got -1"),
         ("sar.form=mean", r"sar\.form: expected one of per_sample, batch2d, got 'mean'"),
         ("averaging.decay=1", r"averaging\.decay: expected a number in \[0, 1\), got 1"),

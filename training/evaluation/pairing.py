@@ -5,12 +5,13 @@ import math
 from service.detection.bundle import Bundle
 from service.errors import SetupError
 from training.checkpoint import Run
+from training.config import recipe_to_dict
 
 __all__ = ["check_pair"]
 
 
 def check_pair(run: Run, bundle: Bundle) -> None:
-    """Refuses a run that the bundle was not exported from, as far as shapes, names and threat model show it.
+    """Refuses a run that the bundle was not exported from, as far as shapes, names, threat model and recipe show it.
 
     Raises:
         SetupError: names what differs.
@@ -29,6 +30,12 @@ def check_pair(run: Run, bundle: Bundle) -> None:
         raise SetupError(
             f"{run.path}: trained for {attack.norm} {attack.eps:g}, but the bundle {manifest.name} for {threat.norm} "
             f"{threat.eps:g}"
+        )
+    if manifest.training and dict(manifest.training) != recipe_to_dict(run.recipe):
+        # Attacks by the gradients of another network are mere transfer attacks, and flatter the bundle.
+        raise SetupError(
+            f"{run.path}: its recipe is not the one that the bundle {manifest.name} was made by; name the run that it "
+            "was exported from"
         )
 
 

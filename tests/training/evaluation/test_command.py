@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.detection.bundle import load_bundle
+from service.detection.bundle import Bundle, load_bundle
 from service.detection.engine import Engine
 from service.errors import SetupError
 from tests import tiny
 from tests.training.evaluation import small
 from training.__main__ import main
 from training.checkpoint import load_run
+from training.config import Recipe, recipe_to_dict
 from training.evaluation import command
 from training.evaluation.pairing import check_pair
 from training.evaluation.suite import quick_suite
@@ -131,6 +132,20 @@ def test_a_run_of_something_else_is_refused(
     check_pair(loaded, engine.bundle)
     with pytest.raises(SetupError, match=message):
         check_pair(other, engine.bundle)
+
+
+def test_a_run_of_another_recipe_is_refused(engine: Engine, run: tuple[Path, Path]) -> None:
+    """Its gradients would make mere transfer attacks, which flatter the bundle."""
+    loaded = load_run(run[0])
+
+    def made_by(recipe: Recipe) -> Bundle:
+        manifest = dataclasses.replace(engine.bundle.manifest, training=recipe_to_dict(recipe))
+        return dataclasses.replace(engine.bundle, manifest=manifest)
+
+    check_pair(loaded, made_by(loaded.recipe))
+    other = dataclasses.replace(loaded.recipe, train=dataclasses.replace(loaded.recipe.train, seed=1))
+    with pytest.raises(SetupError, match="its recipe is not the one that the bundle tiny was made by"):
+        check_pair(loaded, made_by(other))
 
 
 @pytest.mark.parametrize(
