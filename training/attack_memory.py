@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.attacks.rounding import from_8_bit
+from training.attacks.rounding import from_8_bit, nearest_8_bit
 from training.data.batches import ImageSource
 
 __all__ = ["AttackMemory"]
@@ -44,9 +44,9 @@ class AttackMemory:
 
     def keep(self, positions: Tensor, attacked: Tensor, epoch: int) -> None:
         """Remembers (n, C, H, W) in [0, 1]."""
-        self._epochs[positions.to(self._images.device)] = epoch
-        rounded = (attacked.detach().float() * 255).round().clamp(0, 255).to(torch.uint8)
-        self._images[positions.to(self._images.device)] = rounded.permute(0, 2, 3, 1)
+        places = positions.to(self._images.device)
+        self._epochs[places] = epoch
+        self._images[places] = nearest_8_bit(attacked)
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -180,10 +180,6 @@ class Loop:
     def _perturbs_weights(self) -> bool:
         return self.recipe.awp.weight > 0 and self.epoch >= self.recipe.awp.start_epoch
 
-    @property
-    def _averages(self) -> bool:
-        return self.averager is not None and self.epoch >= self.recipe.averaging.start_epoch
-
     def _attacked_batch(self) -> TrainingStep:
         positions = self._positions()
         labels = self.source.labels[positions.to(self.device)]
@@ -249,7 +245,9 @@ class Loop:
 
     def _average_step(self) -> None:
         """Takes the weights into the average: at each step (ema), or in the last step of an epoch (swa)."""
-        if self.averager is not None and self._averages and (self.averager.kind == "ema" or self.epoch_is_over):
+        if self.averager is None or self.epoch < self.recipe.averaging.start_epoch:
+            return
+        if self.averager.kind == "ema" or self.epoch_is_over:
             self.averager.add(self.model)
 
     @property
