@@ -1,8 +1,7 @@
 """Which epoch's weights are kept.
 
 Best is the highest clean accuracy among the epochs whose attacked accuracy is within one standard error of the highest.
-The highest itself is often an accident of few images and may cost several points of clean accuracy: on traffic signs,
-with 500 images of 33 tracks, epoch 13 of 18 with 0.687 of clean images right in place of the last one with 0.707.
+The highest itself is often an accident of few images, and may cost clean accuracy.
 
 Source: the one-standard-error rule of Breiman et al. 1984, there for the size of a tree.
 """
