@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from service.detection.types import Float64s
+from training.evaluation import geometry
 
 __all__ = ["MARGIN", "ClassDistances", "Distances", "class_distances", "distance"]
 
@@ -56,17 +58,12 @@ def class_distances(clean: Float64s, attacked: Float64s, labels: NDArray[np.int6
 
 
 def _from(anchors: Float64s, others: Float64s, labels: NDArray[np.int64]) -> Distances:
-    apart = distance(anchors, others)
-    same = labels[:, None] == labels
-    positives = same & ~np.eye(len(labels), dtype=bool)
-    if same.all():
-        return Distances(within=_mean(apart[positives]), between=None, margin_satisfied=None)
-    negative = np.where(same, np.inf, apart).min(axis=1)  # (N,)
-    satisfied = apart + MARGIN <= negative[:, None]
-    return Distances(
-        within=_mean(apart[positives]), between=_mean(apart[~same]), margin_satisfied=_mean(satisfied[positives])
-    )
-
-
-def _mean(values: NDArray[np.generic]) -> float | None:
-    return float(values.astype(np.float64).mean()) if values.size else None
+    within, between = geometry.class_distances(*(torch.from_numpy(one) for one in (anchors, others, labels)))
+    satisfied = None
+    if within is not None and between is not None:
+        same = labels[:, None] == labels
+        apart = distance(anchors, others)
+        negative = np.where(same, np.inf, apart).min(axis=1)  # (N,)
+        positives = same & ~np.eye(len(labels), dtype=bool)
+        satisfied = float((apart + MARGIN <= negative[:, None])[positives].mean())
+    return Distances(within=within, between=between, margin_satisfied=satisfied)
