@@ -21,7 +21,7 @@ from training.data.augment import augmented, drawn_moves, moved
 from training.data.batches import ImageSource, epoch_order
 from training.data.splits import Parts
 from training.guard import Guard
-from training.losses import TrainingStep, Views, build_terms
+from training.losses import TrainingStep, build_terms, see_together
 from training.measure import Accuracies, measure, measuring_attack
 from training.models import Classifier, build_model
 from training.optimiser import build_optimiser
@@ -32,7 +32,7 @@ from training.selection import better
 from training.shard import ShardGenerator
 from training.synchronised import synchronise
 
-__all__ = ["EpochRecord", "Loop", "see_together"]
+__all__ = ["EpochRecord", "Loop"]
 
 EpochRecord = dict[str, float | int | str]
 MEASURED_TRAINING_IMAGES = 512
@@ -361,21 +361,3 @@ class Loop:
             generator.set_state(state["generators"][name])
         self._sums, self.log = dict(state["sums"]), list(state["log"])
         self.best, self.best_averaged = state["best"], state["best_averaged"]
-
-
-def see_together(model: Classifier, several: Sequence[Tensor]) -> list[Views]:
-    """What the network makes of each batch of images (M, C, H, W), from one pass, so with one set of batch statistics.
-
-    A tensor that comes twice is passed once.
-    """
-    different = list({id(images): images for images in several}.values())
-    embeddings = model.embed(torch.cat(different))
-    logits = model.head(embeddings).float()
-    embeddings = embeddings.float()
-    sizes = [len(images) for images in different]
-    views = zip(torch.split(embeddings, sizes), torch.split(logits, sizes), strict=True)
-    seen = {
-        id(images): Views(embeddings=embedding, logits=logit)
-        for images, (embedding, logit) in zip(different, views, strict=True)
-    }
-    return [seen[id(images)] for images in several]

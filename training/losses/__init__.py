@@ -10,9 +10,10 @@ from training.losses.pairing import logit_distance
 from training.losses.protocol import LossTerm, TrainingStep, Views
 from training.losses.sar import spectral_distance
 from training.losses.tla import Tla
+from training.losses.together import see_together
 from training.losses.trades import Trades
 
-__all__ = ["LOSSES", "LossTerm", "TrainingStep", "Views", "build_terms"]
+__all__ = ["LOSSES", "LossTerm", "TrainingStep", "Views", "build_terms", "see_together"]
 
 
 def _classification(recipe: Recipe) -> LossTerm:

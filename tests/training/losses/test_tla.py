@@ -13,8 +13,7 @@ from tests import reference
 from training.config import Recipe, recipe_from_dict
 from training.data import ImageSet
 from training.data.batches import ImageSource
-from training.loop import see_together
-from training.losses import LossTerm, TrainingStep, build_terms
+from training.losses import LossTerm, TrainingStep, build_terms, see_together
 from training.losses.tla import Tla, distances, hardest_negatives, random_negatives, triplet_term
 from training.models import Classifier, build_model
 from training.sections import ModelConfig
