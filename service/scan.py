@@ -103,10 +103,11 @@ def scan_here(bundle: str, paths: Sequence[Path], alpha: float | None, mode: Rev
         check_step(alpha, alpha_steps(engine.bundle.calibration, engine.bundle.manifest.default_alpha, MAX_ALPHA))
     for start in range(0, len(paths), BATCH):
         chunk = paths[start : start + BATCH]
-        yield from zip(chunk, _detect(engine, [_decoded(engine, path) for path in chunk], alpha, mode), strict=True)
+        decoded = [_decoded(engine, bundle, path) for path in chunk]
+        yield from zip(chunk, _detect(engine, decoded, alpha, mode), strict=True)
 
 
-def _decoded(engine: Engine, path: Path) -> Bytes8 | AdvsentryError:
+def _decoded(engine: Engine, bundle: str, path: Path) -> Bytes8 | AdvsentryError:
     limits = ImageLimits()
     if (why_not := _why_not(path, limits.max_bytes)) is not None:
         return why_not
@@ -115,6 +116,8 @@ def _decoded(engine: Engine, path: Path) -> Bytes8 | AdvsentryError:
     except OSError as error:
         return InvalidRequest(f"cannot be read: {error.strerror}")
     except InvalidRequest as error:
+        if error.reason is ErrorReason.WRONG_SIZE:  # often the default bundle, which nobody chose
+            return InvalidRequest(f"{error}; --bundle: expected one for such images, got {bundle}", reason=error.reason)
         return error
 
 

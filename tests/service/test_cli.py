@@ -199,7 +199,8 @@ def test_a_photograph_is_resized_only_by_a_bundle_that_can(
     assert status == 1
     assert json.loads(out) == {
         "image": str(tmp_path / "photo.png"),
-        "error": "the model wants 8 x 8 grey (1 channel) (height x width), got 24 x 40 grey (1 channel)",
+        "error": "the model wants 8 x 8 grey (1 channel) (height x width), got 24 x 40 grey (1 channel); "
+        f"--bundle: expected one for such images, got {bundle_path}",
         "reason": "WRONG_SIZE",
     }
 
