@@ -7,18 +7,12 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 from service.errors import AdvsentryError
-from training import export, fit
-from training.analysis import command as analysis
-from training.checkpoint import code_version
-from training.evaluation import command as evaluation
-from training.evaluation import robustness
-from training.processes import is_first
-
-# A new command: one module with add_command, one name here.
-COMMANDS = (fit, export, evaluation, robustness, analysis)
+from training.cli import add_commands
+from training.launch import is_first
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,10 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="advsentry-train", description="Train, export, evaluate and analyse robust classifiers."
     )
-    parser.add_argument("--version", action="version", version=f"advsentry {code_version()}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in COMMANDS:
-        module.add_command(commands)
+    parser.add_argument("--version", action="version", version=f"advsentry {version('advsentry')}")
+    add_commands(parser.add_subparsers(metavar="COMMAND", required=True))
     return parser
 
 

@@ -27,7 +27,7 @@ from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
 from training.model_card import model_card
 from training.resizing import check_resizer, resize_bytes
 
-__all__ = ["Parity", "add_command", "check_exportable", "compare_outputs", "export"]
+__all__ = ["Parity", "check_exportable", "compare_outputs", "export", "run_command"]
 
 BATCH = 256
 PARITY_BATCHES = (1, 7, 64)
@@ -187,19 +187,8 @@ def _manifest(run: Run, graph: BundleGraph, shape: GraphShape, *, name: str) -> 
     )
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `advsentry-train export`."""
-    parser = commands.add_parser("export", help="fit detectors, calibrate and write the bundle of a run")
-    parser.add_argument("run", type=Path, metavar="RUN", help="directory that `fit` wrote")
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="BUNDLE", help="the bundle; its name is the folder's"
-    )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (else ADVSENTRY_DATA)")
-    parser.add_argument("--force", action="store_true", help="replace a bundle that stands there already")
-    parser.set_defaults(command=_export_command)
-
-
-def _export_command(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
+    """Runs `export`; gives its exit status."""
     bundle = export(arguments.run, arguments.out, data_root=arguments.data, replace=arguments.force)
     sizes = bundle.calibration
     sys.stderr.write(

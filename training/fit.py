@@ -34,12 +34,13 @@ from training.config import (
 from training.data.sources import download
 from training.export import check_exportable
 from training.interrupts import Interrupts, deferred_interrupts
+from training.launch import is_first
 from training.loop import Loop
 from training.precision import deterministic
-from training.processes import Processes, connected, is_first
+from training.processes import Processes, connected
 from training.progress import Reporter, reporting
 
-__all__ = ["Outcome", "add_command", "fit"]
+__all__ = ["Outcome", "fit", "run_command"]
 
 SAVE_EVERY_S = 60.0
 
@@ -233,23 +234,8 @@ class _Session:
         write_checkpoint(self._out, {**self._fixed, "is_finished": self.loop.is_finished, "loop": loop})
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `fit` to the command line."""
-    parser = commands.add_parser(
-        "fit",
-        help="train a recipe into a run directory; the same command again resumes",
-        description="Train a recipe into a run directory. Ctrl-C finishes the step under way, saves and "
-        "exits with status 1; the same command again resumes and ends in the same weights.",
-    )
-    parser.add_argument("recipe", metavar="RECIPE", help="a TOML file, or the name of a recipe that comes along")
-    parser.add_argument("--out", metavar="DIR", type=Path, required=True, help="the run directory")
-    parser.add_argument("--data", metavar="DIR", type=Path, help="folder of the data (default: ADVSENTRY_DATA)")
-    parser.add_argument("--download", action="store_true", help="first fetch a public set (mnist, cifar10) into --data")
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as train.epochs=5")
-    parser.set_defaults(command=_command)
-
-
-def _command(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
+    """Runs `fit`; gives its exit status."""
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     if arguments.download and is_first():  # the others wait for it at the connection
         download(recipe.data.set, arguments.data)

@@ -19,7 +19,7 @@ from service.errors import AdvsentryError, SetupError
 from training.config import Recipe
 from training.shard import WHOLE, Shard
 
-__all__ = ["ALONE", "Processes", "check_shareable", "connected", "is_first"]
+__all__ = ["ALONE", "Processes", "check_shareable", "connected"]
 
 T = TypeVar("T")
 
@@ -106,11 +106,6 @@ def check_shareable(recipe: Recipe, batch_size: int, processes: Processes) -> No
             f"sar.form: expected per_sample with {world} processes, got batch2d, whose DFT runs over the whole batch; "
             "change it or train in one process"
         )
-
-
-def is_first() -> bool:
-    """Whether this is the first process of torchrun's, or no torchrun is there; asked before and after connecting."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,25 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as leaving:
         main(arguments)
     assert leaving.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [(["--help"], 0), (["--version"], 0), (["robustness", "--help"], 0), (["fit", "digits"], 2), (["fti"], 2)],
+    ids=["help", "version", "help of a command", "no out", "no command"],
+)
+def test_help_and_wrong_usage_do_not_wait_for_torch(arguments: list[str], status: int) -> None:
+    code = """
+import sys
+from training.__main__ import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as leaving:
+    status = leaving.code
+sys.exit(9 if "torch" in sys.modules else status)
+"""
+    program = [sys.executable, "-c", code, *arguments]
+    assert subprocess.run(program, capture_output=True, check=False).returncode == status
 
 
 def test_data_come_from_the_environment(

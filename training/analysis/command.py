@@ -9,7 +9,6 @@ import sys
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -26,7 +25,7 @@ from training.evaluation.provenance import commit, libraries, machine
 from training.evaluation.results import Provenance
 from training.precision import deterministic
 
-__all__ = ["Options", "add_command", "run_analysis"]
+__all__ = ["Options", "run_analysis", "run_command"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,40 +64,8 @@ class Options:
         return shlex.join(words)
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `analyse` to the command line."""
-    parser = commands.add_parser(
-        "analyse",
-        help="show what networks look at, side by side",
-        description="Analyses finished runs of one data set as the papers do (frequencies, kernels, training curves, "
-        "embedding) and writes a self-contained index.html and analysis.json.",
-    )
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="a finished run directory")
-    parser.add_argument("--out", type=Path, required=True, help="folder of index.html and analysis.json")
-    parser.add_argument("--data", type=Path, help="folder of the data set (or ADVSENTRY_DATA)")
-    parser.add_argument("--images", type=int, default=512, metavar="N", help="test images (default: 512)")
-    parser.add_argument(
-        "--heat-map-images", type=int, default=64, metavar="N", help="of them, for the Fourier heat map"
-    )
-    parser.add_argument(
-        "--eps", type=_number, metavar="E", help="budget of the attack, such as 8/255 (default: the runs')"
-    )
-    parser.add_argument(
-        "--low-pass", choices=("published", "symmetric"), default="published", help="the mask of the low-pass filters"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images, the attack and the maps")
-    parser.add_argument("--json", action="store_true", help="print the paths and headline figures as JSON")
-    parser.set_defaults(command=_main)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"expected a number or a fraction such as 8/255, got {text!r}") from error
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
+    """Runs `analyse`; gives its exit status."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
     options = Options(**{**values, "runs": tuple(arguments.runs)})
     analysis = run_analysis(options)

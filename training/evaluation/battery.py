@@ -3,37 +3,20 @@
 All know the classifier and nothing of any detector. The Linf attacks aim at 8-bit images, with whole levels of them.
 """
 
-from dataclasses import dataclass
-
 from service.errors import SetupError
 from training.attacks import Fgsm, FirstFooling, Mim, Pgd, aa_like
 from training.attacks.rounding import levels
 from training.evaluation.eight_bit import settled
+from training.evaluation.strength import Strength
 from training.evaluation.suite import Budgets, SuiteEntry
 
-__all__ = ["FULL", "PGD_AT", "QUICK", "Strength", "battery"]
+__all__ = ["PGD_AT", "battery"]
 
 PGD_AT = {"100": "pgd_100", "150": "pgd_100_150", "200": "pgd_100_200"}
 """Percent of the Linf budget to the name of the attack that has it."""
 
 LEAST_CLASSES = 4
 """Of a model that `aa_like` can attack."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Strength:
-    """How much the attacks may compute."""
-
-    few: int = 20
-    """Steps of pgd_20."""
-    steps: int = 100
-    restarts: int = 5
-    queries: int = 5_000
-
-
-FULL = Strength()
-QUICK = Strength(few=3, steps=5, restarts=2, queries=20)
-"""Far too weak for a figure; for tests and a first look."""
 
 
 def battery(budgets: Budgets, classes: int, strength: Strength) -> tuple[SuiteEntry, ...]:

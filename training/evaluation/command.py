@@ -30,7 +30,7 @@ from training.evaluation.suite import budgets_for, chosen, full_suite, quick_sui
 from training.evaluation.summary import metrics, result_json, words
 from training.precision import deterministic
 
-__all__ = ["Options", "add_command", "run_evaluation"]
+__all__ = ["Options", "run_command", "run_evaluation"]
 
 _ALL_UP_TO = 2_000
 """Test images that are all attacked by default; of a larger set `_SOME` are."""
@@ -82,34 +82,8 @@ class Options:
         return shlex.join(words + (["--quick"] if self.quick else []))
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `evaluate` to the command line."""
-    parser = commands.add_parser(
-        "evaluate",
-        help="attack a run and report what its bundle sees",
-        description="Attacks the run's model, asks the bundle about the attacked images, and writes report.json and "
-        "a self-contained report.html.",
-    )
-    parser.add_argument("bundle", metavar="BUNDLE", help="a bundle directory, or the name of a shipped bundle")
-    parser.add_argument("--run", type=Path, required=True, help="the run directory that the bundle was exported from")
-    parser.add_argument("--out", type=Path, required=True, help="folder of report.json and report.html")
-    parser.add_argument("--data", type=Path, help="folder of the data set (or ADVSENTRY_DATA)")
-    parser.add_argument("--images", type=int, metavar="N", help="images to attack (default: all up to 2000, else 500)")
-    parser.add_argument("--attacks", type=_names, default=(), metavar="A,B", help="some of the suite's attacks")
-    parser.add_argument("--l2-eps", type=float, metavar="E", help="budget of the L2 attacks, images being in [0, 1]")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images, the attacks and the intervals")
-    parser.add_argument("--quick", action="store_true", help="weak attacks for a first look; never published")
-    parser.add_argument("--publish", action="store_true", help="put the report and its headline into the bundle")
-    parser.add_argument("--result", type=Path, metavar="FILE", help="also write the small file for docs/results")
-    parser.add_argument("--json", action="store_true", help="print the headline figures as JSON")
-    parser.set_defaults(command=_main)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
+    """Runs `evaluate`; gives its exit status."""
     options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
     report = run_evaluation(options)
     page_path = options.out / "report.html"

@@ -21,7 +21,7 @@ from training.data import ImageSet
 from training.detectors.detector import CleanViews
 from training.detectors.mixture import GaussianMixture
 from training.evaluation.attacking import Progress, attack_images
-from training.evaluation.battery import FULL, QUICK, Strength, battery
+from training.evaluation.battery import battery
 from training.evaluation.eight_bit import EightBit
 from training.evaluation.evaluate import choose_images
 from training.evaluation.progress import reporting
@@ -36,11 +36,12 @@ from training.evaluation.robust_figures import (
     geometry,
     robust_accuracies,
 )
+from training.evaluation.strength import FULL, QUICK, Strength
 from training.evaluation.suite import Budgets, SuiteEntry, budgets_for, chosen
 from training.evaluation.views import views_of
 from training.precision import deterministic
 
-__all__ = ["Measured", "Options", "add_command", "measure_robustness"]
+__all__ = ["Measured", "Options", "measure_robustness", "run_command"]
 
 _IMAGES = 1_000
 _BATCH = 250
@@ -110,37 +111,8 @@ class Measured:
     attacked_images: int
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Adds `robustness` to the command line."""
-    parser = commands.add_parser(
-        "robustness",
-        help="measure what a run withstands, without a bundle",
-        description="Attacks the run's model on its test part, rounds to 8 bits, and writes accuracies, detection by "
-        "density and the geometry of the embedding as one file for docs/results.",
-    )
-    parser.add_argument("run", type=Path, metavar="RUN", help="directory that `fit` wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="NAME.json; the result is called NAME")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (else ADVSENTRY_DATA)")
-    parser.add_argument("--images", type=int, metavar="N", help="test images to attack (default: 1000, or all)")
-    parser.add_argument("--attacks", type=_names, default=(), metavar="A,B", help="some of the battery's attacks")
-    parser.add_argument(
-        "--restarts", type=int, default=FULL.restarts, metavar="N", help="starts of PGD (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--queries", type=int, default=FULL.queries, metavar="N", help="of Square within aa_like (default: %(default)s)"
-    )
-    parser.add_argument("--l2-eps", type=float, metavar="E", help="budget of the L2 attack, images being in [0, 1]")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of the attacks")
-    parser.add_argument("--quick", action="store_true", help="weak attacks for a first look; the file says so")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    parser.set_defaults(command=_main)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _main(arguments: argparse.Namespace) -> int:
+def run_command(arguments: argparse.Namespace) -> int:
+    """Runs `robustness`; gives its exit status."""
     options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
     measured = measure_robustness(options)
     for name in measured.left_out:

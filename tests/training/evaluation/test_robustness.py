@@ -18,11 +18,12 @@ from training.checkpoint import load_run, read_checkpoint, write_checkpoint
 from training.data import load_data
 from training.detectors.detector import CleanViews, Detector
 from training.evaluation.attacking import attack_images
-from training.evaluation.battery import PGD_AT, QUICK, Strength, battery
+from training.evaluation.battery import PGD_AT, battery
 from training.evaluation.eight_bit import EightBit
 from training.evaluation.geometry import class_distances, logit_spectral_gap, margin_satisfied
 from training.evaluation.judging import inside
 from training.evaluation.robust_figures import Tried, Untouched, detection, robust_accuracies
+from training.evaluation.strength import QUICK, Strength
 from training.evaluation.suite import Budgets, SuiteEntry, budgets_for
 from training.evaluation.views import Views, views_of
 
