@@ -14,11 +14,19 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds every command to the command line. A new one: a parser and a function here, one line below."""
+    _add_recipes(commands.add_parser("recipes", help="list the recipes that come along, or show one"))
     _add_fit(commands.add_parser("fit", help="train a recipe into a run directory; the same command again resumes"))
     _add_export(commands.add_parser("export", help="fit detectors, calibrate and write the bundle of a run"))
     _add_evaluate(commands.add_parser("evaluate", help="attack a run and report what its bundle sees"))
     _add_robustness(commands.add_parser("robustness", help="measure what a run withstands, without a bundle"))
     _add_analyse(commands.add_parser("analyse", help="show what networks look at, side by side"))
+
+
+def _add_recipes(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Lists the recipes that come along, or prints the file of one."
+    parser.add_argument("name", metavar="NAME", nargs="?", help="print this one's file")
+    parser.add_argument("--json", action="store_true", help="the list as JSON")
+    parser.set_defaults(command=_recipes)
 
 
 def _add_fit(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +127,12 @@ def _number(text: str) -> float:
         return float(Fraction(text))
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise argparse.ArgumentTypeError(f"expected a number or a fraction such as 8/255, got {text!r}") from error
+
+
+def _recipes(arguments: argparse.Namespace) -> int:
+    from training.shipped import run_command
+
+    return run_command(arguments)
 
 
 def _fit(arguments: argparse.Namespace) -> int:

@@ -36,6 +36,7 @@ __all__ = [
     "TrainConfig",
     "differing_keys",
     "load_recipe",
+    "read_shipped",
     "recipe_from_dict",
     "recipe_names",
     "recipe_to_dict",
@@ -104,6 +105,17 @@ SECTIONS: Mapping[str, type] = {
 def recipe_names() -> list[str]:
     """Names of the recipes that come with the package."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def read_shipped(name: str) -> str:
+    """The file of a recipe that comes with the package.
+
+    Raises:
+        SetupError: there is none of this name.
+    """
+    if name not in recipe_names():
+        raise SetupError(f"recipe {name}: expected one of {', '.join(recipe_names())}, found none of that name")
+    return (RECIPES / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -73,8 +73,15 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "status"),
-    [(["--help"], 0), (["--version"], 0), (["robustness", "--help"], 0), (["fit", "digits"], 2), (["fti"], 2)],
-    ids=["help", "version", "help of a command", "no out", "no command"],
+    [
+        (["--help"], 0),
+        (["--version"], 0),
+        (["recipes"], 0),
+        (["robustness", "--help"], 0),
+        (["fit", "digits"], 2),
+        (["fti"], 2),
+    ],
+    ids=["help", "version", "recipes", "help of a command", "no out", "no command"],
 )
 def test_help_and_wrong_usage_do_not_wait_for_torch(arguments: list[str], status: int) -> None:
     code = """
