@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from service.errors import SetupError
-from training.config import Recipe, recipe_from_dict
+from training.config import Recipe, recipe_from_dict, recipe_values
 from training.data import DataSet, load_data
 from training.data.splits import Parts, Sizes, split
+from training.differences import differences
 from training.models import Classifier, build_model
 
 __all__ = [
@@ -154,14 +155,29 @@ def starting_model(recipe: Recipe, class_names: tuple[str, ...], input_shape: tu
         SetupError: it is no finished run, or one of another network, image size or classes.
     """
     run = load_run(Path(recipe.train.start_from))
-    for what, wanted, found in (
-        ("network", recipe.model, run.recipe.model),
-        ("image size", tuple(input_shape), run.input_shape),
-        ("classes", class_names, run.class_names),
+    for whose, remedy, expected, got in (
+        ("the recipe's network", "set [model] as there, or name another run", _network(recipe), _network(run.recipe)),
+        ("images of this size", "name another run", _size(input_shape), _size(run.input_shape)),
+        ("these classes", "name another run", _classes(class_names), _classes(run.class_names)),
     ):
-        if wanted != found:
-            raise SetupError(f"train.start_from: {run.path}: expected the {what} {wanted}, got {found}")
+        different = differences(expected, got)
+        if different:
+            raise SetupError(
+                f"train.start_from: {run.path}: expected a run with {whose}, got one with {different}; {remedy}"
+            )
     return run.model
+
+
+def _network(recipe: Recipe) -> dict[str, object]:
+    return {key: value for key, value in recipe_values(recipe).items() if key.startswith("model.")}
+
+
+def _size(shape: Sequence[int]) -> dict[str, object]:
+    return dict(zip(("height", "width", "channels"), shape, strict=True))
+
+
+def _classes(names: Sequence[str]) -> dict[str, object]:
+    return {f"class {label}": name for label, name in enumerate(names)}
 
 
 def read_checkpoint(run: Path) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Checks of a recipe's values."""
 
 import math
+from collections.abc import Iterable
 
 from service.errors import SetupError
 
-__all__ = ["at_least", "require"]
+__all__ = ["at_least", "one_of", "require"]
 
 
 def require(holds: bool, key: str, expected: str, value: object) -> None:
@@ -15,6 +16,15 @@ def require(holds: bool, key: str, expected: str, value: object) -> None:
     """
     if not holds:
         raise SetupError(f"{key}: expected {expected}, got {value!r}")
+
+
+def one_of(names: Iterable[str], key: str, value: str) -> None:
+    """Refuses an unknown name.
+
+    Raises:
+        SetupError: as for require.
+    """
+    require(value in names, key, f"one of {', '.join(names)}", value)
 
 
 def at_least(low: float, key: str, value: float) -> None:

@@ -34,13 +34,14 @@ __all__ = [
     "TlaConfig",
     "TradesConfig",
     "TrainConfig",
-    "differing_keys",
     "load_recipe",
     "read_shipped",
     "recipe_from_dict",
     "recipe_names",
     "recipe_to_dict",
     "recipe_to_toml",
+    "recipe_values",
+    "toml_value",
 ]
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -252,15 +253,19 @@ def _table(section: Any) -> dict[str, Any]:
 
 def recipe_to_toml(recipe: Recipe) -> str:
     """The effective recipe as TOML; reading it back gives an equal recipe."""
-    # JSON's numbers, strings and lists of strings are TOML's too, and repr of a float reads back exactly.
     blocks = [
-        "\n".join([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())])
+        "\n".join([f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in table.items())])
         for name, table in recipe_to_dict(recipe).items()
     ]
     return "\n\n".join(blocks) + "\n"
 
 
-def differing_keys(left: Recipe, right: Recipe) -> list[str]:
-    """`section.key` of every value in which two recipes differ."""
-    ours, theirs = recipe_to_dict(left), recipe_to_dict(right)
-    return [f"{name}.{key}" for name in ours for key in ours[name] if ours[name][key] != theirs[name][key]]
+def toml_value(value: object) -> str:
+    """A value of a recipe as TOML spells it."""
+    # JSON's numbers, strings and lists of strings are TOML's too, and repr of a float reads back exactly.
+    return json.dumps(value, ensure_ascii=False)
+
+
+def recipe_values(recipe: Recipe) -> dict[str, object]:
+    """Every value of a recipe, by `section.key`."""
+    return {f"{name}.{key}": value for name, table in recipe_to_dict(recipe).items() for key, value in table.items()}

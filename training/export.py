@@ -19,6 +19,7 @@ from service.detection.types import Bytes8, Outputs
 from service.errors import SetupError
 from training.canaries import make_canaries
 from training.checkpoint import Run, code_version, load_run
+from training.checks import require
 from training.config import Recipe, recipe_to_dict
 from training.data.splits import Parts
 from training.detectors import DETECTORS, Detector
@@ -27,7 +28,7 @@ from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
 from training.model_card import model_card
 from training.resizing import check_resizer, resize_bytes
 
-__all__ = ["Parity", "check_exportable", "compare_outputs", "export", "run_command"]
+__all__ = ["Parity", "check_detectors", "check_exportable", "compare_outputs", "export", "run_command"]
 
 BATCH = 256
 PARITY_BATCHES = (1, 7, 64)
@@ -111,9 +112,7 @@ def check_exportable(recipe: Recipe, parts: Parts, classes: int) -> None:
     Raises:
         SetupError: an unknown detector, a class with too few images to fit on, or too few calibration images.
     """
-    for name in recipe.export.detectors:
-        if name not in DETECTORS:
-            raise SetupError(f"export.detectors: expected some of {', '.join(DETECTORS)}, got {name!r}")
+    check_detectors(recipe)
     class_counts(torch.from_numpy(parts.fit.labels), classes, at_least=2)
     found, alpha = len(parts.fusion), recipe.export.default_alpha
     if alpha_rank(alpha, found) < 1:
@@ -121,6 +120,16 @@ def check_exportable(recipe: Recipe, parts: Parts, classes: int) -> None:
             f"data.fusion: expected at least {images_needed(alpha)} images for export.default_alpha {alpha:g}, "
             f"got {found}; enlarge the one or the other"
         )
+
+
+def check_detectors(recipe: Recipe) -> None:
+    """Refuses unknown detectors.
+
+    Raises:
+        SetupError: names the known ones.
+    """
+    for name in recipe.export.detectors:
+        require(name in DETECTORS, "export.detectors", f"some of {', '.join(DETECTORS)}", name)
 
 
 def _fit(run: Run, parts: Parts) -> list[Detector]:

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from service.errors import SetupError
+from training.attacks import build_attack
 from training.checkpoint import (
     CHECKPOINT,
     code_version,
@@ -23,19 +24,23 @@ from training.checkpoint import (
     write_atomically,
     write_checkpoint,
 )
+from training.checks import one_of
 from training.config import (
     Recipe,
-    differing_keys,
     load_recipe,
     recipe_from_dict,
     recipe_to_dict,
     recipe_to_toml,
+    recipe_values,
 )
+from training.data import DATASETS
 from training.data.sources import download
-from training.export import check_exportable
+from training.differences import differences
+from training.export import check_detectors, check_exportable
 from training.interrupts import Interrupts, deferred_interrupts
 from training.launch import is_first
 from training.loop import Loop
+from training.models import check_model
 from training.precision import deterministic
 from training.processes import Processes, connected
 from training.progress import Reporter, reporting
@@ -78,6 +83,7 @@ def fit(
         SetupError: wrong data, a directory that holds something else or a run of another recipe, a loss that is no
             longer finite, or a disk that is full.
     """
+    _check_values(recipe)
     with connected(device) as (own_device, processes), deterministic(recipe.train.threads):
         is_begun, is_finished = processes.decided(lambda: _progress(out, recipe))
         if is_finished:
@@ -87,6 +93,18 @@ def fit(
         console = None if processes.is_first else Console(quiet=True)
         with deferred_interrupts() as interrupts, reporting(session.loop, console) as reporter:
             return session.run(interrupts, reporter, on_step)
+
+
+def _check_values(recipe: Recipe) -> None:
+    """Refuses wrong values, for which no data are needed, before they are held against those of a run.
+
+    Raises:
+        SetupError: an unknown name, or values that do not go together.
+    """
+    one_of(DATASETS, "data.set", recipe.data.set)
+    check_model(recipe.model)
+    build_attack(recipe.attack)
+    check_detectors(recipe)
 
 
 def _progress(out: Path, recipe: Recipe) -> tuple[bool, bool]:
@@ -107,11 +125,11 @@ def _is_begun(out: Path, recipe: Recipe) -> bool:
         return False
     if not stored.is_file():
         raise SetupError(f"{out}: expected a run directory or an empty one, got something else; choose another --out")
-    differences = differing_keys(load_recipe(stored.resolve()), recipe)
-    if differences:
+    different = differences(recipe_values(recipe), recipe_values(load_recipe(stored.resolve())))
+    if different:
         raise SetupError(
-            f"{out}: expected a run of this recipe, got one that differs in {', '.join(differences)}; "
-            "choose another --out"
+            f"{out}: expected a run of this recipe, got one with {different}; "
+            f"choose another --out, or go on with that run by the recipe {stored}"
         )
     return (out / CHECKPOINT).exists()
 
@@ -160,11 +178,11 @@ class _Session:
             SetupError: it was made from other data, or by another recipe.
         """
         content = read_checkpoint(self._out)
-        differences = differing_keys(recipe_from_dict(content["recipe"]), self.loop.recipe)
-        if differences:
+        different = differences(recipe_values(self.loop.recipe), recipe_values(recipe_from_dict(content["recipe"])))
+        if different:
             raise SetupError(
-                f"{self._out / CHECKPOINT}: expected the checkpoint of this run, got one of a recipe that differs in "
-                f"{', '.join(differences)}; put the right one back or choose another --out"
+                f"{self._out / CHECKPOINT}: expected the checkpoint of this run, got one with {different}; "
+                "put the right one back or choose another --out"
             )
         if content["data_digest"] != self._fixed["data_digest"]:
             raise SetupError(f"{self._out}: expected the data that the run began with, got others")

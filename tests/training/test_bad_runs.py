@@ -104,9 +104,7 @@ def test_the_checkpoint_of_another_recipe_is_not_resumed(begun: Path, tmp_path: 
     wider = replace(wider, model=replace(wider.model, width=8))
     fit(wider, None, tmp_path / "other", device=CPU, on_step=at_step(4, interrupt))
     (begun / CHECKPOINT).write_bytes((tmp_path / "other" / CHECKPOINT).read_bytes())
-    with pytest.raises(
-        SetupError, match=r"of this run, got one of a recipe that differs in model\.width; put the right"
-    ):
+    with pytest.raises(SetupError, match=r"of this run, got one with model\.width = 8 \(expected 4\); put the right"):
         fit(tiny(), None, begun, device=CPU)
 
 

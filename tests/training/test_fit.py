@@ -1,4 +1,5 @@
 import json
+import re
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -142,8 +143,31 @@ def test_a_run_keeps_its_recipe_and_a_line_an_epoch(finished: Path) -> None:
 
 
 def test_another_recipe_in_the_same_place_is_refused(finished: Path) -> None:
-    with pytest.raises(SetupError, match=r"differs in train\.learning_rate, tla\.weight"):
+    told = (
+        f"{finished}: expected a run of this recipe, got one with train.learning_rate = 0.1 (expected 0.2), "
+        f"tla.weight = 0.5 (expected 0.0); choose another --out, or go on with that run by the recipe {finished}/recipe"
+    )
+    with pytest.raises(SetupError, match=re.escape(told)):
         fit(without_tla(tiny(learning_rate=0.2)), None, finished, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("data", {"set": "digit"}, r"data\.set: expected one of digits, mnist, .*got 'digit'"),
+        ("model", {"name": "cnn"}, r"model\.name: expected one of small_cnn, wide_resnet, resnet18, got 'cnn'"),
+        ("model", {"name": "wide_resnet"}, r"model\.depth: expected 6n \+ 4 for wide_resnet"),
+        ("attack", {"name": "gpd"}, r"attack\.name: expected one of pgd, fgsm, n_fgsm or none, got 'gpd'"),
+        ("export", {"detectors": ("gausian",)}, r"export\.detectors: expected some of gaussian, .*got 'gausian'"),
+    ],
+    ids=["data", "model", "depth", "attack", "detector"],
+)
+def test_a_wrong_value_is_told_before_the_run_is_compared(
+    finished: Path, section: str, changes: dict[str, Any], message: str
+) -> None:
+    recipe = tiny()
+    with pytest.raises(SetupError, match=f"^{message}"):
+        fit(replace(recipe, **{section: replace(getattr(recipe, section), **changes)}), None, finished, device=CPU)
 
 
 def test_a_directory_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from training.attack_schedule import AttackSchedule
 from training.attacks import NFgsm, Pgd
 from training.averaging import Averager, estimate_statistics
 from training.awp import perturbed_weights
-from training.checkpoint import load_run, read_checkpoint
+from training.checkpoint import load_run, read_checkpoint, starting_model
 from training.data import ImageSet
 from training.data.batches import ImageSource
 from training.fit import fit
@@ -254,8 +254,14 @@ def test_fine_tuning_starts_from_the_weights_of_a_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": {"width": 5, "embedding_dim": 8}}, r"expected the network .*width=5.*got .*width=4"),
-        ({"data": {"set": "npz"}}, r"expected the image size \(10, 10, 3\), got \(8, 8, 1\)"),
+        (
+            {"model": {"width": 5, "embedding_dim": 8}},
+            r"with the recipe's network, got one with model\.width = 4 \(expected 5\); set \[model\]",
+        ),
+        (
+            {"data": {"set": "npz"}},
+            r"this size, got one with height = 8 \(expected 10\), width = 8 \(expected 10\), channels = 1",
+        ),
         ({"train": {"start_from": "nowhere"}}, r"nowhere: expected a run directory"),
     ],
     ids=["network", "image size", "no run"],
@@ -272,6 +278,15 @@ def test_fine_tuning_from_another_model_is_refused(
     with pytest.raises(SetupError, match=message):
         fit(recipe(train=train, **changes), data, tmp_path / "tuned", device=CPU)
     assert not (tmp_path / "tuned").exists()
+
+
+def test_fine_tuning_from_other_classes_names_those_that_differ(tmp_path: Path) -> None:
+    fit(recipe(train={"epochs": 1}), None, tmp_path / "at", device=CPU)
+    wanted = recipe(train={"start_from": str(tmp_path / "at")})
+    with pytest.raises(
+        SetupError, match=r"with these classes, got one with class 1 = \"1\" \(expected \"one\"\); name"
+    ):
+        starting_model(wanted, ("0", "one", *map(str, range(2, 10))), (8, 8, 1))
 
 
 def test_an_averaged_run_gives_the_average(tmp_path: Path) -> None:

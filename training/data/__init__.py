@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from service.errors import SetupError
+from training.checks import one_of
 from training.data.arrays import gtsrb32, npz
 from training.data.cifar import cifar10
 from training.data.digits import digits
@@ -35,6 +35,5 @@ def load_data(name: str, root: Path | None) -> DataSet:
     Raises:
         SetupError: an unknown name, or data that are missing or damaged.
     """
-    if name not in DATASETS:
-        raise SetupError(f"data.set: expected one of {', '.join(DATASETS)}, got {name!r}")
+    one_of(DATASETS, "data.set", name)
     return DATASETS[name](root)

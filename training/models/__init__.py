@@ -3,14 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from service.errors import SetupError
+from training.checks import one_of
 from training.models.classifier import Classifier, unit_length
 from training.models.resnet import ResNet18
 from training.models.small_cnn import SmallCnn
 from training.models.wide_resnet import WideResNet
 from training.sections import ModelConfig
 
-__all__ = ["MODELS", "Classifier", "ImageShape", "build_model", "unit_length"]
+__all__ = ["MODELS", "Classifier", "ImageShape", "build_model", "check_model", "unit_length"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,16 @@ def build_model(config: ModelConfig, channels: int, height: int, width: int, cla
     Raises:
         SetupError: an unknown name, or sizes that the model cannot have.
     """
-    if config.name not in MODELS:
-        raise SetupError(f"model.name: expected one of {', '.join(MODELS)}, got {config.name!r}")
+    one_of(MODELS, "model.name", config.name)
     shape = ImageShape(channels=channels, height=height, width=width, classes=classes)
     return MODELS[config.name](config, shape).prepared()
+
+
+def check_model(config: ModelConfig) -> None:
+    """Refuses what build_model would refuse for images of any size, without making weights.
+
+    Raises:
+        SetupError: as for build_model.
+    """
+    with torch.device("meta"):
+        build_model(config, channels=3, height=512, width=512, classes=2)
