@@ -40,6 +40,7 @@ from training.export import check_detectors, check_exportable
 from training.interrupts import Interrupts, deferred_interrupts
 from training.launch import is_first
 from training.loop import Loop
+from training.lost import to_lower, told_terms
 from training.models import check_model
 from training.precision import deterministic
 from training.processes import Processes, connected
@@ -231,12 +232,12 @@ class _Session:
             raise self._lost("finite weights, got others")
 
     def _lost(self, what: str) -> SetupError:
-        terms = ", ".join(f"{name} {float(value):.4g}" for name, value in self.loop.values.items())
+        recipe, values = self.loop.recipe, {name: float(value) for name, value in self.loop.values.items()}
         is_saved = (self._out / CHECKPOINT).exists()
         kept = f"{CHECKPOINT} there keeps a good earlier step" if is_saved else "nothing was saved"
         return SetupError(
-            f"{self._out}: expected {what} in epoch {self.loop.epoch + 1}, batch {self.loop.batch} ({terms}); "
-            f"{kept}; lower train.learning_rate and choose another --out"
+            f"{self._out}: expected {what} in epoch {self.loop.epoch + 1}, batch {self.loop.batch}; "
+            f"{told_terms(recipe, values)}; {kept}; lower {to_lower(recipe, values)} and choose another --out"
         )
 
     def _save(self) -> None:

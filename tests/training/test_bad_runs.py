@@ -1,5 +1,6 @@
 """Runs that cannot go on: one line says why, and what was saved stays."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from service.errors import SetupError
 from tests.training.test_fit import CPU, at_step, interrupt, same, tiny, weights
 from training.__main__ import main
 from training.checkpoint import CHECKPOINT, read_checkpoint
-from training.config import Recipe, recipe_to_toml
+from training.config import Recipe, recipe_from_dict, recipe_to_dict, recipe_to_toml
 from training.fit import Outcome, fit
 from training.loop import Loop
+from training.losses.tla import Tla
+from training.lost import to_lower, told_terms
 
 
 def with_npz(recipe: Recipe) -> Recipe:
@@ -66,8 +69,8 @@ def poison(loop: Loop) -> None:
 @pytest.mark.parametrize(
     ("step", "what"),
     [
-        (6, r"a finite loss, got nan in epoch 2, batch 3 \(.*\)"),
-        (8, "finite weights, got others in epoch 2, batch 4 .*"),
+        (6, r"a finite loss, got nan in epoch 2, batch 3; not finite: .*"),
+        (8, "finite weights, got others in epoch 2, batch 4; finite: .*"),
     ],
     ids=["loss", "last step of an epoch"],
 )
@@ -84,6 +87,52 @@ def test_a_lost_run_keeps_its_last_good_checkpoint_and_can_go_on(tmp_path: Path,
     fit(tiny(), None, run, device=CPU)
     fit(tiny(), None, whole, device=CPU)
     assert same(weights(run), weights(whole))
+
+
+def test_the_term_that_is_not_finite_is_named_with_its_weight(tmp_path: Path) -> None:
+    def spoil(loop: Loop) -> None:
+        term = loop.terms["tla"]
+        assert isinstance(term, Tla)
+        loop.terms["tla"] = replace(term, margin=math.inf)
+
+    with pytest.raises(SetupError) as lost:
+        fit(tiny(), None, tmp_path, device=CPU, on_step=spoil)
+    told = str(lost.value)
+    assert "batch 2; not finite: TLA = inf (tla.weight = 0.5); finite: cross-entropy = " in told
+    assert told.endswith("; lower train.learning_rate or tla.weight and choose another --out")
+
+
+@pytest.mark.parametrize(
+    ("sections", "values", "told", "lower"),
+    [
+        (
+            {"trades": {"weight": 6}, "sar": {"weight": 0.1}},
+            {"classification": math.inf, "tla": 1.0, "sar": 0.25},
+            "not finite: TRADES = inf (trades.weight = 6.0); finite: TLA = 1 (tla.weight = 0.5), "
+            "SAR = 0.25 (sar.weight = 0.1)",
+            "train.learning_rate or trades.weight",
+        ),
+        (
+            {"pairing": {"weight": 1}},
+            {"classification": 2.0, "tla": math.nan, "pairing": math.nan},
+            "not finite: TLA = nan (tla.weight = 0.5), ALP = nan (pairing.weight = 1.0); finite: cross-entropy = 2",
+            "train.learning_rate or tla.weight or pairing.weight",
+        ),
+        (
+            {},
+            {"classification": math.nan, "tla": math.nan},
+            "not finite: cross-entropy = nan, TLA = nan (tla.weight = 0.5)",
+            "train.learning_rate",
+        ),
+    ],
+    ids=["trades", "pairing", "all"],
+)
+def test_terms_are_told_by_their_methods(
+    sections: dict[str, dict[str, float]], values: dict[str, float], told: str, lower: str
+) -> None:
+    recipe = recipe_from_dict({**recipe_to_dict(tiny()), **sections})
+    assert told_terms(recipe, values) == told
+    assert to_lower(recipe, values) == lower
 
 
 def test_a_run_lost_before_its_first_checkpoint_says_that_nothing_is_left(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_every_training_attack_runs(tmp_path: Path, attack: str) -> None:
 def test_a_run_whose_loss_is_lost_stops_and_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(
         SetupError,
-        match=r"finite loss, got nan in epoch \d+, batch \d+ \(classification .*tla .*lower train\.learning_rate",
+        match=r"finite loss, got nan in epoch \d+, batch \d+; not finite: cross-entropy.*TLA.*; lower train\.learn",
     ):
         fit(tiny(learning_rate=1e30), None, tmp_path, device=CPU)
     assert not (tmp_path / CHECKPOINT).exists()
