@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.detection.bundle import RESIZE, Bundle, file_entries, load_bundle, write_bundle
+from service.detection.bundle import RESIZE, Bundle, check_room, file_entries, load_bundle, write_bundle
 from service.detection.calibration import Calibration, alpha_rank, images_needed
 from service.detection.engine import Engine
 from service.detection.graph import Graph, GraphShape
@@ -57,6 +57,7 @@ def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool =
         SetupError: the run, its data or its recipe does not allow it; the message says what to change.
         BundleError: `out` exists already.
     """
+    check_room(out, replace=replace)  # write_bundle would refuse it only after minutes of work
     run = load_run(run_path)
     parts = run.parts(data_root)
     check_exportable(run.recipe, parts, len(run.class_names))

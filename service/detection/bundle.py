@@ -16,7 +16,17 @@ from service.detection.images import PREPROCESSING_ID
 from service.detection.manifest import FileEntry, Manifest
 from service.errors import BundleError
 
-__all__ = ["FILES", "RESIZE", "Bundle", "file_entries", "find_bundle", "load_bundle", "read_files", "write_bundle"]
+__all__ = [
+    "FILES",
+    "RESIZE",
+    "Bundle",
+    "check_room",
+    "file_entries",
+    "find_bundle",
+    "load_bundle",
+    "read_files",
+    "write_bundle",
+]
 
 MANIFEST = "manifest.json"
 FILES = ("model.onnx", "calibration.npz", "report.json", "model_card.md")
@@ -138,9 +148,7 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes], *, 
     Raises:
         BundleError: something stands at `path` already, or is no bundle that could be replaced.
     """
-    if path.exists() and not (replace and (path / MANIFEST).exists()):
-        hint = "choose another --out, or replace it with --force" if (path / MANIFEST).exists() else "it is no bundle"
-        raise BundleError(f"{path}: exists already; {hint}")
+    check_room(path, replace=replace)
     path.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -158,6 +166,17 @@ def write_bundle(path: Path, manifest: Manifest, files: Mapping[str, bytes], *, 
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
+
+
+def check_room(path: Path, *, replace: bool) -> None:
+    """Refuses a place that write_bundle would refuse.
+
+    Raises:
+        BundleError: as for write_bundle.
+    """
+    if path.exists() and not (replace and (path / MANIFEST).exists()):
+        hint = "choose another --out, or replace it with --force" if (path / MANIFEST).exists() else "it is no bundle"
+        raise BundleError(f"{path}: exists already; {hint}")
 
 
 def file_entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:

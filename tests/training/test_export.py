@@ -120,6 +120,13 @@ def test_a_bundle_is_not_overwritten_unless_asked(run_path: Path, bundle_path: P
         export(run_path, bundle_path, data_root=None)
 
 
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_place_that_is_taken_is_refused_before_the_run_is_read(tmp_path: Path, replace: bool) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(BundleError, match="exists already; it is no bundle"):
+        export(tmp_path / "no run", tmp_path / "mine", data_root=None, replace=replace)
+
+
 def test_a_folder_that_is_no_bundle_is_never_replaced(run_path: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
