@@ -1,6 +1,5 @@
 """Recipes: TOML plus `section.key=value` overrides, to frozen dataclasses and back."""
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from service.errors import SetupError
+from training.effects import check_effects
 from training.methods import (
     AttackConfig,
     AveragingConfig,
@@ -20,6 +20,7 @@ from training.methods import (
     TradesConfig,
 )
 from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
+from training.spelling import toml_value
 
 __all__ = [
     "AttackConfig",
@@ -41,7 +42,6 @@ __all__ = [
     "recipe_to_dict",
     "recipe_to_toml",
     "recipe_values",
-    "toml_value",
 ]
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -71,6 +71,13 @@ class Recipe:
                 f"attack.renew_epochs: expected 0 with train.{augments[0]}, got {self.attack.renew_epochs}; "
                 "a perturbation follows its image through train.shift only"
             )
+        for name in ("sar", "pairing", "trades"):
+            weight = getattr(self, name).weight
+            if weight and self.attack.name == "none":
+                raise SetupError(
+                    f'{name}.weight: expected 0 with attack.name = "none", got {weight:g}; it compares clean with '
+                    "attacked images, so choose an attack or leave it out"
+                )
         for name, key in STARTS:
             start = getattr(getattr(self, name), key)
             if start >= self.train.epochs:
@@ -127,16 +134,23 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
         overrides: `section.key=value`; the value is TOML, a bare word is a string.
 
     Raises:
-        SetupError: no such recipe, broken TOML, an unknown key, a value of the wrong type or range.
+        SetupError: no such recipe, broken TOML, an unknown key, a value of the wrong type or range, or a key without
+            effect (training.effects).
     """
     path = _find(str(path_or_name))
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SetupError(f"{path}: expected a recipe in TOML, got: {error}") from error
-    for override in overrides:
-        _override(table, override)
-    return recipe_from_dict(table)
+    written = _keys(table)
+    overridden = [_override(table, override) for override in overrides]
+    recipe = recipe_from_dict(table)
+    check_effects(recipe_values(recipe), written, overridden)
+    return recipe
+
+
+def _keys(table: Mapping[str, object]) -> list[str]:
+    return [f"{name}.{key}" for name, section in table.items() if isinstance(section, dict) for key in section]
 
 
 def _find(path_or_name: str) -> Path:
@@ -151,7 +165,8 @@ def _find(path_or_name: str) -> Path:
     )
 
 
-def _override(table: dict[str, Any], override: str) -> None:
+def _override(table: dict[str, Any], override: str) -> str:
+    """Sets one value; gives its `section.key`."""
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and key):
@@ -161,6 +176,7 @@ def _override(table: dict[str, Any], override: str) -> None:
     if not isinstance(place, dict):
         raise SetupError(f"{section}: expected a table of keys, got {place!r}")
     place[key] = _value(text.strip())
+    return f"{section}.{key}"
 
 
 def _value(text: str) -> object:
@@ -258,12 +274,6 @@ def recipe_to_toml(recipe: Recipe) -> str:
         for name, table in recipe_to_dict(recipe).items()
     ]
     return "\n\n".join(blocks) + "\n"
-
-
-def toml_value(value: object) -> str:
-    """A value of a recipe as TOML spells it."""
-    # JSON's numbers, strings and lists of strings are TOML's too, and repr of a float reads back exactly.
-    return json.dumps(value, ensure_ascii=False)
 
 
 def recipe_values(recipe: Recipe) -> dict[str, object]:

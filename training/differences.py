@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from training.config import toml_value
+from training.spelling import toml_value
 
 __all__ = ["differences"]
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Mapping
 
-from training.config import Recipe, recipe_values, toml_value
+from training.config import Recipe, recipe_values
 from training.method_names import method_names
+from training.spelling import toml_value
 
 __all__ = ["to_lower", "told_terms"]
 

@@ -62,6 +62,9 @@ class AttackConfig:
             at_least(low, f"attack.{key}", getattr(self, key))
         require(self.first_steps <= self.steps, "attack.first_steps", "at most attack.steps", self.first_steps)
         require(
+            self.name == "pgd" or not self.first_steps, "attack.first_steps", f"0 for {self.name}", self.first_steps
+        )
+        require(
             self.name == "pgd" or not self.renew_epochs, "attack.renew_epochs", f"0 for {self.name}", self.renew_epochs
         )
         require(self.name != "none" or not self.guard, "attack.guard", "false for none", self.guard)

@@ -80,6 +80,7 @@ class TrainConfig:
 
     epochs: int
     batch_size: int = 128
+    """Images a step; all training images where there are fewer."""
     optimiser: Literal["sgd", "adam"] = "sgd"
     """SGD with Nesterov momentum 0.9, or Adam with decoupled weight decay."""
     learning_rate: float = 0.1

@@ -81,6 +81,68 @@ def test_a_wrong_override_is_refused_by_name(path: Path, override: str, message:
         load_recipe(path, [override])
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["tla.switched=true"],
+            r"tla\.switched: expected tla\.weight to be above 0, .* got 0\.0; set tla\.weight too, or",
+        ),
+        (["awp.weight=0.01", "sar.form=batch2d"], r"sar\.form: expected sar\.weight to be above 0"),
+        (["averaging.decay=0.9"], r'averaging\.decay: expected averaging\.kind to be ema, .* got "none"'),
+        (["averaging.start_epoch=1"], r"averaging\.start_epoch: expected averaging\.kind to be swa or ema"),
+        (["attack.guard_steps=5"], r"attack\.guard_steps: expected attack\.guard to be true, .* got false"),
+    ],
+)
+def test_an_override_without_effect_is_refused(path: Path, overrides: list[str], message: str) -> None:
+    with pytest.raises(SetupError, match=f"^{message}"):
+        load_recipe(path, overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "message"),
+    [
+        ("gtsrb-at", "attack.steps=20", r'attack\.steps: expected attack\.name to be pgd, .* got "n_fgsm"'),
+        ("cifar10-sar", "averaging.decay=0.9", r'averaging\.decay: expected averaging\.kind to be ema, .* got "swa"'),
+    ],
+)
+def test_an_override_without_effect_on_a_recipe_is_refused(name: str, override: str, message: str) -> None:
+    with pytest.raises(SetupError, match=f"^{message}"):
+        load_recipe(name, [override])
+
+
+def test_a_file_that_forgets_a_weight_is_refused(path: Path) -> None:
+    path.write_text(f"{SMALLEST}[tla]\nmargin = 0.3\n", encoding="utf-8")
+    with pytest.raises(SetupError, match=r"^tla\.margin: expected tla\.weight to be above 0"):
+        load_recipe(path)
+    assert load_recipe(path, ["tla.weight=0.5"]).tla.margin == 0.3
+
+
+def test_a_method_may_be_switched_off_beside_its_other_keys(path: Path, tmp_path: Path) -> None:
+    path.write_text(f"{SMALLEST}[tla]\nweight = 0.0\nmargin = 0.3\n", encoding="utf-8")
+    assert load_recipe(path).tla.weight == 0
+    assert load_recipe("gtsrb-tla-sar", ["tla.weight=0", "averaging.kind=none"]).tla.margin == 0.3
+    assert load_recipe("gtsrb-at", ["attack.name=none", "attack.guard=false"]).attack.warmup_epochs == 1
+    whole = tmp_path / "whole.toml"
+    whole.write_text(recipe_to_toml(load_recipe("gtsrb-at")), encoding="utf-8")
+    assert load_recipe(whole) == load_recipe("gtsrb-at")
+    with pytest.raises(SetupError, match=r"^tla\.pool: expected tla\.weight to be above 0"):
+        load_recipe(whole, ["tla.pool=16"])
+
+
+@pytest.mark.parametrize("section", ["sar", "pairing", "trades"])
+def test_a_term_between_clean_and_attacked_needs_an_attack(path: Path, section: str) -> None:
+    with pytest.raises(
+        SetupError, match=rf'{section}\.weight: expected 0 with attack\.name = "none", got 0\.5; it compares clean with'
+    ):
+        load_recipe(path, ["attack.name=none", f"{section}.weight=0.5"])
+
+
+def test_growing_steps_are_of_pgd_alone(path: Path) -> None:
+    with pytest.raises(SetupError, match=r"attack\.first_steps: expected 0 for n_fgsm, got 2"):
+        load_recipe(path, ["attack.name=n_fgsm", "attack.first_steps=2"])
+
+
 def test_a_missing_key_is_named(path: Path) -> None:
     path.write_text(SMALLEST.replace('eps = "8/255"', ""), encoding="utf-8")
     with pytest.raises(SetupError, match=r"attack\.eps: expected a value, got none"):
@@ -107,7 +169,8 @@ def test_an_unknown_recipe_lists_the_known() -> None:
 
 def test_a_recipe_survives_toml_and_tables(path: Path, tmp_path: Path) -> None:
     recipe = load_recipe(
-        path, ["train.learning_rate=1e-7", "attack.eps=0.1", 'tla.kinds=["other"]', "export.version=βeta 😀"]
+        path,
+        ["train.learning_rate=1e-7", "attack.eps=0.1", "tla.weight=1", 'tla.kinds=["other"]', "export.version=βeta 😀"],
     )
     again = tmp_path / "again.toml"
     again.write_text(recipe_to_toml(recipe), encoding="utf-8")
