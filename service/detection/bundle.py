@@ -175,7 +175,11 @@ def check_room(path: Path, *, replace: bool) -> None:
         BundleError: as for write_bundle.
     """
     if path.exists() and not (replace and (path / MANIFEST).exists()):
-        hint = "choose another --out, or replace it with --force" if (path / MANIFEST).exists() else "it is no bundle"
+        hint = (
+            "choose another --out, or replace it with --force"
+            if (path / MANIFEST).exists()
+            else "it is no bundle; choose another --out"
+        )
         raise BundleError(f"{path}: exists already; {hint}")
 
 
