@@ -1,5 +1,6 @@
 """docs/results.md, and the README's table, from docs/results/*.json: `make results`."""
 
+import dataclasses
 import json
 import operator
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.comparison import comparison
+from training.config import SECTIONS
+from training.spelling import toml_value
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -93,7 +96,7 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
             "",
             f"    {result['command']}",
             "",
-            f"Recipe {_flat(result['recipe'])}; seed {result['seed']}; commit {result['commit']}; "
+            f"Recipe {_recipe(result['recipe'])}; seed {result['seed']}; commit {result['commit']}; "
             f"{_flat(result['machine'])}; {result['seconds']:.0f} s; data {_flat(result['data'])}.",
             "",
             "| metric | asked | measured | reached |",
@@ -102,6 +105,20 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
             "",
         ]
     )
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """What a recipe sets to other values than the defaults; the result file has all of them."""
+    if not recipe.keys() <= SECTIONS.keys():  # the settings of a benchmark
+        return _flat(recipe)
+    told = []
+    for name, table in recipe.items():
+        defaults = {field.name: field.default for field in dataclasses.fields(SECTIONS[name])}
+        for key, value in table.items():
+            given = tuple(value) if isinstance(value, list) else value
+            if given != defaults.get(key, dataclasses.MISSING):
+                told.append(f"{name}.{key}={toml_value(value)}")
+    return f"`{' '.join(told)}`"
 
 
 def _flat(value: Any) -> str:

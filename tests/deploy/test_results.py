@@ -10,7 +10,11 @@ from deploy import results
 RESULT = {
     "name": "run",
     "command": "advsentry-train evaluate B",
-    "recipe": "digits",
+    "recipe": {
+        "data": {"set": "digits", "train": 0},
+        "attack": {"eps": 0.3, "guard": False},
+        "tla": {"weight": 2.0, "kinds": ["own", "other"]},
+    },
     "seed": 0,
     "commit": "abc",
     "machine": {"cores": 2},
@@ -25,6 +29,13 @@ def test_a_missed_target_is_printed_as_missed() -> None:
     assert "| clean_accuracy | >= 0.96 | 0.95 | **no** |" in text
     assert "| fpr_0.01 | <= 0.02 | 0.01 | yes |" in text
     assert "| auroc |  | 0.9 |  |" in text
+
+
+def test_a_recipe_is_told_by_what_it_sets_apart_from_the_defaults() -> None:
+    assert 'Recipe `data.set="digits" attack.eps=0.3 tla.weight=2.0`; seed 0' in results.page([RESULT], {})
+    assert "Recipe seconds 8.0, batch 128; seed 0" in results.page(
+        [{**RESULT, "recipe": {"seconds": 8.0, "batch": 128}}], {}
+    )
 
 
 @pytest.mark.parametrize("asked", [{"other": {}}, {"run": {"recall": ">= 1"}}])
