@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import operator
 import sys
 import tomllib
@@ -69,7 +70,8 @@ def page(
 
     Args:
         results: the files.
-        asked: of single runs: name to metric to "sign bound".
+        asked: of single runs: name to metric to "sign bound"; the bound may be another metric, or a number and a
+            metric, whose product counts.
         of_methods: of training methods over their seeds, see `deploy.comparison.comparison`.
 
     Raises:
@@ -86,9 +88,11 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
     metrics: Mapping[str, float] = result["metrics"]
     if unknown := asked.keys() - metrics.keys():
         raise ValueError(f"asked.toml asks for {sorted(unknown)} of {result['name']}, which its result does not have")
+    runs = _by_run(metrics)
+    shown = {name: metrics[name] for name in asked} if runs else metrics
     rows = [
-        f"| {name} | {asked.get(name, '')} | {value:.4g} | {_reached(value, asked.get(name))} |"
-        for name, value in metrics.items()
+        f"| {name} | {asked.get(name, '')} | {value:.4g} | {_reached(value, asked.get(name), metrics)} |"
+        for name, value in shown.items()
     ]
     return "\n".join(
         [
@@ -99,12 +103,26 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
             f"Recipe {_recipe(result['recipe'])}; seed {result['seed']}; commit {result['commit']}; "
             f"{_flat(result['machine'])}; {result['seconds']:.0f} s; data {_flat(result['data'])}.",
             "",
+            *runs,
             "| metric | asked | measured | reached |",
             "|---|---|---|---|",
             *rows,
             "",
         ]
     )
+
+
+def _by_run(metrics: Mapping[str, float]) -> list[str]:
+    """A table of metrics called RUN/FIGURE, as an analysis has them: figures down, runs across."""
+    names = [name.split("/") for name in metrics if name.count("/") == 1]
+    if not names:
+        return []
+    runs, figures = list(dict.fromkeys(run for run, _ in names)), list(dict.fromkeys(figure for _, figure in names))
+    lines = [f"| | {' | '.join(runs)} |", "|---|" + "---|" * len(runs)]
+    for figure in figures:
+        cells = [f"{metrics[f'{run}/{figure}']:.3g}" if f"{run}/{figure}" in metrics else "" for run in runs]
+        lines.append(f"| {figure} | {' | '.join(cells)} |")
+    return [*lines, ""]
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
@@ -125,11 +143,21 @@ def _flat(value: Any) -> str:
     return ", ".join(f"{key} {_flat(item)}" for key, item in value.items()) if isinstance(value, dict) else str(value)
 
 
-def _reached(value: float, asked: str | None) -> str:
+def _reached(value: float, asked: str | None, metrics: Mapping[str, float]) -> str:
     if asked is None:
         return ""
-    sign, bound = asked.split()
-    return "yes" if COMPARE[sign](value, float(bound)) else "**no**"
+    sign, *bound = asked.split()
+    return "yes" if COMPARE[sign](value, math.prod(_factor(word, metrics) for word in bound)) else "**no**"
+
+
+def _factor(word: str, metrics: Mapping[str, float]) -> float:
+    """A number, or another metric's name."""
+    if word in metrics:
+        return metrics[word]
+    try:
+        return float(word)
+    except ValueError:
+        raise ValueError(f"asked.toml: expected a number or another metric of the result, got {word!r}") from None
 
 
 def readme_table(results: list[Mapping[str, Any]]) -> str:

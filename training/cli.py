@@ -114,6 +114,7 @@ def _add_analyse(parser: argparse.ArgumentParser) -> None:
         "--low-pass", choices=("published", "symmetric"), default="published", help="the mask of the low-pass filters"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images, the attack and the maps")
+    parser.add_argument("--result", type=Path, metavar="FILE", help="also write the small file for docs/results")
     parser.add_argument("--json", action="store_true", help="print the paths and headline figures as JSON")
     parser.set_defaults(command=_analyse)
 

@@ -38,6 +38,18 @@ def test_a_recipe_is_told_by_what_it_sets_apart_from_the_defaults() -> None:
     )
 
 
+def test_runs_of_an_analysis_stand_side_by_side_and_are_held_against_each_other() -> None:
+    metrics = {"robust/energy_8": 0.5, "robust/low_pass_loss": 0.1, "plain/energy_8": 0.25, "plain/low_pass_loss": 0.2}
+    analysis = {**RESULT, "metrics": metrics}
+    asked = {"robust/energy_8": ">= plain/energy_8", "robust/low_pass_loss": "<= 0.3 plain/low_pass_loss"}
+    text = results.page([analysis], {"run": asked})
+    assert "| | robust | plain |\n|---|---|---|\n| energy_8 | 0.5 | 0.25 |\n| low_pass_loss | 0.1 | 0.2 |" in text
+    assert "| robust/energy_8 | >= plain/energy_8 | 0.5 | yes |" in text
+    assert "| robust/low_pass_loss | <= 0.3 plain/low_pass_loss | 0.1 | **no** |" in text
+    with pytest.raises(ValueError, match="another metric of the result, got 'other'"):
+        results.page([analysis], {"run": {"robust/energy_8": ">= other"}})
+
+
 @pytest.mark.parametrize("asked", [{"other": {}}, {"run": {"recall": ">= 1"}}])
 def test_a_target_without_a_measurement_is_an_error(asked: dict[str, dict[str, str]]) -> None:
     with pytest.raises(ValueError, match=r"asked\.toml"):

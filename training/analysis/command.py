@@ -15,6 +15,7 @@ import torch
 
 from service.errors import SetupError
 from training.analysis.analyse import Settings, analyse
+from training.analysis.headline import headline
 from training.analysis.lowpass import LowPass
 from training.analysis.page import page
 from training.analysis.results import Analysis
@@ -43,6 +44,8 @@ class Options:
     """Budget of the attack; None takes that of the runs."""
     low_pass: LowPass = "published"
     seed: int = 0
+    result: Path | None = None
+    """The small file for docs/results."""
 
     def __post_init__(self) -> None:
         if not LEAST_IMAGES <= self.images <= MOST_IMAGES:
@@ -53,6 +56,8 @@ class Options:
             raise SetupError(f"--eps: expected a number above 0, got {self.eps:g}")
         if self.seed < 0:
             raise SetupError(f"--seed: expected 0 or more, got {self.seed}")
+        if self.result is not None and (self.result.suffix != ".json" or self.result.is_dir()):
+            raise SetupError(f"--result: expected a file NAME.json, got {self.result}")
 
     def command(self) -> str:
         """The command line that gives the same figures."""
@@ -61,6 +66,7 @@ class Options:
         words += [] if self.eps is None else ["--eps", f"{self.eps:.17g}"]
         for name in ("images", "heat_map_images", "low_pass", "seed"):
             words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        words += [] if self.result is None else ["--result", str(self.result)]
         return shlex.join(words)
 
 
@@ -71,12 +77,9 @@ def run_command(arguments: argparse.Namespace) -> int:
     analysis = run_analysis(options)
     page_path = options.out / "index.html"
     if arguments.json:
-        headline = {
-            run.name: {"clean_accuracy": run.clean_accuracy, "attacked_accuracy": run.attacked_accuracy}
-            for run in analysis.runs
-        }
+        figures = {run.name: headline(run) for run in analysis.runs}
         paths = {"page": str(page_path), "analysis": str(options.out / "analysis.json")}
-        sys.stdout.write(json.dumps({**paths, "runs": headline}) + "\n")
+        sys.stdout.write(json.dumps({**paths, "runs": figures}) + "\n")
         return 0
     for run in analysis.runs:
         sys.stdout.write(f"{run.name}: clean {run.clean_accuracy:.1%}, attacked {run.attacked_accuracy:.1%}\n")
@@ -98,7 +101,9 @@ def run_analysis(options: Options) -> Analysis:
     settings = Settings(
         norm=norm, eps=eps, low_pass=options.low_pass, heat_map_images=options.heat_map_images, seed=options.seed
     )
-    _make_folder(options.out)
+    _make_folder(options.out, "--out")
+    if options.result is not None:
+        _make_folder(options.result.parent, "--result")
     with reporting() as progress, deterministic(0):
         runs = tuple(analyse(subject, test, settings, progress) for subject in subjects)
     first = subjects[0].run
@@ -122,11 +127,13 @@ def run_analysis(options: Options) -> Analysis:
     )
     write_atomically(options.out / "analysis.json", analysis.to_json())
     write_atomically(options.out / "index.html", page(analysis))
+    if options.result is not None:
+        write_atomically(options.result, analysis.to_result(options.result.stem))
     return analysis
 
 
-def _make_folder(path: Path) -> None:
+def _make_folder(path: Path, option: str) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SetupError(f"--out {path}: cannot be made a folder: {error.strerror}") from error
+        raise SetupError(f"{option} {path}: cannot be made a folder: {error.strerror}") from error

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from training.analysis.analyse import PGD_STEPS, RunAnalysis, Settings
+from training.analysis.headline import headline
 from training.evaluation.results import Provenance
 
 __all__ = ["Analysis"]
@@ -47,6 +48,24 @@ class Analysis:
             "provenance": _plain(self.provenance),
         }
         return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+
+    def to_result(self, name: str) -> str:
+        """The small file for docs/results: each run's headline, as metrics called RUN/FIGURE."""
+        made = self.provenance
+        content = {
+            "name": name,
+            "command": made.command,
+            "recipe": _plain(self.settings),
+            "seed": made.seed,
+            "commit": made.commit,
+            "machine": made.machine,
+            "seconds": made.seconds,
+            "data": {"set": self.data_name, "split": "test", "images": len(self.labels)},
+            "metrics": {
+                f"{run.name}/{figure}": _plain(value) for run in self.runs for figure, value in headline(run).items()
+            },
+        }
+        return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=2) + "\n"
 
 
 def _plain(value: object) -> Any:

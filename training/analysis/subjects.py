@@ -33,7 +33,7 @@ class Subject:
     """The run directory's name, or its path where names are equal."""
     run: Run
     gallery: ImageSet
-    """From the run's own `fit` part, which its training never saw."""
+    """From the run's own `fit` part; of a recipe with data.fit = 0 that is the training part."""
 
 
 def load_subjects(

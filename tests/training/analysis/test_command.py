@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from deploy.results import FIELDS
 from service.errors import SetupError
 from training.__main__ import main
 from training.analysis.command import Options, run_analysis
@@ -127,7 +128,38 @@ def test_the_same_seed_gives_the_same_figures_and_symmetric_says_so(
     assert "|k| &lt; b/2" in (tmp_path / "one" / "index.html").read_text(encoding="utf-8")
     printed = json.loads(capsys.readouterr().out.splitlines()[0])
     assert printed["page"] == str(tmp_path / "one" / "index.html")
-    assert printed["runs"]["robust"].keys() == {"clean_accuracy", "attacked_accuracy"}
+    assert printed["runs"]["robust"].keys() >= {"clean_accuracy", "attacked_accuracy", "low_pass_loss", "energy_4"}
+
+
+def test_the_small_file_has_one_number_for_each_analysis_and_run(analysis: Analysis, out: Path) -> None:
+    small = json.loads(analysis.to_result("both"))
+    assert small.keys() == set(FIELDS)
+    assert (small["name"], small["data"]["images"], small["recipe"]["low_pass"]) == ("both", 60, "published")
+    full = {run["name"]: run for run in json.loads((out / "analysis.json").read_text(encoding="utf-8"))["runs"]}
+    for name, run in full.items():
+        filtered = run["low_pass"]["clean"]
+        assert small["metrics"][f"{name}/low_pass_loss"] == pytest.approx(filtered[0] - filtered[-1], abs=1e-5)
+        shares = dict(zip(run["spectrum"]["bands"], run["spectrum"]["energy_shares"], strict=True))
+        assert small["metrics"][f"{name}/energy_4"] == shares[4]
+        assert small["metrics"][f"{name}/kernel_roughness"] == run["kernels"]["roughness"]
+        courses = run["curves"]["accuracies"]["attacked_accuracy"]["values"]
+        assert small["metrics"][f"{name}/attacked_accuracy_lost"] == pytest.approx(max(courses) - courses[-1], abs=1e-5)
+
+
+def test_the_small_file_is_written_where_it_is_asked_for(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    result = tmp_path / "results" / "one.json"
+    words = ["analyse", str(runs[0]), "--images", "20", "--heat-map-images", "1", "--out", str(tmp_path / "page")]
+    assert main([*words, "--result", str(result)]) == 0
+    read = json.loads(result.read_text(encoding="utf-8"))
+    assert read["name"] == "one"
+    assert read["command"].endswith(f"--seed 0 --result {result}")
+
+
+def test_a_result_that_is_no_json_file_is_refused(
+    runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["analyse", str(runs[0]), "--out", str(tmp_path), "--result", str(tmp_path / "x.txt")]) == 1
+    assert "--result: expected a file NAME.json" in capsys.readouterr().err
 
 
 def test_names_from_outside_are_escaped(analysis: Analysis) -> None:
