@@ -19,6 +19,7 @@ COLUMNS: Mapping[str, str] = {
     "aa_like_accuracy": "APGD-CE, APGD-T, Square",
     "worst_accuracy": "worst",
     "auc_misclassified_150": "AUC, misclassified at 1.5 eps",
+    "auc_misclassified_150_gaussian": "the same, one covariance",
     "auc_attacked_100": "AUC, attacked at eps",
     "training_seconds": "training, s",
 }

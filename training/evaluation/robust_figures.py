@@ -77,21 +77,24 @@ def robust_accuracies(untouched: Untouched, tried: Sequence[Tried], linf: float)
     return figures | {"worst_accuracy": float((~lost).mean())}
 
 
-def detection(mixture: Detector, untouched: Untouched, tried: Sequence[Tried]) -> Figures:
-    """AUROC of the mixture's score under PGD at several budgets; low density counts as suspicious for every model.
+def detection(densities: Sequence[Detector], untouched: Untouched, tried: Sequence[Tried]) -> Figures:
+    """AUROC of each density under PGD at several budgets; low density counts as suspicious for every model.
 
     `auc_misclassified` holds the attacked images that fool against the clean ones that are right, `auc_attacked` all
-    attacked images against the same images clean; `fooling_images` are the positives of the former.
+    attacked images against the same images clean; `fooling_images` are the positives of the former. The detector's
+    kind stands behind the names of all but the first.
     """
-    clean, figures = _scores(mixture, untouched.images, untouched.views), Figures()
-    by_name = {one.entry.name: one for one in tried}
-    for percent, name in PGD_AT.items():
-        if name in by_name:
-            one = by_name[name]
-            scores, fools = _scores(mixture, one.images, one.views), one.fools(untouched)
-            figures[f"auc_misclassified_{percent}"] = auroc(scores[fools], clean[untouched.right])
-            figures[f"auc_attacked_{percent}"] = auroc(scores, clean)
-            figures[f"fooling_images_{percent}"] = float(fools.sum())
+    by_name, figures = {one.entry.name: one for one in tried}, Figures()
+    for number, density in enumerate(densities):
+        clean = _scores(density, untouched.images, untouched.views)
+        kind = f"_{density.kind}" if number else ""
+        for percent, name in PGD_AT.items():
+            if name in by_name:
+                one = by_name[name]
+                scores, fools = _scores(density, one.images, one.views), one.fools(untouched)
+                figures[f"auc_misclassified_{percent}{kind}"] = auroc(scores[fools], clean[untouched.right])
+                figures[f"auc_attacked_{percent}{kind}"] = auroc(scores, clean)
+                figures[f"fooling_images_{percent}"] = float(fools.sum())
     return figures
 
 
@@ -115,7 +118,7 @@ def geometry(untouched: Untouched, attacked: Tried, means: Tensor) -> Figures:
     }
 
 
-def _scores(mixture: Detector, images: Bytes8, views: Views) -> NDArray[np.float64]:
+def _scores(density: Detector, images: Bytes8, views: Views) -> NDArray[np.float64]:
     with torch.no_grad():
-        scores: Tensor = mixture(from_8_bit(images), views.logits, views.embedding)
+        scores: Tensor = density(from_8_bit(images), views.logits, views.embedding)
     return scores.double().numpy()

@@ -19,6 +19,7 @@ from training.attacks.rounding import from_8_bit
 from training.checkpoint import Run, load_run, write_atomically
 from training.data import ImageSet
 from training.detectors.detector import CleanViews
+from training.detectors.gaussian import ClassGaussian
 from training.detectors.mixture import GaussianMixture
 from training.evaluation.attacking import Progress, attack_images
 from training.evaluation.battery import battery
@@ -141,8 +142,8 @@ def measure_robustness(options: Options) -> Measured:
     positions = _positions(parts.test, options)
     _make_folder(options.out.parent)
     with reporting() as progress, deterministic(0):
-        mixture = _mixture(run, parts.fit)
-        figures = _measure(run, parts.test, positions, entries, mixture, budgets, seed=options.seed, progress=progress)
+        clean = _clean_views(run, parts.fit)
+        figures = _measure(run, parts.test, positions, entries, clean, budgets, seed=options.seed, progress=progress)
     measured = Measured(
         metrics={name: value for name, value in figures.items() if value is not None},
         left_out=tuple(name for name, value in figures.items() if value is None),
@@ -174,16 +175,14 @@ def _make_folder(path: Path) -> None:
         raise SetupError(f"--out {path}: cannot be made a folder: {error.strerror}") from error
 
 
-def _mixture(run: Run, fit: ImageSet) -> GaussianMixture:
-    """TLA's detector, fitted on the clean images of the fit part, which may be the training part."""
+def _clean_views(run: Run, fit: ImageSet) -> CleanViews:
+    """Of the fit part, which may be the training part; what the densities are fitted on."""
     views = views_of(run.model, fit.images)
-    return GaussianMixture.fit(
-        CleanViews(
-            images=from_8_bit(fit.images[:0]),  # it reads embeddings only
-            logits=views.logits,
-            embedding=views.embedding,
-            labels=torch.from_numpy(fit.labels),
-        )
+    return CleanViews(
+        images=from_8_bit(fit.images[:0]),  # densities read embeddings only
+        logits=views.logits,
+        embedding=views.embedding,
+        labels=torch.from_numpy(fit.labels),
     )
 
 
@@ -192,7 +191,7 @@ def _measure(
     test: ImageSet,
     positions: np.ndarray,
     entries: Sequence[SuiteEntry],
-    mixture: GaussianMixture,
+    clean: CleanViews,
     budgets: Budgets,
     *,
     seed: int,
@@ -205,10 +204,11 @@ def _measure(
         truth=test.labels[positions],
         views=every.take(torch.from_numpy(positions)),
     )
+    mixture, gaussian = GaussianMixture.fit(clean), ClassGaussian.fit(clean)
     tried = [_try(run, untouched, entry, seed=seed, progress=progress) for entry in entries]
     progress("figures")
     figures: Figures = {"epoch": float(run.epoch), **clean_figures(every, test.labels)}
-    figures |= robust_accuracies(untouched, tried, budgets.linf) | detection(mixture, untouched, tried)
+    figures |= robust_accuracies(untouched, tried, budgets.linf) | detection((mixture, gaussian), untouched, tried)
     for one in tried:
         if one.entry.name == _GEOMETRY:
             figures |= geometry(untouched, one, mixture.means)

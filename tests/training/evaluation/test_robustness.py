@@ -58,7 +58,12 @@ def test_it_writes_a_result_file_with_every_figure(
     metrics = kept["metrics"]
     accuracies = {f"{entry.name}_accuracy" for entry in battery(Budgets(linf=0.1, l2=0.2), 10, QUICK)}
     assert metrics.keys() >= accuracies | {"training_seconds", "epoch", "balanced_accuracy", "worst_accuracy"}
-    assert metrics.keys() >= {f"auc_{kind}_{at}" for kind in ("misclassified", "attacked") for at in PGD_AT}
+    assert metrics.keys() >= {
+        f"auc_{kind}_{at}{density}"
+        for kind in ("misclassified", "attacked")
+        for at in PGD_AT
+        for density in ("", "_gaussian")
+    }
     assert metrics.keys() >= {f"{a}_distance_{b}" for a in ("within", "between") for b in ("clean", "attacked")}
     assert metrics.keys() >= {"margin_satisfied_attacked", "logit_spectral_gap"}
     linf = accuracies - {f"{name}_accuracy" for name in ("pgd_l2", "pgd_100_150", "pgd_100_200")}
@@ -202,6 +207,15 @@ class Brightness(Detector):
         return images.flatten(1)[:, 0]
 
 
+class Darkness(Brightness):
+    """The same, turned."""
+
+    kind = "darkness"
+
+    def forward(self, images: Tensor, logits: Tensor, embedding: Tensor) -> Tensor:
+        return -super().forward(images, logits, embedding)
+
+
 def seen(name: str, pixels: list[int], labels: list[int], *, eps: float = 0.1) -> Any:
     images = np.array(pixels, dtype=np.uint8).reshape(-1, 1, 1, 1)
     views = Views(logits=nn.functional.one_hot(torch.tensor(labels), 2).float(), embedding=torch.ones(len(labels), 1))
@@ -223,10 +237,12 @@ def test_detection_takes_fooling_images_against_right_ones() -> None:
     untouched = seen("", [10, 20, 30, 200], [0, 0, 0, 1])
     fooled = seen("pgd_100", [15, 25, 5, 250], [1, 1, 0, 1])  # scores 15 and 25 against 10, 20 and 30
     none = seen("pgd_100_150", [10, 20, 30, 200], [0, 0, 0, 1])
-    figures = detection(Brightness(), untouched, [fooled, none])
+    figures = detection([Brightness(), Darkness()], untouched, [fooled, none])
     assert figures["auc_misclassified_100"] == pytest.approx(3 / 6)
     assert figures["auc_attacked_100"] == pytest.approx((1 + 2 + 0 + 4) / 16)
     assert figures["fooling_images_100"] == 2
     assert figures["auc_misclassified_150"] is None
     assert figures["auc_attacked_150"] == 0.5
     assert "auc_attacked_200" not in figures
+    assert figures["auc_misclassified_100_darkness"] == pytest.approx(3 / 6)
+    assert figures["auc_attacked_100_darkness"] == pytest.approx(1 - (1 + 2 + 0 + 4) / 16)
