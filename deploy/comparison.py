@@ -1,10 +1,14 @@
 """Training methods side by side, over seeds: from the result files whose name ends in -sSEED."""
 
-import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from deploy.asked import Asked
+from deploy.recipe_words import set_values
+from training.differences import differences
+from training.spelling import budget_words
 
 __all__ = ["comparison", "groups"]
 
@@ -43,6 +47,10 @@ def groups(results: Sequence[Result]) -> dict[str, list[Result]]:
             raise ValueError(
                 f"{name}: expected seeds of one data set, threat model and measurement, got different ones"
             )
+        first, *others = ({**set_values(result["recipe"]), "train.seed": None} for result in several)
+        for other in others:
+            if different := differences(first, other):
+                raise ValueError(f"{name}: expected seeds of one recipe, got one with {different}")
     return dict(sorted(found.items()))
 
 
@@ -96,13 +104,7 @@ def comparison(results: Sequence[Result], asked: Sequence[Mapping[str, str]]) ->
 
 def _setting(result: Result) -> str:
     attack = result["recipe"]["attack"]
-    return f"{result['data']['set']}, {attack['norm']} {_budget(attack['eps'])}"
-
-
-def _budget(eps: float) -> str:
-    """As a fraction of 255 where that is what it is."""
-    levels = eps * 255
-    return f"{round(levels)}/255" if abs(levels - round(levels)) < 1e-9 and eps < 0.1 else f"{eps:g}"
+    return f"{result['data']['set']}, {attack['norm']} {budget_words(attack['eps'])}"
 
 
 def _cell(several: Sequence[Result], metric: str) -> str:
@@ -121,14 +123,11 @@ def _asked(found: Mapping[str, Sequence[Result]], asked: Sequence[Mapping[str, s
     lines = ["### Asked of them", "", "| figure | asked | measured | of each seed | reached |", "|---|---|---|---|---|"]
     for one in asked:
         values = _values(found, one)
-        sign, bound = one["asked"].split()
-        if sign != ">=":
-            raise ValueError(f"asked.toml: expected >= and a number, got {one['asked']!r}")
         mean = statistics.mean(values)
         what = f"{one['metric']} of {one['left']}" + (f" minus that of {one['right']}" if "right" in one else "")
         spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
         each = ", ".join(f"{value:.4f}" for value in values)
-        reached = "yes" if mean >= float(bound) or math.isclose(mean, float(bound)) else "**no**"
+        reached = Asked.parsed(one["asked"]).reached(mean)
         lines.append(f"| {what} | {one['asked']} | {mean:.4f}{spread} | {each} | {reached} |")
     return [*lines, ""]
 

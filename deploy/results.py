@@ -1,18 +1,16 @@
 """docs/results.md, and the README's table, from docs/results/*.json: `make results`."""
 
-import dataclasses
 import json
-import math
-import operator
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deploy.asked import Asked
 from deploy.comparison import comparison
+from deploy.recipe_words import recipe_words
 from training.config import SECTIONS
-from training.spelling import toml_value
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
@@ -54,7 +52,6 @@ BENCH_ROWS: Mapping[str, str] = {
 """The same of the benchmark, behind each bundle's name."""
 
 FIELDS = ("name", "command", "recipe", "seed", "commit", "machine", "seconds", "data", "metrics")
-COMPARE: Mapping[str, Callable[[float, float], bool]] = {">=": operator.ge, "<=": operator.le, "=": operator.eq}
 HEAD = """# Results
 
 Made by `make results` from the files beside `docs/results/asked.toml`, one a run; edit those, not this page.
@@ -88,12 +85,13 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
     metrics: Mapping[str, float] = result["metrics"]
     if unknown := asked.keys() - metrics.keys():
         raise ValueError(f"asked.toml asks for {sorted(unknown)} of {result['name']}, which its result does not have")
+
+    def _reached(name: str) -> str:
+        return Asked.parsed(asked[name]).reached(metrics[name], metrics) if name in asked else ""
+
     runs = _by_run(metrics)
     shown = {name: metrics[name] for name in asked} if runs else metrics
-    rows = [
-        f"| {name} | {asked.get(name, '')} | {value:.4g} | {_reached(value, asked.get(name), metrics)} |"
-        for name, value in shown.items()
-    ]
+    rows = [f"| {name} | {asked.get(name, '')} | {value:.4g} | {_reached(name)} |" for name, value in shown.items()]
     return "\n".join(
         [
             f"## {result['name']}",
@@ -114,7 +112,7 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
 
 def _by_run(metrics: Mapping[str, float]) -> list[str]:
     """A table of metrics called RUN/FIGURE, as an analysis has them: figures down, runs across."""
-    names = [name.split("/") for name in metrics if name.count("/") == 1]
+    names = [name.rsplit("/", 1) for name in metrics if "/" in name]  # a run may be called by its path
     if not names:
         return []
     runs, figures = list(dict.fromkeys(run for run, _ in names)), list(dict.fromkeys(figure for _, figure in names))
@@ -126,38 +124,12 @@ def _by_run(metrics: Mapping[str, float]) -> list[str]:
 
 
 def _recipe(recipe: Mapping[str, Any]) -> str:
-    """What a recipe sets to other values than the defaults; the result file has all of them."""
-    if not recipe.keys() <= SECTIONS.keys():  # the settings of a benchmark
-        return _flat(recipe)
-    told = []
-    for name, table in recipe.items():
-        defaults = {field.name: field.default for field in dataclasses.fields(SECTIONS[name])}
-        for key, value in table.items():
-            given = tuple(value) if isinstance(value, list) else value
-            if given != defaults.get(key, dataclasses.MISSING):
-                told.append(f"{name}.{key}={toml_value(value)}")
-    return f"`{' '.join(told)}`"
+    """In words; the result file has all values."""
+    return recipe_words(recipe) if recipe.keys() <= SECTIONS.keys() else _flat(recipe)  # of a benchmark, say
 
 
 def _flat(value: Any) -> str:
     return ", ".join(f"{key} {_flat(item)}" for key, item in value.items()) if isinstance(value, dict) else str(value)
-
-
-def _reached(value: float, asked: str | None, metrics: Mapping[str, float]) -> str:
-    if asked is None:
-        return ""
-    sign, *bound = asked.split()
-    return "yes" if COMPARE[sign](value, math.prod(_factor(word, metrics) for word in bound)) else "**no**"
-
-
-def _factor(word: str, metrics: Mapping[str, float]) -> float:
-    """A number, or another metric's name."""
-    if word in metrics:
-        return metrics[word]
-    try:
-        return float(word)
-    except ValueError:
-        raise ValueError(f"asked.toml: expected a number or another metric of the result, got {word!r}") from None
 
 
 def readme_table(results: list[Mapping[str, Any]]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from service.errors import SetupError
 from training.config import Recipe, load_recipe, read_shipped, recipe_names
 from training.method_names import method_names
+from training.spelling import budget_words
 
 __all__ = ["Shipped", "aligned", "run_command", "shipped"]
 
@@ -34,7 +35,7 @@ class Shipped:
             self.recipe.data.set,
             " + ".join(method_names(self.recipe).values()) or plain,
             f"{attack.name}, {attack.steps} steps" if attack.name == "pgd" else attack.name,
-            f"{attack.norm} {_budget(attack.eps)}",
+            f"{attack.norm} {budget_words(attack.eps)}",
             self.description,
         )
 
@@ -83,12 +84,6 @@ def run_command(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(aligned([HEADER, *(one.row() for one in shipped())]) + "\n")
     return 0
-
-
-def _budget(eps: float) -> str:
-    """As fractions of 8-bit images are written, where it is one of fewer than 32 levels."""
-    levels = round(eps * 255)
-    return f"{levels}/255" if 0 < levels < 32 and abs(levels / 255 - eps) < 1e-9 else f"{eps:g}"
 
 
 def _description(text: str) -> str:

@@ -50,6 +50,17 @@ def test_runs_of_an_analysis_stand_side_by_side_and_are_held_against_each_other(
         results.page([analysis], {"run": {"robust/energy_8": ">= other"}})
 
 
+def test_runs_that_are_called_by_their_path_stand_side_by_side_too() -> None:
+    text = results.page([{**RESULT, "metrics": {"a/run/loss": 0.5, "b/run/loss": 0.25}}], {})
+    assert "| | a/run | b/run |\n|---|---|---|\n| loss | 0.5 | 0.25 |" in text
+
+
+@pytest.mark.parametrize("asked", [">=", "> 0.5", "0.5", ">= 1 2 3", ""])
+def test_what_is_asked_without_a_sign_or_a_bound_is_an_error(asked: str) -> None:
+    with pytest.raises(ValueError, match=r"asked\.toml: expected one of >=, <=, = and a number"):
+        results.page([RESULT], {"run": {"auroc": asked}})
+
+
 @pytest.mark.parametrize("asked", [{"other": {}}, {"run": {"recall": ">= 1"}}])
 def test_a_target_without_a_measurement_is_an_error(asked: dict[str, dict[str, str]]) -> None:
     with pytest.raises(ValueError, match=r"asked\.toml"):

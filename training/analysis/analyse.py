@@ -1,6 +1,6 @@
 """All analyses of one run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +21,7 @@ from training.analysis.subjects import Subject
 from training.analysis.views import Views, accuracy, as_floats, attack_images, see
 from training.attacks import Pgd
 from training.checkpoint import read_checkpoint
+from training.config import recipe_values
 from training.data.types import ImageSet
 from training.evaluation.evaluate import choose_images
 
@@ -51,6 +52,8 @@ class RunAnalysis:
     name: str
     recipe: str
     """Its network and training attack, in words."""
+    recipe_values: Mapping[str, object]
+    """All of its recipe, by `section.key`."""
     epoch: int
     """Whose weights were analysed."""
     clean_accuracy: float
@@ -103,6 +106,7 @@ def analyse(subject: Subject, test: ImageSet, settings: Settings, progress: Call
     return RunAnalysis(
         name=name,
         recipe=_recipe_words(subject),
+        recipe_values=recipe_values(subject.run.recipe),
         epoch=subject.run.epoch,
         clean_accuracy=float((clean.predicted == labels).mean()),
         attacked_accuracy=float((attacked.predicted == labels).mean()),

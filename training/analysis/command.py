@@ -24,6 +24,7 @@ from training.checkpoint import code_version, write_atomically
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, libraries, machine
 from training.evaluation.results import Provenance
+from training.folders import make_folder
 from training.precision import deterministic
 
 __all__ = ["Options", "run_analysis", "run_command"]
@@ -101,9 +102,9 @@ def run_analysis(options: Options) -> Analysis:
     settings = Settings(
         norm=norm, eps=eps, low_pass=options.low_pass, heat_map_images=options.heat_map_images, seed=options.seed
     )
-    _make_folder(options.out, "--out")
+    make_folder(options.out, "--out")
     if options.result is not None:
-        _make_folder(options.result.parent, "--result")
+        make_folder(options.result.parent, "--result")
     with reporting() as progress, deterministic(0):
         runs = tuple(analyse(subject, test, settings, progress) for subject in subjects)
     first = subjects[0].run
@@ -130,10 +131,3 @@ def run_analysis(options: Options) -> Analysis:
     if options.result is not None:
         write_atomically(options.result, analysis.to_result(options.result.stem))
     return analysis
-
-
-def _make_folder(path: Path, option: str) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"{option} {path}: cannot be made a folder: {error.strerror}") from error

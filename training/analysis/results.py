@@ -50,7 +50,7 @@ class Analysis:
         return json.dumps(content, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
     def to_result(self, name: str) -> str:
-        """The small file for docs/results: each run's headline, as metrics called RUN/FIGURE."""
+        """The small file for docs/results: each run's recipe, and its headline as metrics called RUN/FIGURE."""
         made = self.provenance
         content = {
             "name": name,
@@ -61,6 +61,7 @@ class Analysis:
             "machine": made.machine,
             "seconds": made.seconds,
             "data": {"set": self.data_name, "split": "test", "images": len(self.labels)},
+            "runs": {run.name: _plain(run.recipe_values) for run in self.runs},
             "metrics": {
                 f"{run.name}/{figure}": _plain(value) for run in self.runs for figure, value in headline(run).items()
             },

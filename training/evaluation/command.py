@@ -28,6 +28,7 @@ from training.evaluation.report import page
 from training.evaluation.results import Provenance, Report
 from training.evaluation.suite import budgets_for, chosen, full_suite, quick_suite
 from training.evaluation.summary import metrics, result_json, words
+from training.folders import make_folder
 from training.precision import deterministic
 
 __all__ = ["Options", "run_command", "run_evaluation"]
@@ -106,7 +107,7 @@ def run_evaluation(options: Options) -> Report:
     engine = Engine.load(find_bundle(options.bundle))
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     check_pair(run, engine.bundle)
-    _make_folder(options.out)
+    make_folder(options.out, "--out")
     held_out = _held_out(run, options)
     shape, threat = engine.bundle.manifest.input, engine.bundle.manifest.threat_model
     budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
@@ -140,13 +141,6 @@ def _held_out(run: Run, options: Options) -> HeldOut:
     )
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"--out {path}: cannot be made a folder: {error.strerror}") from error
-
-
 def _provenance(options: Options, code: str, started: str, seconds: float) -> Provenance:
     return Provenance(
         command=options.command(),
@@ -166,5 +160,5 @@ def _write(options: Options, run: Run, report: Report, evaluation: Evaluation) -
     if options.publish:
         publish(find_bundle(options.bundle), report)
     if options.result:
-        _make_folder(options.result.parent)
+        make_folder(options.result.parent, "--result")
         write_atomically(options.result, result_json(options.result.stem, run, report))

@@ -40,6 +40,7 @@ from training.evaluation.robust_figures import (
 from training.evaluation.strength import FULL, QUICK, Strength
 from training.evaluation.suite import Budgets, SuiteEntry, budgets_for, chosen
 from training.evaluation.views import views_of
+from training.folders import make_folder
 from training.precision import deterministic
 
 __all__ = ["Measured", "Options", "measure_robustness", "run_command"]
@@ -140,7 +141,7 @@ def measure_robustness(options: Options) -> Measured:
     entries = chosen(battery(budgets, len(run.class_names), options.strength), options.attacks)
     parts = run.parts(options.data)
     positions = _positions(parts.test, options)
-    _make_folder(options.out.parent)
+    make_folder(options.out.parent, "--out")
     with reporting() as progress, deterministic(0):
         clean = _clean_views(run, parts.fit)
         figures = _measure(run, parts.test, positions, entries, clean, budgets, seed=options.seed, progress=progress)
@@ -166,13 +167,6 @@ def _positions(test: ImageSet, options: Options) -> np.ndarray:
     if (options.images or 0) > len(test):
         raise SetupError(f"--images: expected at most the {len(test)} test images of the run, got {options.images}")
     return choose_images(test.labels, options.images or _IMAGES, options.seed)
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SetupError(f"--out {path}: cannot be made a folder: {error.strerror}") from error
 
 
 def _clean_views(run: Run, fit: ImageSet) -> CleanViews:

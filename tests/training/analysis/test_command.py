@@ -133,7 +133,9 @@ def test_the_same_seed_gives_the_same_figures_and_symmetric_says_so(
 
 def test_the_small_file_has_one_number_for_each_analysis_and_run(analysis: Analysis, out: Path) -> None:
     small = json.loads(analysis.to_result("both"))
-    assert small.keys() == set(FIELDS)
+    assert small.keys() == {*FIELDS, "runs"}
+    assert small["runs"]["ordinary"]["attack.name"] == "none"
+    assert small["runs"]["robust"]["train.epochs"] == 2
     assert (small["name"], small["data"]["images"], small["recipe"]["low_pass"]) == ("both", 60, "published")
     full = {run["name"]: run for run in json.loads((out / "analysis.json").read_text(encoding="utf-8"))["runs"]}
     for name, run in full.items():
