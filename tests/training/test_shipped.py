@@ -29,13 +29,13 @@ def test_json_has_the_same_recipes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "--json"]) == 0
     listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert sorted(listed) == recipe_names()
-    assert listed["mnist-at"] | {"description": ""} == {
-        "name": "mnist-at",
-        "data": "mnist",
+    assert listed["gtsrb-at"] | {"description": ""} == {
+        "name": "gtsrb-at",
+        "data": "gtsrb32",
         "methods": [],
-        "attack": "pgd",
+        "attack": "n_fgsm",
         "norm": "linf",
-        "eps": 0.3,
+        "eps": 8 / 255,
         "description": "",
     }
 
