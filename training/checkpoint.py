@@ -18,7 +18,7 @@ from service.errors import SetupError
 from training.config import Recipe, recipe_from_dict, recipe_values
 from training.data import DataSet, load_data
 from training.data.splits import Parts, Sizes, split
-from training.differences import differences
+from training.differences import differences, listed
 from training.models import Classifier, build_model
 
 __all__ = [
@@ -100,7 +100,7 @@ def _check_classes(dataset: DataSet, parts: Parts) -> None:
     missing = [f"{names[label]!r} ({label})" for label in np.flatnonzero(counts == 0)]
     if missing:
         raise SetupError(
-            f"{dataset.name}: expected training images of all {len(names)} classes, got none of {', '.join(missing)}; "
+            f"{dataset.name}: expected training images of all {len(names)} classes, got none of {listed(missing)}; "
             "add images of them, leave them out of the class names, or enlarge data.train"
         )
 

@@ -1,10 +1,10 @@
 """How messages tell of values that should have been others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from training.spelling import toml_value
 
-__all__ = ["differences"]
+__all__ = ["differences", "listed"]
 
 MOST = 8
 
@@ -16,10 +16,17 @@ def differences(expected: Mapping[str, object], got: Mapping[str, object]) -> st
     'train.epochs = 3 (expected 2)'
     """
     keys = [key for key in {**expected, **got} if expected.get(key) != got.get(key)]
-    told = [f"{key} = {_spelled(got, key)} (expected {_spelled(expected, key)})" for key in keys[:MOST]]
-    if len(keys) > MOST:
-        told.append(f"and {len(keys) - MOST} more")
-    return ", ".join(told)
+    return listed([f"{key} = {_spelled(got, key)} (expected {_spelled(expected, key)})" for key in keys])
+
+
+def listed(texts: Sequence[str]) -> str:
+    """The first of them, and how many more there are.
+
+    >>> listed([str(number) for number in range(10)])
+    '0, 1, 2, 3, 4, 5, 6, 7, and 2 more'
+    """
+    more = [f"and {len(texts) - MOST} more"] if len(texts) > MOST else []
+    return ", ".join([*texts[:MOST], *more])
 
 
 def _spelled(values: Mapping[str, object], key: str) -> str:

@@ -40,6 +40,14 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_of_many_classes_without_training_images_the_first_are_named(tmp_path: Path) -> None:
+    path = write_set(tmp_path / "set.npz", np.arange(60) % 3, *(str(label) for label in range(1000)))
+    with pytest.raises(
+        SetupError, match=r"of all 1000 classes, got none of '3' \(3\), .*, '10' \(10\), and 989 more; add"
+    ):
+        fit(with_npz(tiny()), path, tmp_path / "run", device=CPU)
+
+
 def test_a_set_of_one_class_is_refused(tmp_path: Path) -> None:
     path = write_set(tmp_path / "set.npz", np.zeros(60, int), "cat")
     with pytest.raises(SetupError, match="set: expected two classes or more, got 1; add images of another class"):

@@ -25,10 +25,7 @@ def npz(root: Path | None) -> DataSet:
     """
     path = need_file("npz", need_root("npz", root))
     arrays = _read(path)
-    labels = arrays["train_labels"]
-    count = int(labels.max()) + 1 if labels.size and np.issubdtype(labels.dtype, np.integer) else 0
-    names = [str(name) for name in arrays.get("class_names", np.arange(count))]
-    return _data_set(path.stem, names, arrays)
+    return _data_set(path.stem, _class_names(path.stem, arrays), arrays)
 
 
 def gtsrb32(root: Path | None) -> DataSet:
@@ -56,6 +53,30 @@ def _read(path: Path) -> Arrays:
     if missing:
         raise SetupError(f"{path}: expected the arrays {', '.join(NEEDED)}, {', '.join(missing)} missing")
     return arrays
+
+
+def _class_names(name: str, arrays: Arrays) -> list[str]:
+    """Those in the file, or else the class numbers."""
+    if "class_names" not in arrays:
+        return _numbers(name, arrays["train_labels"])
+    return [str(class_name) for class_name in arrays["class_names"]]
+
+
+def _numbers(name: str, labels: NDArray[np.generic]) -> list[str]:
+    """One for each class up to the largest label.
+
+    A class without training images is refused later, by name. One wrong label can be billions, though: where most
+    classes below it would be empty, it is the label that is told.
+    """
+    if not labels.size or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        return []  # refused with their shape and type, or for want of images
+    largest, found = int(labels.max()), len(np.unique(labels))
+    if largest + 1 > 2 * found:
+        raise SetupError(
+            f"{name}: expected train labels that number the classes from 0 without gaps, got {largest} at image "
+            f"{labels.argmax()} where only {found} labels occur; mend that label or number the classes anew"
+        )
+    return [str(number) for number in range(largest + 1)]
 
 
 def _data_set(name: str, class_names: Sequence[str], arrays: Arrays) -> DataSet:

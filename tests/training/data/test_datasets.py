@@ -169,6 +169,12 @@ def test_mnist_refuses_a_damaged_archive(tmp_path: Path) -> None:
         ),
         ({"test_labels": np.array([0, 1, 3])}, "expected test labels in 0 to 2, got 3 at image 2; number the classes"),
         ({"train_labels": np.array([0, 1, 2, -1, 0, 0])}, "expected train labels in 0 to 2, got -1 at image 3"),
+        (
+            {"train_labels": np.array([0, 1, 10**12, 2, 0, 0])},
+            "any: expected train labels that number the classes from 0 without gaps, got 1000000000000 at image 2 "
+            "where only 4 labels occur; mend that label",
+        ),
+        ({"train_labels": np.array([0, 1, 2, 255, 0, 0], np.uint8)}, "got 255 at image 3 where only 4 labels occur"),
         ({"class_names": np.array(["a", "b"])}, "expected train labels in 0 to 1, got 2 at image 4"),
         ({"train_tracks": np.zeros((6, 1), int)}, r"train_tracks: expected shape \(6,\), one number for each"),
         ({"train_images": np.array([{}], dtype=object)}, r"expected an \.npz file of plain arrays"),
@@ -178,13 +184,32 @@ def test_mnist_refuses_a_damaged_archive(tmp_path: Path) -> None:
         ),
     ],
     ids=[
-        *("missing", "float", "deep", "float labels", "count", "sizes", "channels", "range", "negative", "names"),
+        *(
+            "missing",
+            "float",
+            "deep",
+            "float labels",
+            "count",
+            "sizes",
+            "channels",
+            "range",
+            "negative",
+            "huge",
+            "large",
+            "names",
+        ),
         *("tracks", "pickle", "empty"),
     ],
 )
 def test_npz_refuses_wrong_arrays(tmp_path: Path, changed: dict[str, object], message: str) -> None:
     with pytest.raises(SetupError, match=message):
         load_data("npz", write_arrays(tmp_path / "any.npz", **changed))
+
+
+def test_npz_leaves_a_few_gaps_to_the_check_that_names_them(tmp_path: Path) -> None:
+    labels = np.array([0, 1, 3, 3, 0, 1])
+    loaded = load_data("npz", write_arrays(tmp_path / "any.npz", train_labels=labels, test_labels=labels[:3]))
+    assert loaded.class_names == ("0", "1", "2", "3")
 
 
 def test_npz_refuses_another_file(tmp_path: Path) -> None:
