@@ -4,7 +4,7 @@ import errno
 import hashlib
 import os
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -37,6 +37,7 @@ __all__ = [
 CHECKPOINT = "checkpoint.pt"
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FORMAT = 2
+AGAIN = "put a good copy back, or begin anew in another folder with `advsentry-train fit`"
 KEYS = frozenset({"format", "recipe", "class_names", "input_shape", "data_digest", "is_finished", "loop"})
 
 
@@ -124,6 +125,15 @@ def load_run(run: Path, *, device: torch.device | None = None) -> Run:
         SetupError: missing, damaged, of another format, or not finished.
     """
     content = read_checkpoint(run)
+    try:
+        return _run(run, content, device or torch.device("cpu"))
+    except (KeyError, TypeError, ValueError) as error:  # a part lacks, or is of another kind
+        raise SetupError(
+            f"{run / CHECKPOINT}: expected a checkpoint as fit leaves it, got a damaged one ({error!r}); {AGAIN}"
+        ) from error
+
+
+def _run(run: Path, content: Mapping[str, Any], device: torch.device) -> Run:
     if not content["is_finished"]:
         done = f"{content['loop']['epoch']} of {content['recipe']['train']['epochs']} epochs"
         raise SetupError(f"{run}: expected a finished run, got {done}; `advsentry-train fit` resumes it")
@@ -135,11 +145,11 @@ def load_run(run: Path, *, device: torch.device | None = None) -> Run:
     try:
         model.load_state_dict(best["model"])
     except RuntimeError as error:
-        raise SetupError(f"{run / CHECKPOINT}: expected weights of {recipe.model.name}, got others") from error
+        raise SetupError(f"{run / CHECKPOINT}: expected weights of {recipe.model.name}, got others; {AGAIN}") from error
     return Run(
         path=run,
         recipe=recipe,
-        model=model.eval().requires_grad_(False).to(device or torch.device("cpu")),
+        model=model.eval().requires_grad_(False).to(device),
         class_names=tuple(content["class_names"]),
         input_shape=(height, width, channels),
         epoch=best["epoch"],
@@ -154,7 +164,10 @@ def starting_model(recipe: Recipe, class_names: tuple[str, ...], input_shape: tu
     Raises:
         SetupError: it is no finished run, or one of another network, image size or classes.
     """
-    run = load_run(Path(recipe.train.start_from))
+    try:
+        run = load_run(Path(recipe.train.start_from))
+    except SetupError as error:
+        raise SetupError(f"train.start_from: {error}") from error
     for whose, remedy, expected, got in (
         ("the recipe's network", "set [model] as there, or name another run", _network(recipe), _network(run.recipe)),
         ("images of this size", "name another run", _size(input_shape), _size(run.input_shape)),
@@ -194,9 +207,9 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise SetupError(f"{path}: expected a readable checkpoint, got a damaged file") from error
+        raise SetupError(f"{path}: expected a readable checkpoint, got a damaged file; {AGAIN}") from error
     if not isinstance(content, dict) or not content.keys() >= KEYS or content["format"] != FORMAT:
-        raise SetupError(f"{path}: expected a checkpoint of format {FORMAT}, got another file")
+        raise SetupError(f"{path}: expected a checkpoint of format {FORMAT}, got another file; {AGAIN}")
     return content
 
 

@@ -189,7 +189,7 @@ class _Session:
             raise SetupError(f"{self._out}: expected the data that the run began with, got others")
         try:
             self.loop.load_state(content["loop"])
-        except (KeyError, RuntimeError, ValueError) as error:
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
             network = self.loop.recipe.model.name
             raise SetupError(
                 f"{self._out / CHECKPOINT}: expected weights of this run's {network}, got others; "

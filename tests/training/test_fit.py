@@ -278,7 +278,7 @@ def test_a_missing_run_is_named(tmp_path: Path) -> None:
         load_run(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("damage", ["cut", "other file", "other format", "other weights"])
+@pytest.mark.parametrize("damage", ["cut", "other file", "other format", "other weights", "no average", "no loop"])
 def test_a_damaged_checkpoint_is_named(finished: Path, tmp_path: Path, damage: str) -> None:
     content = (finished / CHECKPOINT).read_bytes()
     path = tmp_path / CHECKPOINT
@@ -290,9 +290,16 @@ def test_a_damaged_checkpoint_is_named(finished: Path, tmp_path: Path, damage: s
         torch.save({"format": 99}, path)
     else:
         changed = read_checkpoint(finished)
-        del changed["loop"]["best"]["model"]["head.weight"]
+        if damage == "other weights":
+            del changed["loop"]["best"]["model"]["head.weight"]
+        elif damage == "no average":
+            del changed["loop"]["best_averaged"]
+        else:
+            changed["loop"] = None
         torch.save(changed, path)
-    with pytest.raises(SetupError, match=r"checkpoint\.pt: expected"):
+    with pytest.raises(
+        SetupError, match=r"checkpoint\.pt: expected .*; put a good copy back, or begin anew in another folder with"
+    ):
         load_run(tmp_path)
 
 

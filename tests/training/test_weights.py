@@ -262,7 +262,7 @@ def test_fine_tuning_starts_from_the_weights_of_a_run(tmp_path: Path) -> None:
             {"data": {"set": "npz"}},
             r"this size, got one with height = 8 \(expected 10\), width = 8 \(expected 10\), channels = 1",
         ),
-        ({"train": {"start_from": "nowhere"}}, r"nowhere: expected a run directory"),
+        ({"train": {"start_from": "nowhere"}}, r"^train\.start_from: nowhere: expected a run directory"),
     ],
     ids=["network", "image size", "no run"],
 )
