@@ -126,7 +126,14 @@ def _is_begun(out: Path, recipe: Recipe) -> bool:
         return False
     if not stored.is_file():
         raise SetupError(f"{out}: expected a run directory or an empty one, got something else; choose another --out")
-    different = differences(recipe_values(recipe), recipe_values(load_recipe(stored.resolve())))
+    try:
+        own = load_recipe(stored.resolve())
+    except SetupError as error:
+        raise SetupError(
+            f"{stored}: expected the recipe that this run stored, got a broken one ({error}); "
+            "put a good copy back, or choose another --out"
+        ) from error
+    different = differences(recipe_values(recipe), recipe_values(own))
     if different:
         raise SetupError(
             f"{out}: expected a run of this recipe, got one with {different}; "

@@ -181,6 +181,9 @@ def check_room(path: Path, *, replace: bool) -> None:
             else "it is no bundle; choose another --out"
         )
         raise BundleError(f"{path}: exists already; {hint}")
+    above = next((parent for parent in path.parents if parent.exists()), path)
+    if above != path and not above.is_dir():
+        raise BundleError(f"{path}: expected a place in a folder, got the file {above} above it; choose another --out")
 
 
 def file_entries(files: Mapping[str, bytes]) -> dict[str, FileEntry]:

@@ -31,6 +31,20 @@ def write_set(path: Path, labels: np.ndarray, *names: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("text", "why"), [("[data", "expected a recipe in TOML"), ("[data]\n", "data.set: expected a value")]
+)
+def test_a_broken_recipe_of_the_run_itself_is_told_as_such(tmp_path: Path, text: str, why: str) -> None:
+    stored = tmp_path / "recipe.toml"
+    stored.write_text(text, encoding="utf-8")
+    with pytest.raises(SetupError) as broken:
+        fit(tiny(), None, tmp_path, device=CPU)
+    told = str(broken.value)
+    assert told.startswith(f"{stored}: expected the recipe that this run stored, got a broken one (")
+    assert why in told
+    assert told.endswith("; put a good copy back, or choose another --out")
+
+
 def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
     path = write_set(tmp_path / "set.npz", np.arange(60) % 3, "cat", "dog", "emu", "fox")
     with pytest.raises(

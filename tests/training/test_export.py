@@ -127,6 +127,16 @@ def test_a_place_that_is_taken_is_refused_before_the_run_is_read(tmp_path: Path,
         export(tmp_path / "no run", tmp_path / "mine", data_root=None, replace=replace)
 
 
+def test_a_place_below_a_file_is_refused_before_the_run_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder", encoding="utf-8")
+    place = tmp_path / "file" / "x" / "y"
+    with pytest.raises(BundleError) as refused:
+        export(tmp_path / "no run", place, data_root=None)
+    assert str(refused.value) == (
+        f"{place}: expected a place in a folder, got the file {tmp_path / 'file'} above it; choose another --out"
+    )
+
+
 def test_a_folder_that_is_no_bundle_is_never_replaced(run_path: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
