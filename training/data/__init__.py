@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from service.errors import SetupError
 from training.checks import one_of
 from training.data.arrays import gtsrb32, npz
 from training.data.cifar import cifar10
@@ -23,6 +24,8 @@ DATASETS: Mapping[str, Callable[[Path | None], DataSet]] = {
     "folder": folder,
     "zip": zipped,
 }
+WITHOUT_TEST = frozenset({"digits"})
+"""Sets whose makers publish no test split: the recipe's sizes make one."""
 
 
 def load_data(name: str, root: Path | None) -> DataSet:
@@ -33,7 +36,12 @@ def load_data(name: str, root: Path | None) -> DataSet:
         root: folder of the data; for npz and zip the file itself; digits need none.
 
     Raises:
-        SetupError: an unknown name, or data that are missing or damaged.
+        SetupError: an unknown name, data that are missing or damaged, or no test images where a set should have some.
     """
     one_of(DATASETS, "data.set", name)
-    return DATASETS[name](root)
+    dataset = DATASETS[name](root)
+    if not len(dataset.test) and name not in WITHOUT_TEST:  # training images in their place would go unnoticed
+        raise SetupError(
+            f"{dataset.name}: expected test images, got none; add some, or set a part of the training images apart"
+        )
+    return dataset

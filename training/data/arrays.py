@@ -2,6 +2,7 @@
 
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from service.errors import SetupError
 from training.data.roots import need_file, need_root
 from training.data.types import DataSet, ImageSet
+from training.differences import listed
 
 __all__ = ["gtsrb32", "npz"]
 
@@ -59,7 +61,17 @@ def _class_names(name: str, arrays: Arrays) -> list[str]:
     """Those in the file, or else the class numbers."""
     if "class_names" not in arrays:
         return _numbers(name, arrays["train_labels"])
-    return [str(class_name) for class_name in arrays["class_names"]]
+    given = arrays["class_names"]
+    if given.ndim != 1:
+        raise SetupError(f"{name}: class_names: expected a list of names, got an array of shape {given.shape}")
+    names = [str(class_name) for class_name in given]
+    twice = [class_name for class_name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise SetupError(
+            f"{name}: class_names: expected each name once, got {twice[0]!r} for the classes "
+            f"{listed([str(label) for label, found in enumerate(names) if found == twice[0]])}; name them apart"
+        )
+    return names
 
 
 def _numbers(name: str, labels: NDArray[np.generic]) -> list[str]:

@@ -176,6 +176,15 @@ def test_mnist_refuses_a_damaged_archive(tmp_path: Path) -> None:
         ),
         ({"train_labels": np.array([0, 1, 2, 255, 0, 0], np.uint8)}, "got 255 at image 3 where only 4 labels occur"),
         ({"class_names": np.array(["a", "b"])}, "expected train labels in 0 to 1, got 2 at image 4"),
+        (
+            {"class_names": np.array(["cat", "dog", "cat"])},
+            "any: class_names: expected each name once, got 'cat' for the classes 0, 2; name them apart",
+        ),
+        ({"class_names": np.array("cat")}, r"class_names: expected a list of names, got an array of shape \(\)"),
+        (
+            {"test_images": np.zeros((0, 4, 4, 3), np.uint8), "test_labels": np.zeros(0, int)},
+            "any: expected test images, got none; add some, or set a part of the training images apart",
+        ),
         ({"train_tracks": np.zeros((6, 1), int)}, r"train_tracks: expected shape \(6,\), one number for each"),
         ({"train_images": np.array([{}], dtype=object)}, r"expected an \.npz file of plain arrays"),
         (
@@ -184,21 +193,8 @@ def test_mnist_refuses_a_damaged_archive(tmp_path: Path) -> None:
         ),
     ],
     ids=[
-        *(
-            "missing",
-            "float",
-            "deep",
-            "float labels",
-            "count",
-            "sizes",
-            "channels",
-            "range",
-            "negative",
-            "huge",
-            "large",
-            "names",
-        ),
-        *("tracks", "pickle", "empty"),
+        *("missing", "float", "deep", "float labels", "count", "sizes", "channels", "range", "negative", "huge"),
+        *("large", "names", "names twice", "one name", "no test", "tracks", "pickle", "empty"),
     ],
 )
 def test_npz_refuses_wrong_arrays(tmp_path: Path, changed: dict[str, object], message: str) -> None:
