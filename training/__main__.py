@@ -5,6 +5,7 @@ Exit status: 0 done, 1 a failure that the message explains (an interrupt too), 2
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -13,6 +14,9 @@ from pathlib import Path
 from service.errors import AdvsentryError
 from training.cli import add_commands
 from training.launch import is_first
+
+OPTION = re.compile(r"--?[^\W\d]")
+"""How an option begins, and no negative number."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,6 +48,10 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     # argparse hands over only those key=value that stand before the first option.
     overrides = [text for text in rest if "=" in text and not text.startswith("-")]
     if "overrides" not in arguments or len(overrides) < len(rest):
+        if rest and "overrides" in arguments and not any(OPTION.match(text) for text in rest):
+            arguments.parser.error(
+                f"expected key=value in one word, nothing around the =, such as train.epochs=5; got: {' '.join(rest)}"
+            )
         if rest:
             parser.error(f"unrecognized arguments: {' '.join(rest)}")
         return arguments

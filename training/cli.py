@@ -39,7 +39,7 @@ def _add_fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="DIR", type=Path, help="folder of the data (default: ADVSENTRY_DATA)")
     parser.add_argument("--download", action="store_true", help="first fetch a public set (mnist, cifar10) into --data")
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="such as train.epochs=5")
-    parser.set_defaults(command=_fit)
+    parser.set_defaults(command=_fit, parser=parser)  # its own usage, where overrides are wrong
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:

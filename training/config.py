@@ -170,7 +170,7 @@ def _override(table: dict[str, Any], override: str) -> str:
     name, equals, text = override.partition("=")
     section, dot, key = name.strip().partition(".")
     if not (equals and dot and key):
-        raise SetupError(f"override {override!r}: expected section.key=value, such as train.epochs=5")
+        raise SetupError(f"override {override!r}: expected section.key=value in one word, such as train.epochs=5")
     _known(section, SECTIONS, "section")
     place = table.setdefault(section, {})
     if not isinstance(place, dict):
@@ -188,8 +188,11 @@ def _value(text: str) -> object:
 
 def _known(name: str, names: Mapping[str, object] | Sequence[str], what: str) -> None:
     if name not in names:
-        near = get_close_matches(name, list(names), n=1, cutoff=0.0)
-        raise SetupError(f"{name}: unknown {what}; the nearest known one is {near[0]}")
+        # Keys are compared without their section, which they share.
+        own = {known.rpartition(".")[2]: known for known in names}
+        near = get_close_matches(name.rpartition(".")[2], list(own), n=1)
+        hint = f"the nearest known one is {own[near[0]]}" if near else f"expected one of {', '.join(own)}"
+        raise SetupError(f"{name}: unknown {what}; {hint}")
 
 
 def recipe_from_dict(table: Mapping[str, object]) -> Recipe:

@@ -46,6 +46,8 @@ def test_overrides_are_toml_and_bare_words_are_strings(path: Path) -> None:
     [
         ("train.epoch=3", r"train\.epoch: unknown key.*train\.epochs"),
         ("trian.epochs=3", r"trian: unknown section.*train"),
+        ("foo.bar=2", r"^foo: unknown section; expected one of data, model, train, attack, tla, .*, export$"),
+        ("data.colour=2", r"^data\.colour: unknown key; expected one of set, train, selection, .*, seed$"),
         ("train.epochs=many", r"train\.epochs: expected a whole number, got 'many'"),
         ("train.epochs=2.5", r"train\.epochs: expected a whole number, got 2\.5"),
         ("train.epochs=true", r"train\.epochs: expected a whole number, got True"),
@@ -72,7 +74,7 @@ def test_overrides_are_toml_and_bare_words_are_strings(path: Path) -> None:
         ("averaging.decay=1", r"averaging\.decay: expected a number in \[0, 1\), got 1"),
         ("train.seed=99999999999999999999", r"train\.seed: expected a number below 2\^60, got 9{20}"),
         ("model.stem_stride=3", r"model\.stem_stride: expected one of 1, 2, got 3"),
-        ("epochs=3", r"override 'epochs=3': expected section\.key=value"),
+        ("epochs=3", r"override 'epochs=3': expected section\.key=value in one word, such as train\.epochs=5"),
         ("train.epochs", r"override 'train\.epochs': expected section\.key=value"),
     ],
 )

@@ -72,6 +72,29 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
+    "words", [("train.epochs", "=", "2"), ("train.epochs=", "2"), ("train.seed", "=-1"), ("train.seed=", "-1")]
+)
+def test_an_override_in_several_words_is_told_as_such(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(["fit", "digits", "--out", "x", *words])
+    assert leaving.value.code == 2
+    usage, *_, last = capsys.readouterr().err.splitlines()
+    assert usage.startswith("usage: advsentry-train fit")
+    assert last == (
+        "advsentry-train fit: error: expected key=value in one word, nothing around the =, such as train.epochs=5; "
+        f"got: {' '.join(words)}"
+    )
+
+
+def test_an_unknown_option_is_told_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "digits", "--out", "x", "--fast", "2"])
+    assert "error: unrecognized arguments: --fast 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("arguments", "status"),
     [
         (["--help"], 0),
