@@ -26,9 +26,15 @@ def told_terms(recipe: Recipe, values: Mapping[str, float]) -> str:
 
 
 def to_lower(recipe: Recipe, values: Mapping[str, float]) -> str:
-    """The keys to try: the learning rate, and the weights at fault where they are not those of all terms."""
+    """The keys to try: the learning rate, and the weights at fault.
+
+    Where all terms are lost, or none, it was the step before that ruined the network: any weight that is set may have.
+    """
     lost = [name for name, value in values.items() if not math.isfinite(value)]
-    keys = [key for name in lost if (key := _weight_key(recipe, name))] if len(lost) < len(values) else []
+    if 0 < len(lost) < len(values):
+        keys = [key for name in lost if (key := _weight_key(recipe, name))]
+    else:
+        keys = [key for key, value in recipe_values(recipe).items() if key.endswith(".weight") and value]
     return " or ".join(["train.learning_rate", *keys])
 
 

@@ -124,6 +124,12 @@ def test_the_term_that_is_not_finite_is_named_with_its_weight(tmp_path: Path) ->
     assert told.endswith("; lower train.learning_rate or tla.weight and choose another --out")
 
 
+def test_a_weight_that_ruins_the_network_is_a_candidate(tmp_path: Path) -> None:
+    recipe = tiny()
+    with pytest.raises(SetupError, match=r"; lower train\.learning_rate or tla\.weight and choose another --out$"):
+        fit(replace(recipe, tla=replace(recipe.tla, weight=1e38)), None, tmp_path, device=CPU)
+
+
 @pytest.mark.parametrize(
     ("sections", "values", "told", "lower"),
     [
@@ -144,10 +150,16 @@ def test_the_term_that_is_not_finite_is_named_with_its_weight(tmp_path: Path) ->
             {},
             {"classification": math.nan, "tla": math.nan},
             "not finite: cross-entropy = nan, TLA = nan (tla.weight = 0.5)",
-            "train.learning_rate",
+            "train.learning_rate or tla.weight",
+        ),
+        (
+            {"awp": {"weight": 0.5}},
+            {"classification": 2.0, "tla": 1.0},
+            "finite: cross-entropy = 2, TLA = 1 (tla.weight = 0.5)",
+            "train.learning_rate or tla.weight or awp.weight",
         ),
     ],
-    ids=["trades", "pairing", "all"],
+    ids=["trades", "pairing", "all", "none"],
 )
 def test_terms_are_told_by_their_methods(
     sections: dict[str, dict[str, float]], values: dict[str, float], told: str, lower: str
