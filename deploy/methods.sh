@@ -27,3 +27,7 @@ sign trades at 0 trades.weight=6 attack.name=pgd attack.loss=kl attack.steps=3 a
 sign natural at 0 attack.name=none attack.guard=false
 
 deploy/robustness.sh mnist-tla mnist-tla 0 "$data" "${digits[@]}"
+
+# What the papers say of spectra, kernels and distances, of the runs above.
+[ -e docs/results/gtsrb-analysis.json ] || .venv/bin/advsentry-train analyse runs/gtsrb-natural-s0 runs/gtsrb-at-s{0,1,2} \
+  runs/gtsrb-tla-sar-s{0,1,2} --data "$data" --out reports/gtsrb-analysis --result docs/results/gtsrb-analysis.json

@@ -1,7 +1,8 @@
 """A guard against catastrophic overfitting: one-step training that suddenly resists one-step attacks only.
 
-A few times an epoch it attacks images of the selection part with several steps. When their accuracy falls below 0.4 of
-the best so far, the last weights that were still good come back, and the run goes on with a multi-step attack.
+A few times an epoch it attacks images of the selection part with several steps. When their accuracy is below 0.4 of the
+best so far twice in a row, the last weights that were still good come back, and the run goes on with a multi-step
+attack. Once is not enough: early in training a network may dip so far and recover, while the collapse stays.
 
 Source: the phenomenon and its sign, a sudden fall of PGD accuracy, are of Wong et al. 2020 (arXiv 2001.03994), who stop
 there; going back and on with PGD is ours.
@@ -43,6 +44,7 @@ class Guard:
         self._seed = seed
         self._processes = processes
         self._best = 0.0
+        self._is_low = False  # at the last look
         self._good: dict[str, Any] | None = None
 
     @staticmethod
@@ -57,7 +59,9 @@ class Guard:
             lambda: measure(model, self._source, self._positions, self._attack, self._seed)
         )
         accuracy = measured.attacked
-        if self._good is not None and self._best > LEARNED and accuracy < COLLAPSE * self._best:
+        was_low = self._is_low
+        self._is_low = self._good is not None and self._best > LEARNED and accuracy < COLLAPSE * self._best
+        if was_low and self._is_low:
             self.tripped_at = steps_done
             return "collapsed"
         self._best = max(self._best, accuracy)
@@ -75,8 +79,9 @@ class Guard:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"tripped_at": self.tripped_at, "best": self._best, "good": self._good}
+        return {"tripped_at": self.tripped_at, "best": self._best, "is_low": self._is_low, "good": self._good}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes back to where state() was taken."""
         self.tripped_at, self._best, self._good = state["tripped_at"], state["best"], state["good"]
+        self._is_low = state["is_low"]
