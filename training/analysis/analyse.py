@@ -24,6 +24,8 @@ from training.checkpoint import read_checkpoint
 from training.config import recipe_values
 from training.data.types import ImageSet
 from training.evaluation.evaluate import choose_images
+from training.method_names import method_names
+from training.spelling import budget_words
 
 __all__ = ["PGD_STEPS", "RunAnalysis", "Settings", "analyse"]
 
@@ -150,5 +152,6 @@ def _heat_map(
 def _recipe_words(subject: Subject) -> str:
     recipe = subject.run.recipe
     model, attack = recipe.model, recipe.attack
-    trained = "clean images" if attack.name == "none" else f"{attack.name} {attack.norm} {attack.eps:g}"
-    return f"{model.name} {model.width}/{model.depth}, trained on {trained}"
+    trained = "clean images" if attack.name == "none" else f"{attack.name} {attack.norm} {budget_words(attack.eps)}"
+    methods = " + ".join(method_names(recipe).values())
+    return f"{model.name} {model.width}/{model.depth}, trained on {trained}" + (f" with {methods}" if methods else "")

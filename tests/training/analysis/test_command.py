@@ -97,7 +97,9 @@ def test_the_json_holds_every_number_and_no_nan(analysis: Analysis, out: Path) -
     read = json.loads(text)
     assert (read["format"], read["data"]["images"]) == (1, 60)
     assert [run["name"] for run in read["runs"]] == ["robust", "ordinary"]
-    robust = read["runs"][0]
+    robust, ordinary = read["runs"]
+    assert robust["recipe"] == "small_cnn 4/2, trained on pgd linf 0.15 with TLA"
+    assert ordinary["recipe"] == "small_cnn 4/2, trained on clean images"
     assert {
         *("low_pass", "spectrum", "kernels", "curves", "heat_map", "embedding", "neighbours", "distances"),
     } <= robust.keys()
