@@ -29,11 +29,13 @@ class Shipped:
     def row(self) -> tuple[str, ...]:
         """Its cells, as HEADER has them."""
         attack = self.recipe.attack
-        plain = "AT" if attack.name != "none" else "natural"
+        names = method_names(self.recipe)
+        plain = ["AT" if attack.name != "none" else "natural"]
+        methods = [*(plain if names.keys() <= {"awp", "averaging"} else []), *names.values()]
         return (
             self.name,
             self.recipe.data.set,
-            " + ".join(method_names(self.recipe).values()) or plain,
+            " + ".join(methods),
             f"{attack.name}, {attack.steps} steps" if attack.name == "pgd" else attack.name,
             f"{attack.norm} {budget_words(attack.eps)}",
             self.description,

@@ -82,6 +82,7 @@ def test_methods_are_called_as_in_the_documents(overrides: list[str], names: lis
     ("overrides", "cells"),
     [
         (["attack.eps=0.2"], ("AT", "pgd, 5 steps", "linf 0.2")),
+        (["averaging.kind=ema"], ("AT + EMA", "pgd, 5 steps", "linf 0.15")),
         (["attack.eps=0.5", "attack.norm=l2", "attack.name=fgsm"], ("AT", "fgsm", "l2 0.5")),
         (["attack.name=none"], ("natural", "none", "linf 0.15")),
     ],
