@@ -10,6 +10,7 @@ MODULES = (
     "service.detection.verdict",
     "service.report",
     "service.settings",
+    "training.evaluation.progress",
 )
 
 

@@ -223,14 +223,14 @@ def write_checkpoint(run: Path, content: dict[str, Any]) -> None:
         torch.save({"format": FORMAT, **content}, file)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replaces a text file in the same way.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replaces a file in the same way; text becomes UTF-8.
 
     Raises:
         SetupError: as for write_checkpoint.
     """
     with _replacing(path) as file:
-        file.write(text.encode())
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ All know the classifier and nothing of any detector. The Linf attacks aim at 8-b
 from service.errors import SetupError
 from training.attacks import Fgsm, FirstFooling, Mim, Pgd, aa_like
 from training.attacks.rounding import levels
-from training.evaluation.eight_bit import settled
+from training.evaluation.eight_bit import Settled
 from training.evaluation.strength import Strength
 from training.evaluation.suite import Budgets, SuiteEntry
 
@@ -55,7 +55,7 @@ def battery(budgets: Budgets, classes: int, strength: Strength) -> tuple[SuiteEn
             description="As PGD, on the gap between the best wrong logit and the right one.",
             norm="linf",
             eps=eps,
-            attack=FirstFooling(attacks=(margin,) * restarts, settle=settled("linf", eps)),
+            attack=FirstFooling(attacks=(margin,) * restarts, settle=Settled("linf", eps)),
         ),
         SuiteEntry(
             name="mim",
@@ -64,7 +64,7 @@ def battery(budgets: Budgets, classes: int, strength: Strength) -> tuple[SuiteEn
             norm="linf",
             eps=eps,
             attack=FirstFooling(
-                attacks=(Mim(eps=eps, step=2.5 * eps / steps, steps=steps),), settle=settled("linf", eps)
+                attacks=(Mim(eps=eps, step=2.5 * eps / steps, steps=steps),), settle=Settled("linf", eps)
             ),
         ),
         SuiteEntry(
@@ -73,7 +73,7 @@ def battery(budgets: Budgets, classes: int, strength: Strength) -> tuple[SuiteEn
             description="The parts of AutoAttack without FAB, each on what the ones before left.",
             norm="linf",
             eps=eps,
-            attack=aa_like("linf", eps, steps=steps, queries=strength.queries, settle=settled("linf", eps)),
+            attack=aa_like("linf", eps, steps=steps, queries=strength.queries, settle=Settled("linf", eps)),
         ),
         SuiteEntry(
             name="pgd_l2",
@@ -81,7 +81,7 @@ def battery(budgets: Budgets, classes: int, strength: Strength) -> tuple[SuiteEn
             description="PGD that may change few pixels much, as long as the Euclidean length keeps its budget.",
             norm="l2",
             eps=budgets.l2,
-            attack=FirstFooling(attacks=(l2,) * restarts, settle=settled("l2", budgets.l2)),
+            attack=FirstFooling(attacks=(l2,) * restarts, settle=Settled("l2", budgets.l2)),
         ),
     ]
     return tuple(entry for entry in entries if entry.name != "aa_like" or classes >= LEAST_CLASSES)
@@ -97,5 +97,5 @@ def _pgd(name: str, budget: float, strength: Strength) -> SuiteEntry:
         description="100 steps of a fortieth of the budget from several random starts.",
         norm="linf",
         eps=eps,
-        attack=FirstFooling(attacks=(attack,) * strength.restarts, settle=settled("linf", eps), spares_wrong=False),
+        attack=FirstFooling(attacks=(attack,) * strength.restarts, settle=Settled("linf", eps), spares_wrong=False),
     )

@@ -19,6 +19,7 @@ from service.detection.engine import Engine
 from service.errors import SetupError
 from training.checkpoint import Run, code_version, load_run, write_atomically
 from training.evaluation.assemble import assemble
+from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
 from training.evaluation.pairing import check_pair
 from training.evaluation.progress import reporting
@@ -113,14 +114,23 @@ def run_evaluation(options: Options) -> Report:
     budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
     suite = chosen((quick_suite if options.quick else full_suite)(budgets), options.attacks)
     with reporting() as progress, deterministic(0):
-        evaluation = evaluate(engine, run.model, held_out, suite, budgets=budgets, seed=options.seed, progress=progress)
+        evaluation = evaluate(
+            engine,
+            run.model,
+            held_out,
+            suite,
+            budgets=budgets,
+            seed=options.seed,
+            progress=progress,
+            cache=AttackCache(run.path / ATTACKED, warn=progress),
+        )
     report = assemble(
         evaluation,
         engine.bundle,
         held_out,
         budgets=budgets,
         data_name=run.recipe.data.set,
-        provenance=_provenance(options, code, started, time.monotonic() - began),
+        provenance=_provenance(options, code, started, time.monotonic() - began + evaluation.spared),
         publishable=not options.quick,
     )
     _write(options, run, report, evaluation)

@@ -1,13 +1,13 @@
 """What an attack must aim at so that its images still fool once they are rounded to 8 bits."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor, nn
 
 from training.attacks.rounding import from_8_bit, to_8_bit
 
-__all__ = ["EightBit", "settled"]
+__all__ = ["EightBit", "Settled"]
 
 
 class EightBit(nn.Module):
@@ -30,6 +30,13 @@ class EightBit(nn.Module):
         return logits
 
 
-def settled(norm: Literal["linf", "l2"], eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+@dataclass(frozen=True)
+class Settled:
     """Gives attacked images (N, C, H, W) as `to_8_bit` rounds them, as floats again; the second ones are clean."""
-    return lambda attacked, clean: from_8_bit(to_8_bit(attacked, clean, norm, eps))
+
+    norm: Literal["linf", "l2"]
+    eps: float
+
+    def __call__(self, attacked: Tensor, clean: Tensor) -> Tensor:
+        """Images of 8 bits within the budget."""
+        return from_8_bit(to_8_bit(attacked, clean, self.norm, self.eps))

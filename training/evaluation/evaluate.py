@@ -11,6 +11,7 @@ from torch import nn
 from service.detection.engine import Engine
 from service.detection.types import Bytes8, Float64s
 from training.attacks.rounding import from_8_bit
+from training.evaluation.attack_cache import AttackCache
 from training.evaluation.attacking import BATCH, Progress, attack_images
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, Decisions, decide
@@ -70,6 +71,8 @@ class Evaluation:
     """(N,)."""
     plots: tuple[Plot, ...]
     """One an attack."""
+    spared: float
+    """Seconds of attacks that earlier calls had spent."""
 
 
 def choose_images(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -93,6 +96,7 @@ def evaluate(
     budgets: Budgets,
     seed: int,
     progress: Progress,
+    cache: AttackCache | None = None,
 ) -> Evaluation:
     """Runs every attack on the chosen images and judges them all.
 
@@ -103,6 +107,7 @@ def evaluate(
         budgets: for the worst case over several attacks.
         seed: of every random number; an attack's do not depend on which others run.
         progress: takes a line for people.
+        cache: of attacked images; what it holds is not made again.
     """
     progress(f"clean: {len(test.images)} images")
     every = decide(engine, test.images)
@@ -112,7 +117,21 @@ def evaluate(
         clean=every.rows(test.chosen),
         weights=draw_weights(len(test.chosen), seed),
     )
-    attacked = [_attack(engine, model, subject, entry, seed=seed, progress=progress) for entry in suite]
+    attacked, spared = [], 0.0
+    for entry in suite:
+        began = time.monotonic()
+        run = attack_images(model, subject.images, subject.truth, entry, seed=seed, progress=progress, cache=cache)
+        decisions = decide(engine, run.images)
+        attacked.append(
+            Attacked(
+                entry=entry,
+                images=run.images,
+                decisions=decisions,
+                disagreements=_disagreements(model, run.images, decisions),
+                seconds=time.monotonic() - began + run.spared,
+            )
+        )
+        spared += run.spared
     progress("figures and intervals")
     disagreements = _disagreements(model, subject.images, subject.clean) + sum(a.disagreements for a in attacked)
     return Evaluation(
@@ -130,21 +149,7 @@ def evaluate(
         clean_scores=subject.clean.scores[FUSED],
         clean_p=subject.clean.p_values[FUSED],
         plots=tuple(_plot(subject, one, engine.bundle.manifest.class_names) for one in attacked),
-    )
-
-
-def _attack(
-    engine: Engine, model: nn.Module, subject: Subject, entry: SuiteEntry, *, seed: int, progress: Progress
-) -> Attacked:
-    started = time.monotonic()
-    images = attack_images(model, subject.images, subject.truth, entry, seed=seed, progress=progress)
-    decisions = decide(engine, images)
-    return Attacked(
-        entry=entry,
-        images=images,
-        decisions=decisions,
-        disagreements=_disagreements(model, images, decisions),
-        seconds=time.monotonic() - started,
+        spared=spared,
     )
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-__all__ = ["reporting"]
+__all__ = ["reporting", "time_left"]
 
 _LINE_EVERY_S = 10.0
 
@@ -20,6 +20,23 @@ def reporting() -> Iterator[Callable[[str], None]]:
             yield status.update
         return
     yield _Lines(console)
+
+
+def time_left(seconds: float, *, done: int, left: int) -> str:
+    """In words, behind a comma; empty until there is a pace to tell it by.
+
+    Args:
+        seconds: that the images done have taken.
+        done: images.
+        left: images that come.
+
+    >>> time_left(30.0, done=100, left=300), time_left(300.0, done=100, left=300), time_left(0.0, done=0, left=300)
+    (', 90 s left', ', 15 min left', '')
+    """
+    if not done:
+        return ""
+    expected = seconds * left / done
+    return f", {expected:.0f} s left" if expected < 120 else f", {expected / 60:.0f} min left"
 
 
 class _Lines:

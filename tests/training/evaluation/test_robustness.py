@@ -1,6 +1,7 @@
 """The robustness command from end to end on a tiny digits run, and the figures by hand."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from training.attacks import Fgsm
 from training.checkpoint import load_run, read_checkpoint, write_checkpoint
 from training.data import load_data
 from training.detectors.detector import CleanViews, Detector
+from training.evaluation import attacking
+from training.evaluation.attack_cache import ATTACKED
 from training.evaluation.attacking import attack_images
 from training.evaluation.battery import PGD_AT, battery
 from training.evaluation.eight_bit import EightBit
@@ -76,10 +79,22 @@ def test_the_same_seed_gives_the_same_figures(run: Path, tmp_path: Path) -> None
     found = []
     for name in ("one", "two"):
         words = ["--images", "30", "--quick", "--attacks", "aa_like,pgd_100", "--seed", "4"]
+        shutil.rmtree(run / ATTACKED, ignore_errors=True)
         assert main(["robustness", str(run), "--out", str(tmp_path / f"{name}.json"), *words]) == 0
         found.append(json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["metrics"])
     assert found[0] == found[1]
     assert "pgd_20_accuracy" not in found[0]
+
+
+def test_a_second_call_takes_the_images_of_the_first(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["robustness", str(run), "--images", "20", "--quick", "--attacks", "pgd_20,mim", "--seed", "2"]
+    assert main([*words, "--out", str(tmp_path / "one.json")]) == 0
+    monkeypatch.setattr(attacking, "_attack_batch", lambda *_: pytest.fail("made an image again"))
+    assert main([*words, "--out", str(tmp_path / "two.json")]) == 0
+    found = [json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8")) for name in ("one", "two")]
+    assert found[0]["metrics"] == found[1]["metrics"]
 
 
 def test_figures_of_full_strength_are_not_marked_and_may_be_json(
@@ -132,7 +147,7 @@ def test_attacked_images_keep_to_the_budget_in_8_bits(run: Path, eps: float) -> 
     for entry in battery(budgets, 10, QUICK):
         model = EightBit(loaded.model) if entry.norm == "linf" else loaded.model
         images, labels = test.images[:20], test.labels[:20]
-        attacked = attack_images(model, images, labels, entry, seed=0, progress=lambda line: None, batch=7)
+        attacked = attack_images(model, images, labels, entry, seed=0, progress=lambda line: None, batch=7).images
         assert entry.eps is not None
         assert inside(attacked, images, entry.norm, entry.eps).all()
         assert entry.eps <= budgets.of(entry.norm) * {"pgd_100_150": 1.5, "pgd_100_200": 2}.get(entry.name, 1)
