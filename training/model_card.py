@@ -9,11 +9,12 @@ _NOT_EVALUATED = """Not evaluated yet: nothing is known of this bundle on attack
 Run `advsentry-train evaluate BUNDLE --run RUN --out DIR --publish`."""
 
 
-def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str = "") -> str:
+def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str = "", shifts: str = "") -> str:
     """The card's text.
 
     Args:
         breaks_at: a sentence on the epsilon at which the bundle breaks; empty when nobody has measured it.
+        shifts: one on false alarms under benign shifts, likewise.
     """
     shape, threat = manifest.input, manifest.threat_model
     data = manifest.training.get("data", {})
@@ -53,6 +54,7 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             *_other_sizes(manifest),
             "Images that are unlike the data set (another camera, crop, compression) raise the false-positive rate: "
             "calibrate on your own clean images before you trust the promised one.",
+            *(["", shifts] if shifts else []),
             "",
         ]
     )

@@ -31,9 +31,13 @@ def assemble(
         provenance=provenance,
         clean=evaluation.clean,
         false_positives=evaluation.false_positives,
+        classes=evaluation.classes,
+        shifts=evaluation.shifts,
         attacks=evaluation.attacks,
         unions=evaluation.unions,
-        remarks=remarks(evaluation, publishable=publishable, in_tracks=test.in_tracks),
+        remarks=remarks(
+            evaluation, alpha=bundle.manifest.default_alpha, publishable=publishable, in_tracks=test.in_tracks
+        ),
     )
 
 
@@ -80,8 +84,14 @@ def _data_card(bundle: Bundle, test: HeldOut, data_name: str) -> DataCard:
     )
 
 
-def remarks(evaluation: Evaluation, *, publishable: bool, in_tracks: bool = False) -> tuple[str, ...]:
-    """What must be known before a figure is quoted, and signs that something is wrong."""
+def remarks(evaluation: Evaluation, *, alpha: float, publishable: bool, in_tracks: bool = False) -> tuple[str, ...]:
+    """What must be known before a figure is quoted, and signs that something is wrong.
+
+    Args:
+        alpha: the bundle's default, at which benign shifts are judged.
+        publishable: False for a quick run.
+        in_tracks: whether several test images show one object.
+    """
     found = [
         "Every attack here is non-adaptive: it aimed at the classifier and saw no detector.",
         "The intervals come from 2,000 resamples of the images; they cover neither another training run nor another "
@@ -100,10 +110,10 @@ def remarks(evaluation: Evaluation, *, publishable: bool, in_tracks: bool = Fals
         f"At {100 * row.alpha:g} % nothing was computed: that promise needs {row.images_needed} calibration images."
         for row in refused
     ]
-    return (*found, *_warnings(evaluation))
+    return (*found, *_warnings(evaluation, alpha))
 
 
-def _warnings(evaluation: Evaluation) -> list[str]:
+def _warnings(evaluation: Evaluation, alpha: float) -> list[str]:
     clean, found = evaluation.clean, []
     if clean.disagreements > _MANY_DISAGREEMENTS * clean.compared:
         found.append(
@@ -114,6 +124,14 @@ def _warnings(evaluation: Evaluation) -> list[str]:
     for stronger, weaker in (("pgd", "fgsm"), ("pgd_150", "pgd")):
         if {stronger, weaker} <= rates.keys() and rates[stronger] < rates[weaker] - 0.01:
             found.append(f"Warning: {stronger} breaks fewer images than {weaker}; the gradients mislead the attack.")
+    found += [
+        f"Warning: {shift.title}, a mild change, makes the bundle raise {100 * (at.rate.value or 0.0):.1f} % false "
+        f"alarms where at most {100 * at.alpha:g} % are promised."
+        for shift in evaluation.shifts
+        if shift.is_mild
+        for at in shift.alarms
+        if at.alpha == alpha and (at.rate.value or 0.0) > 2 * at.alpha
+    ]
     found += [
         f"Warning: at {100 * row.alpha:g} % the bundle raises more false alarms than it promises."
         for row in evaluation.false_positives

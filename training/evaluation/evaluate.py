@@ -13,6 +13,7 @@ from service.detection.types import Bytes8, Float64s
 from training.attacks.rounding import from_8_bit
 from training.evaluation.attack_cache import AttackCache
 from training.evaluation.attacking import BATCH, Progress, attack_images
+from training.evaluation.benign import judge_classes, judge_shifts
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, Decisions, decide
 from training.evaluation.judging import (
@@ -25,11 +26,22 @@ from training.evaluation.judging import (
     judge_union,
 )
 from training.evaluation.pictures import Example
-from training.evaluation.results import AttackResult, CleanResult, FalsePositives, UnionResult
+from training.evaluation.results import (
+    AttackResult,
+    ClassAlarms,
+    CleanResult,
+    FalsePositives,
+    ShiftResult,
+    UnionResult,
+)
 from training.evaluation.rounding import predict
+from training.evaluation.shifts import shifts
 from training.evaluation.suite import Budgets, SuiteEntry
 
 __all__ = ["Evaluation", "HeldOut", "Plot", "choose_images", "evaluate"]
+
+_SHIFTED = 2_000
+"""Test images that go through every benign shift, at most."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,6 +75,8 @@ class Evaluation:
 
     clean: CleanResult
     false_positives: tuple[FalsePositives, ...]
+    classes: tuple[ClassAlarms, ...]
+    shifts: tuple[ShiftResult, ...]
     attacks: tuple[AttackResult, ...]
     unions: tuple[UnionResult, ...]
     clean_scores: Float64s
@@ -133,22 +147,34 @@ def evaluate(
         )
         spared += run.spared
     progress("figures and intervals")
+    manifest = engine.bundle.manifest
+    shifted = choose_images(test.labels, _SHIFTED, seed)
     disagreements = _disagreements(model, subject.images, subject.clean) + sum(a.disagreements for a in attacked)
     return Evaluation(
         clean=judge_clean(
             every,
             test.labels,
             draw_weights(len(test.images), seed),
-            alpha=engine.bundle.manifest.default_alpha,
+            alpha=manifest.default_alpha,
             disagreements=disagreements,
             compared=len(test.chosen) * (1 + len(attacked)),
         ),
         false_positives=tuple(judge_false_positives(every, alpha) for alpha in ALPHAS),
+        classes=judge_classes(every, test.labels, manifest.class_names, alpha=manifest.default_alpha),
+        shifts=judge_shifts(
+            engine,
+            test.images[shifted],
+            test.labels[shifted],
+            draw_weights(len(shifted), seed),
+            shifts(budgets),
+            seed=seed,
+            progress=progress,
+        ),
         attacks=tuple(judge_attack(subject, one, budgets) for one in attacked),
         unions=tuple(judge_union(subject, attacked, norm, budgets.of(norm)) for norm in ("linf", "l2")),
         clean_scores=subject.clean.scores[FUSED],
         clean_p=subject.clean.p_values[FUSED],
-        plots=tuple(_plot(subject, one, engine.bundle.manifest.class_names) for one in attacked),
+        plots=tuple(_plot(subject, one, manifest.class_names) for one in attacked),
         spared=spared,
     )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from service.detection.bundle import file_entries, load_bundle, read_files, write_bundle
 from service.errors import BundleError
 from training.evaluation.results import Report
-from training.evaluation.summary import breaking_sentence, headline
+from training.evaluation.summary import breaking_sentence, headline, shift_sentence
 from training.model_card import model_card
 
 __all__ = ["MAX_REPORT_BYTES", "publish"]
@@ -35,6 +35,8 @@ def publish(path: Path, report: Report) -> None:
     files = {
         **read_files(path, bundle.manifest.files),
         "report.json": content,
-        "model_card.md": model_card(manifest, bundle.calibration, breaks_at=breaking_sentence(report)).encode(),
+        "model_card.md": model_card(
+            manifest, bundle.calibration, breaks_at=breaking_sentence(report), shifts=shift_sentence(report)
+        ).encode(),
     }
     write_bundle(path, dataclasses.replace(manifest, files=file_entries(files)), files, replace=True)

@@ -14,9 +14,11 @@ from training.evaluation.tables import (
     attack_table,
     auroc_table,
     budget,
+    class_table,
     false_positive_table,
     percent,
     rate,
+    shift_table,
     table,
     union_table,
 )
@@ -38,6 +40,9 @@ def page(report: Report, evaluation: Evaluation) -> str:
         attacks=attack_table(report),
         unions=union_table(report),
         false_positives=false_positive_table(report.false_positives),
+        classes=_classes(report),
+        shifts=shift_table(report.shifts),
+        shifted_images=report.shifts[0].accuracy.n if report.shifts else 0,
         heat_successful=auroc_table(report.attacks, successful=True),
         heat_all=auroc_table(report.attacks, successful=False),
         detectors=_detectors(report),
@@ -173,6 +178,16 @@ def _cards(report: Report) -> str:
         cards.append(("False alarms", percent(row.rate or 0.0), f"at most {100 * alpha:g} % promised"))
     return "".join(
         f'<div class="card"><span>{name}</span><b>{value}</b><small>{note}</small></div>' for name, value, note in cards
+    )
+
+
+def _classes(report: Report) -> str:
+    if not report.classes:
+        return ""
+    return (
+        f"<h3>The classes with most of them, at {100 * report.bundle.default_alpha:g} %</h3>"
+        "<p>Nothing is promised for a single class: an operator whose images are mostly of one class gets the rate of "
+        f"that class.</p>{class_table(report.classes)}"
     )
 
 

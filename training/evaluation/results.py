@@ -18,8 +18,10 @@ from training.evaluation.metrics import Range
 
 __all__ = [
     "FORMAT",
+    "AlarmsAt",
     "AttackResult",
     "BundleCard",
+    "ClassAlarms",
     "CleanResult",
     "DataCard",
     "DetectorAuroc",
@@ -29,6 +31,7 @@ __all__ = [
     "RateAt",
     "Rejection",
     "Report",
+    "ShiftResult",
     "ThreatCard",
     "UnionResult",
 ]
@@ -237,6 +240,40 @@ class UnionResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AlarmsAt:
+    """Share of images called adversarial at one promised false-positive rate."""
+
+    alpha: float
+    rate: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShiftResult:
+    """Clean images after a change that is no attack; the promise on false alarms does not cover it."""
+
+    name: str
+    title: str
+    is_mild: bool
+    """Whether a pipeline makes this change without anybody noticing."""
+    accuracy: Estimate
+    alarms: tuple[AlarmsAt, ...]
+    loudest: str | None
+    """The detector that alone would flag most of them at the bundle's default alpha; null where none flags any."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassAlarms:
+    """False alarms on the untouched test images of one true class at the bundle's default alpha."""
+
+    name: str
+    images: int
+    alarms: int
+    right: int
+    """Images that the bundle names rightly."""
+    alarms_when_right: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """`report.json`."""
 
@@ -249,6 +286,9 @@ class Report:
     provenance: Provenance
     clean: CleanResult
     false_positives: tuple[FalsePositives, ...]
+    classes: tuple[ClassAlarms, ...]
+    """Empty where the bundle refuses its default alpha."""
+    shifts: tuple[ShiftResult, ...]
     attacks: tuple[AttackResult, ...]
     unions: tuple[UnionResult, ...]
     remarks: tuple[str, ...]

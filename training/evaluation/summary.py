@@ -4,7 +4,7 @@ from training.checkpoint import Run
 from training.evaluation.result_file import result_text
 from training.evaluation.results import AttackResult, Report
 
-__all__ = ["breaking_sentence", "headline", "metrics", "result_json", "words"]
+__all__ = ["breaking_sentence", "headline", "metrics", "result_json", "shift_sentence", "words"]
 
 
 def metrics(report: Report) -> dict[str, float]:
@@ -18,20 +18,29 @@ def metrics(report: Report) -> dict[str, float]:
         values[f"false_positive_rate_at_{row.alpha:g}"] = row.rate
         if row.inside_binomial is not None:
             values[f"false_positive_rate_at_{row.alpha:g}_in_95_binomial"] = float(row.inside_binomial)
-    for attack in report.attacks:
-        values[f"{attack.name}_success"] = attack.success_rate.value
-        values[f"{attack.name}_accuracy"] = attack.accuracy.value
-        values[f"{attack.name}_auroc"] = attack.aurocs[-1].all.value
-        values[f"{attack.name}_auroc_successful"] = attack.aurocs[-1].successful.value
-        if attack.breaks_at is not None:
-            values[f"{attack.name}_breaks_at"] = attack.breaks_at
-        for rate in attack.detected:
-            values[f"{attack.name}_found_at_{rate.alpha:g}"] = rate.successful.value
+    for shift in report.shifts:
+        for at in shift.alarms:
+            if at.alpha == report.bundle.default_alpha:
+                values[f"{shift.name}_shift_false_positive_rate_at_{at.alpha:g}"] = at.rate.value
+    values |= {
+        f"{attack.name}_{what}": value for attack in report.attacks for what, value in _of_attack(attack).items()
+    }
     for union in report.unions:
         values[f"worst_{union.norm}_accuracy"] = union.accuracy.value
         for rejection in union.rejection:
             values[f"worst_{union.norm}_safe_at_{rejection.alpha:g}"] = rejection.robust_accuracy.value
     return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _of_attack(attack: AttackResult) -> dict[str, float | None]:
+    values = {
+        "success": attack.success_rate.value,
+        "accuracy": attack.accuracy.value,
+        "auroc": attack.aurocs[-1].all.value,
+        "auroc_successful": attack.aurocs[-1].successful.value,
+        "breaks_at": attack.breaks_at,
+    }
+    return values | {f"found_at_{rate.alpha:g}": rate.successful.value for rate in attack.detected}
 
 
 def headline(report: Report) -> dict[str, float]:
@@ -56,6 +65,30 @@ def breaking_sentence(report: Report) -> str:
     if not found:
         return "No attack broke it: attack harder before you believe it."
     return f"**It breaks:** {'; '.join(found)}."
+
+
+def shift_sentence(report: Report) -> str:
+    """What benign shifts do to the promised false-positive rate, in words; empty where it was not measured."""
+    alpha = report.bundle.default_alpha
+    rates = {
+        is_mild: [
+            (at.rate.value or 0.0, shift.title)
+            for shift in report.shifts
+            if shift.is_mild is is_mild
+            for at in shift.alarms
+            if at.alpha == alpha
+        ]
+        for is_mild in (True, False)
+    }
+    if not rates[True] or not rates[False]:
+        return ""
+    (mild, mild_title), (strong, strong_title) = max(rates[True]), max(rates[False])
+    kept = "at most twice what is promised" if mild <= 2 * alpha else "**more than twice what is promised**"
+    return (
+        f"Of clean images that arrive changed it calls adversarial, at {100 * alpha:g} % promised: {100 * mild:.1f} % "
+        f"under the worst mild shift ({mild_title}), {kept}; {100 * strong:.1f} % under the worst strong one "
+        f"({strong_title})."
+    )
 
 
 def result_json(name: str, run: Run, report: Report) -> str:

@@ -5,15 +5,26 @@ from html import escape
 
 from training.evaluation.bootstrap import Estimate
 from training.evaluation.metrics import Range
-from training.evaluation.results import AttackResult, DetectorAuroc, FalsePositives, RateAt, Report, UnionResult
+from training.evaluation.results import (
+    AttackResult,
+    ClassAlarms,
+    DetectorAuroc,
+    FalsePositives,
+    RateAt,
+    Report,
+    ShiftResult,
+    UnionResult,
+)
 
 __all__ = [
     "attack_table",
     "auroc_table",
     "budget",
+    "class_table",
     "false_positive_table",
     "percent",
     "rate",
+    "shift_table",
     "table",
     "union_table",
 ]
@@ -182,6 +193,45 @@ def _kept(row: FalsePositives) -> str:
     if row.inside_promised:
         return '<span class="fair">within the luck of calibration</span>'
     return '<span class="bad">✗ more than promised</span>'
+
+
+def shift_table(rows: Sequence[ShiftResult]) -> str:
+    """Accuracy and false alarms under each benign shift; above twice the promise a rate is marked."""
+    alphas = [row.alpha for row in rows[0].alarms] if rows else []
+    head = ["Clean images", "Right", *(f"Called adversarial at {100 * alpha:g} %" for alpha in alphas)]
+    return table([*head, "Most by"], (_shift_row(row) for row in rows))
+
+
+def _shift_row(row: ShiftResult) -> list[str]:
+    title = escape(row.title) + ("<small>mild</small>" if row.is_mild and row.name != "none" else "")
+    loudest = escape(row.loudest.replace("_", " ")) if row.loudest else '<span class="none">none</span>'
+    return [title, rate(row.accuracy), *(_alarms(at.alpha, at.rate) for at in row.alarms), loudest]
+
+
+def _alarms(alpha: float, estimate: Estimate) -> str:
+    shown = rate(estimate)
+    return f'<span class="loud">{shown}</span>' if (estimate.value or 0.0) > 2 * alpha else shown
+
+
+def class_table(rows: Sequence[ClassAlarms], *, shown: int = 8) -> str:
+    """The classes with the largest share of false alarms."""
+    worst = sorted((row for row in rows if row.images), key=lambda row: row.alarms / row.images, reverse=True)[:shown]
+    return table(
+        ["Class", "False alarms", "Of the images named rightly"],
+        (
+            [
+                escape(row.name),
+                _counted(row.alarms, row.images),
+                _counted(row.alarms_when_right, row.right),
+            ]
+            for row in worst
+        ),
+    )
+
+
+def _counted(count: int, among: int) -> str:
+    share = "" if among < _FEW else f"<small>{percent(count / among)}</small>"
+    return f"{count} of {among}{share}"
 
 
 def auroc_table(attacks: Sequence[AttackResult], *, successful: bool) -> str:
