@@ -64,6 +64,7 @@ def clean_views(model: Classifier, images: Bytes8, labels: np.ndarray) -> CleanV
         logits=torch.cat([logits for logits, _ in views]),
         embedding=torch.cat([embedding for _, embedding in views]),
         labels=torch.from_numpy(labels),
+        classifier=model,
     )
 
 

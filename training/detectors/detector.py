@@ -1,6 +1,7 @@
 """What a detector is: a torch module with frozen buffers, fitted on clean images only."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -8,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from service.detection.types import FlagReason
+from training.models import Classifier
 
-__all__ = ["CleanViews", "Detector", "shrunk_whitening"]
+__all__ = ["CleanViews", "Detector"]
+
+BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,11 +28,18 @@ class CleanViews:
     """(n, D), unit L2 norm."""
     labels: Tensor
     """(n,) int64, the true classes."""
+    classifier: Classifier
+    """The trained classifier itself, in eval mode, for detectors that ask it again."""
 
     @property
     def classes(self) -> int:
         """L, the number of classes."""
         return self.logits.shape[1]
+
+    def described(self, describe: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a function of (N, C, H, W) images gives for all of them, batch by batch."""
+        with torch.no_grad():
+            return torch.cat([describe(batch) for batch in torch.split(self.images, BATCH)])
 
 
 class Detector(nn.Module, ABC):
@@ -42,6 +53,8 @@ class Detector(nn.Module, ABC):
     meaning: ClassVar[str]
     """What a high score means, ending before "than in ... of clean images"."""
     reason: ClassVar[FlagReason]
+    images_a_class: ClassVar[int] = 2
+    """Clean images of each class that fitting needs."""
 
     @classmethod
     @abstractmethod
@@ -64,27 +77,3 @@ class Detector(nn.Module, ABC):
         Returns:
             (N,) float32.
         """
-
-
-def shrunk_whitening(centred: Tensor) -> Tensor:
-    """W of the shrunk covariance of centred rows, so that |row W|^2 is the squared Mahalanobis distance.
-
-    Args:
-        centred: (n, D), float64, each row minus its mean.
-
-    Returns:
-        (D, D) float64, W W^T = inverse covariance.
-
-    Source: Ledoit & Wolf 2004, shrinkage towards a multiple of the identity, by scikit-learn. The triangular
-        factor of the covariance is inverted, never the covariance itself.
-    """
-    from sklearn.covariance import ledoit_wolf  # slow to import, and only fitting needs it
-
-    covariance, _ = ledoit_wolf(centred.numpy(), assume_centered=True)
-    # The embedding lives on a sphere: with few images a direction may not vary at all.
-    floor = max(1e-6 * float(covariance.trace()) / len(covariance), 1e-12)
-    shrunk = torch.from_numpy(covariance) + floor * torch.eye(len(covariance), dtype=torch.float64)
-    lower = torch.linalg.cholesky(shrunk)
-    identity = torch.eye(len(lower), dtype=torch.float64)
-    inverse: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
-    return inverse.T.contiguous()

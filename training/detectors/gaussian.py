@@ -6,7 +6,8 @@ from torch import Tensor
 
 from service.detection.types import FlagReason
 from training.detectors.classes import class_means
-from training.detectors.detector import CleanViews, Detector, shrunk_whitening
+from training.detectors.detector import CleanViews, Detector
+from training.detectors.mahalanobis import shrunk_whitening
 
 __all__ = ["ClassGaussian"]
 

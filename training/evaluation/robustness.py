@@ -180,6 +180,7 @@ def _clean_views(run: Run, fit: ImageSet) -> CleanViews:
         logits=views.logits,
         embedding=views.embedding,
         labels=torch.from_numpy(fit.labels),
+        classifier=run.model,
     )
 
 

@@ -1,5 +1,6 @@
 """Every detector against the slow mathematics, and what all of them must keep."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -10,28 +11,13 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from service.errors import SetupError
-from training.detectors import DETECTORS, CleanViews
-from training.detectors.detector import shrunk_whitening
+from tests.training.detectors.made_up import CLASSES, DIMENSIONS, views
+from training.detectors import DETECTORS
+from training.detectors.band_power import QUANTISATION_POWER
 from training.detectors.gaussian import ClassGaussian
+from training.detectors.mahalanobis import shrunk_whitening
 from training.detectors.mixture import GaussianMixture
-from training.detectors.spectrum import QUANTISATION_POWER, RadialPower, RadialSpectrum
-
-CLASSES, DIMENSIONS, SIDE = 4, 12, 8
-
-
-def views(count: int = 240, *, seed: int = 0, channels: int = 1) -> CleanViews:
-    """Clean views of a made-up classifier: one cone of the sphere a class, right four times in five."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % CLASSES
-    centres = torch.eye(CLASSES, DIMENSIONS)
-    noise = 0.2 * torch.randn(count, DIMENSIONS, generator=generator)
-    logits = torch.randn(count, CLASSES, generator=generator) + 3 * torch.nn.functional.one_hot(labels, CLASSES)
-    return CleanViews(
-        images=torch.rand(count, channels, SIDE, SIDE, generator=generator),
-        logits=logits,
-        embedding=torch.nn.functional.normalize(centres[labels] + noise, dim=1),
-        labels=labels,
-    )
+from training.detectors.spectrum import RadialSpectrum, radial_power
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
@@ -121,8 +107,12 @@ def test_mixture_is_the_negative_log_density(component: str) -> None:
 def test_a_class_without_images_is_an_error_that_names_it(kind: str) -> None:
     clean = views()
     kept = clean.labels != 2
-    lacking = CleanViews(
-        images=clean.images[kept], logits=clean.logits[kept], embedding=clean.embedding[kept], labels=clean.labels[kept]
+    lacking = dataclasses.replace(
+        clean,
+        images=clean.images[kept],
+        logits=clean.logits[kept],
+        embedding=clean.embedding[kept],
+        labels=clean.labels[kept],
     )
     with pytest.raises(SetupError, match="class 2 has 0 images to fit detectors on"):
         DETECTORS[kind].fit(lacking)
@@ -152,7 +142,7 @@ def slow_profile(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (28, 28), (12, 10)])
 def test_radial_power_is_the_binned_fft(height: int, width: int) -> None:
     images = torch.rand(3, 2, height, width, generator=torch.Generator().manual_seed(0))
-    fast = RadialPower(height, width)(images).reshape(3, 2, -1)
+    fast = radial_power(height, width)(images).reshape(3, 2, -1)
     for n in range(3):
         for channel in range(2):
             slow = slow_profile(images[n, channel].double().numpy())
@@ -160,6 +150,6 @@ def test_radial_power_is_the_binned_fft(height: int, width: int) -> None:
 
 
 def test_a_constant_image_has_power_at_frequency_zero_only() -> None:
-    profile = RadialPower(8, 8)(torch.full((1, 1, 8, 8), 0.5))[0]
+    profile = radial_power(8, 8)(torch.full((1, 1, 8, 8), 0.5))[0]
     assert profile[0] == pytest.approx(math.log(0.25 * 64), rel=1e-4)
     assert profile[1:].numpy() == pytest.approx(math.log(QUANTISATION_POWER), abs=1e-3)
