@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping
 
+from training.detectors.centroid_margin import CentroidMargin
 from training.detectors.detector import CleanViews, Detector
+from training.detectors.energy import Energy
 from training.detectors.gaussian import ClassGaussian
+from training.detectors.knn import NearestNeighbours
 from training.detectors.mixture import GaussianMixture
+from training.detectors.softmax import Softmax
 from training.detectors.spectrum import RadialSpectrum
 
 __all__ = ["DETECTORS", "CleanViews", "Detector"]
@@ -13,4 +17,8 @@ DETECTORS: Mapping[str, type[Detector]] = {
     "gaussian": ClassGaussian,
     "mixture": GaussianMixture,
     "spectrum": RadialSpectrum,
+    "centroid_margin": CentroidMargin,
+    "knn": NearestNeighbours,
+    "softmax": Softmax,
+    "energy": Energy,
 }

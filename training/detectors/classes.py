@@ -5,7 +5,7 @@ from torch import Tensor
 
 from service.errors import SetupError
 
-__all__ = ["class_counts", "class_means"]
+__all__ = ["at_least_two", "class_counts", "class_means"]
 
 
 def class_counts(labels: Tensor, classes: int, *, at_least: int = 1) -> Tensor:
@@ -28,3 +28,14 @@ def class_means(rows: Tensor, labels: Tensor, classes: int) -> Tensor:
     counts = class_counts(labels, classes)
     sums = rows.new_zeros(classes, rows.shape[1]).index_add_(0, labels, rows)
     return sums / counts.to(rows)[:, None]
+
+
+def at_least_two(classes: int) -> int:
+    """The number of classes, for detectors that compare them.
+
+    Raises:
+        SetupError: there is one only.
+    """
+    if classes < 2:
+        raise SetupError(f"expected 2 classes or more to fit detectors that compare classes, got {classes}")
+    return classes

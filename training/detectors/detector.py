@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import torch
@@ -36,6 +36,17 @@ class CleanViews:
         """L, the number of classes."""
         return self.logits.shape[1]
 
+    def at_most(self, count: int) -> Self:
+        """These views, or `count` of them that are spread evenly where there are more."""
+        chosen = torch.linspace(0, len(self.images) - 1, min(len(self.images), count)).round().long()
+        return replace(
+            self,
+            images=self.images[chosen],
+            logits=self.logits[chosen],
+            embedding=self.embedding[chosen],
+            labels=self.labels[chosen],
+        )
+
     def described(self, describe: Callable[[Tensor], Tensor]) -> Tensor:
         """What a function of (N, C, H, W) images gives for all of them, batch by batch."""
         with torch.no_grad():
@@ -62,7 +73,7 @@ class Detector(nn.Module, ABC):
         """A new detector, fitted on clean images.
 
         Raises:
-            SetupError: the images are too few or miss a class.
+            SetupError: the images are too few or too small, or miss a class.
         """
 
     @abstractmethod

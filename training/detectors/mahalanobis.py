@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from service.errors import SetupError
 
-__all__ = ["MahalanobisDistance", "shrunk_whitening"]
+__all__ = ["MahalanobisDistance", "clean_gaussian", "shrunk_whitening"]
 
 
 class MahalanobisDistance(nn.Module):
@@ -24,21 +24,26 @@ class MahalanobisDistance(nn.Module):
 
     @classmethod
     def of(cls, rows: Tensor) -> Self:
-        """Mean and Ledoit-Wolf covariance of (n, D) clean rows.
-
-        Raises:
-            SetupError: there are fewer than two.
-        """
-        if len(rows) < 2:
-            raise SetupError(
-                f"expected 2 clean images or more to fit detectors on, got {len(rows)}; enlarge data.fit in the recipe"
-            )
-        mean = rows.double().mean(dim=0)
-        return cls(mean, shrunk_whitening(rows.double() - mean))
+        """Fitted on (n, D) clean rows; raises what clean_gaussian raises."""
+        return cls(*clean_gaussian(rows))
 
     def forward(self, rows: Tensor) -> Tensor:
         """(N,) of (N, D) rows."""
         return ((rows - self.mean) @ self.whitening).square().sum(dim=1)
+
+
+def clean_gaussian(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and whitening (D, D) of the shrunk covariance of (n, D) clean rows, float64.
+
+    Raises:
+        SetupError: there are fewer than two rows.
+    """
+    if len(rows) < 2:
+        raise SetupError(
+            f"expected 2 clean images or more to fit detectors on, got {len(rows)}; enlarge data.fit in the recipe"
+        )
+    mean = rows.double().mean(dim=0)
+    return mean, shrunk_whitening(rows.double() - mean)
 
 
 def shrunk_whitening(centred: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -11,19 +12,19 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 from service.errors import SetupError
-from tests.training.detectors.made_up import CLASSES, DIMENSIONS, views
-from training.detectors import DETECTORS
+from tests.training.detectors.made_up import CLASSES, views
+from training.detectors import DETECTORS, CleanViews, Detector
 from training.detectors.band_power import QUANTISATION_POWER
 from training.detectors.gaussian import ClassGaussian
 from training.detectors.mahalanobis import shrunk_whitening
 from training.detectors.mixture import GaussianMixture
-from training.detectors.spectrum import RadialSpectrum, radial_power
+from training.detectors.spectrum import radial_power
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_each_gives_one_finite_float32_score_an_image(kind: str) -> None:
     clean = views()
-    scores = DETECTORS[kind].fit(clean)(clean.images, clean.logits, clean.embedding)
+    scores = scored(DETECTORS[kind].fit(clean), clean)
     assert scores.shape == (240,)
     assert scores.dtype == torch.float32
     assert scores.isfinite().all()
@@ -44,19 +45,80 @@ def test_a_score_does_not_depend_on_batch_mates(kind: str) -> None:
 def test_nothing_that_was_fitted_can_be_trained_on(kind: str) -> None:
     detector = DETECTORS[kind].fit(views())
     assert list(detector.parameters()) == []
-    assert len(detector.state_dict()) > 0
     assert DETECTORS[kind].kind == kind
+
+
+def with_odd_embedding(clean: CleanViews) -> CleanViews:
+    embedding = torch.randn(clean.embedding.shape, generator=torch.Generator().manual_seed(2))
+    return dataclasses.replace(clean, embedding=torch.nn.functional.normalize(embedding, dim=1))
+
+
+def with_even_logits(clean: CleanViews) -> CleanViews:
+    return dataclasses.replace(clean, logits=torch.zeros_like(clean.logits))
+
+
+def with_one_grey(clean: CleanViews) -> CleanViews:
+    return dataclasses.replace(clean, images=torch.full_like(clean.images, 0.5))
+
+
+def with_noise(clean: CleanViews) -> CleanViews:
+    noise = torch.rand(clean.images.shape, generator=torch.Generator().manual_seed(2)) - 0.5
+    return dataclasses.replace(clean, images=(clean.images + noise).clamp(0, 1))
+
+
+def with_sure_logits(clean: CleanViews) -> CleanViews:
+    return dataclasses.replace(clean, logits=3 * clean.logits)
+
+
+ODD: Mapping[str, Callable[[CleanViews], CleanViews]] = {
+    "gaussian": with_odd_embedding,
+    "mixture": with_odd_embedding,
+    "spectrum": with_one_grey,  # no power beyond frequency zero
+    "centroid_margin": with_odd_embedding,
+    "knn": with_odd_embedding,
+    "softmax": with_even_logits,
+    "energy": with_even_logits,
+}
+
+
+def scored(detector: Detector, views: CleanViews) -> Tensor:
+    with torch.no_grad():
+        scores: Tensor = detector(views.images, views.logits, views.embedding)
+    return scores
 
 
 @pytest.mark.parametrize("kind", DETECTORS)
 def test_what_lies_outside_the_clean_images_scores_higher(kind: str) -> None:
-    clean = views()
-    detector = DETECTORS[kind].fit(clean)
-    fresh = views(seed=1)
-    odd_images = torch.full_like(fresh.images, 0.5)  # no power beyond frequency zero
-    odd_embedding = torch.nn.functional.normalize(torch.randn(240, DIMENSIONS), dim=1)
-    usual = detector(fresh.images, fresh.logits, fresh.embedding).median()
-    assert detector(odd_images, fresh.logits, odd_embedding).median() > 2 * usual.abs()
+    detector, fresh = DETECTORS[kind].fit(views()), views(seed=1)
+    assert scored(detector, ODD[kind](fresh)).median() > scored(detector, fresh).quantile(0.75)
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+@pytest.mark.parametrize(("channels", "side"), [(1, 8), (1, 28), (3, 32)], ids=["digits", "mnist", "signs"])
+def test_each_takes_images_of_every_data_set(kind: str, channels: int, side: int) -> None:
+    clean = views(60, channels=channels, side=side)
+    assert scored(DETECTORS[kind].fit(clean), clean).isfinite().all()
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_its_meaning_reads_on_in_a_flag_and_ends_in_a_card(kind: str) -> None:
+    meaning = DETECTORS[kind].meaning
+    assert meaning[0].islower()
+    assert meaning[-1].isalpha()
+
+
+@pytest.mark.parametrize("kind", DETECTORS)
+def test_two_fits_are_equal(kind: str) -> None:
+    first, second = (DETECTORS[kind].fit(views(60)).state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_at_most_so_many_views_are_spread_evenly() -> None:
+    clean = views(11)
+    assert clean.at_most(11).labels.tolist() == clean.labels.tolist()
+    few = clean.at_most(3)
+    for name in ("images", "logits", "embedding", "labels"):
+        assert torch.equal(getattr(few, name), getattr(clean, name)[[0, 5, 10]])
 
 
 def test_gaussian_is_the_mahalanobis_distance_to_the_predicted_class() -> None:
@@ -103,7 +165,7 @@ def test_mixture_is_the_negative_log_density(component: str) -> None:
     np.testing.assert_allclose(fast.numpy(), slow, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "mixture"])
+@pytest.mark.parametrize("kind", ["gaussian", "mixture", "centroid_margin", "knn"])
 def test_a_class_without_images_is_an_error_that_names_it(kind: str) -> None:
     clean = views()
     kept = clean.labels != 2
@@ -118,10 +180,19 @@ def test_a_class_without_images_is_an_error_that_names_it(kind: str) -> None:
         DETECTORS[kind].fit(lacking)
 
 
-def test_too_few_images_for_a_spectrum_is_an_error() -> None:
+@pytest.mark.parametrize("kind", ["spectrum"])
+def test_too_few_images_for_a_covariance_is_an_error(kind: str) -> None:
     clean = views(1)
     with pytest.raises(SetupError, match="expected 2 clean images or more"):
-        RadialSpectrum.fit(clean)
+        DETECTORS[kind].fit(clean)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "centroid_margin"])
+def test_one_class_cannot_be_compared_with_others(kind: str) -> None:
+    clean = views()
+    alone = dataclasses.replace(clean, logits=clean.logits[:, :1], labels=torch.zeros_like(clean.labels))
+    with pytest.raises(SetupError, match="expected 2 classes or more to fit detectors that compare classes, got 1"):
+        DETECTORS[kind].fit(alone)
 
 
 def slow_profile(image: np.ndarray) -> np.ndarray:
