@@ -7,6 +7,7 @@ from training.detectors.detector import CleanViews, Detector
 from training.detectors.energy import Energy
 from training.detectors.gaussian import ClassGaussian
 from training.detectors.knn import NearestNeighbours
+from training.detectors.low_pass import LowPassAgreement
 from training.detectors.mixture import GaussianMixture
 from training.detectors.softmax import Softmax
 from training.detectors.spectrum import RadialSpectrum
@@ -21,4 +22,5 @@ DETECTORS: Mapping[str, type[Detector]] = {
     "knn": NearestNeighbours,
     "softmax": Softmax,
     "energy": Energy,
+    "low_pass": LowPassAgreement,
 }

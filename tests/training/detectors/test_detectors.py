@@ -78,6 +78,7 @@ ODD: Mapping[str, Callable[[CleanViews], CleanViews]] = {
     "knn": with_odd_embedding,
     "softmax": with_even_logits,
     "energy": with_even_logits,
+    "low_pass": with_sure_logits,  # of which the untrained classifier knows nothing when asked again
 }
 
 
