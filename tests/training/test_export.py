@@ -145,6 +145,30 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(run_path: Path, tmp_path: 
     assert (tmp_path / "mine" / "thesis.tex").exists()
 
 
+def test_a_recipe_may_ask_for_other_detectors(
+    run_path: Path, bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = load_run(run_path)
+    names = ("gaussian", "knn", "residual", "low_pass")
+    asked = dataclasses.replace(run.recipe, export=dataclasses.replace(run.recipe.export, detectors=names))
+    monkeypatch.setattr("training.export.load_run", lambda _: dataclasses.replace(run, recipe=asked))
+    made = export(run_path, tmp_path / "digits", data_root=None)
+    assert tuple(entry.name for entry in made.manifest.detectors) == names
+    assert [c.verdict for c in made.manifest.canaries] == [Verdict.CLEAN, Verdict.ADVERSARIAL]
+    weights = sum(one.numel() for one in run.model.parameters())
+    more = len(made.graph) - len(load_bundle(bundle_path).graph)
+    assert more < weights * 4 / 2  # the second pass of low_pass uses the weights of the first
+
+
+def test_a_class_with_fewer_images_than_a_detector_needs_is_refused_before_training() -> None:
+    recipe = load_recipe("digits", ["data.fit=20"])
+    _, parts = load_parts(recipe, None)
+    check_exportable(recipe, parts, 10)
+    asked = dataclasses.replace(recipe, export=dataclasses.replace(recipe.export, detectors=("gaussian", "knn")))
+    with pytest.raises(SetupError, match="class 0 has 2 images to fit detectors on, expected 3 or more"):
+        check_exportable(asked, parts, 10)
+
+
 def test_an_alpha_without_enough_images_names_the_recipe_key() -> None:
     recipe = load_recipe("digits", ["export.default_alpha=0.001"])
     _, parts = load_parts(recipe, None)

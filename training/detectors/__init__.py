@@ -6,9 +6,11 @@ from training.detectors.centroid_margin import CentroidMargin
 from training.detectors.detector import CleanViews, Detector
 from training.detectors.energy import Energy
 from training.detectors.gaussian import ClassGaussian
+from training.detectors.high_frequency import HighFrequency
 from training.detectors.knn import NearestNeighbours
 from training.detectors.low_pass import LowPassAgreement
 from training.detectors.mixture import GaussianMixture
+from training.detectors.residual import Residual
 from training.detectors.softmax import Softmax
 from training.detectors.spectrum import RadialSpectrum
 
@@ -22,5 +24,7 @@ DETECTORS: Mapping[str, type[Detector]] = {
     "knn": NearestNeighbours,
     "softmax": Softmax,
     "energy": Energy,
+    "high_frequency": HighFrequency,
+    "residual": Residual,
     "low_pass": LowPassAgreement,
 }

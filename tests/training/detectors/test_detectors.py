@@ -78,6 +78,8 @@ ODD: Mapping[str, Callable[[CleanViews], CleanViews]] = {
     "knn": with_odd_embedding,
     "softmax": with_even_logits,
     "energy": with_even_logits,
+    "high_frequency": with_noise,
+    "residual": with_one_grey,
     "low_pass": with_sure_logits,  # of which the untrained classifier knows nothing when asked again
 }
 
@@ -181,7 +183,7 @@ def test_a_class_without_images_is_an_error_that_names_it(kind: str) -> None:
         DETECTORS[kind].fit(lacking)
 
 
-@pytest.mark.parametrize("kind", ["spectrum"])
+@pytest.mark.parametrize("kind", ["spectrum", "high_frequency", "residual"])
 def test_too_few_images_for_a_covariance_is_an_error(kind: str) -> None:
     clean = views(1)
     with pytest.raises(SetupError, match="expected 2 clean images or more"):
@@ -194,6 +196,14 @@ def test_one_class_cannot_be_compared_with_others(kind: str) -> None:
     alone = dataclasses.replace(clean, logits=clean.logits[:, :1], labels=torch.zeros_like(clean.labels))
     with pytest.raises(SetupError, match="expected 2 classes or more to fit detectors that compare classes, got 1"):
         DETECTORS[kind].fit(alone)
+
+
+@pytest.mark.parametrize("kind", ["high_frequency", "residual"])
+def test_images_smaller_than_the_filters_are_an_error(kind: str) -> None:
+    clean = views()
+    small = dataclasses.replace(clean, images=clean.images[:, :, :3])
+    with pytest.raises(SetupError, match=f"{kind}: expected images of 4 x 4 pixels or more, got 3 x 8; leave it out"):
+        DETECTORS[kind].fit(small)
 
 
 def slow_profile(image: np.ndarray) -> np.ndarray:
