@@ -1,6 +1,7 @@
 """Square attack: random squares of the image are changed, and a change is kept when it helps; no gradients."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,24 +47,42 @@ class Square:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Attacked images, (N, C, H, W) in [0, 1] and in the ball."""
-        start, propose = (_stripes, _change_linf) if self.norm == "linf" else (_tiles, _change_l2)
-        images = images.detach()
         with undisturbed(model), torch.no_grad():
-            rows = torch.nonzero(margin(model(images), labels) < 0)[:, 0]  # of those that still resist
-            found = images.clone()
-            found[rows] = start(images, self.eps, generator)[rows]
-            losses = margin(model(found), labels)
-            for query in range(1, self.queries):
-                rows = rows[losses[rows] < 0]
-                # Drawn for all images, so that the numbers of one do not depend on which of the others resist.
-                draws = _Draws.of(images, generator)
-                if not len(rows):
-                    break
-                tried = propose(found[rows], images[rows], self.eps, self._share(query), draws.take(rows))
-                tried_losses = margin(model(tried), labels[rows])
-                better = tried_losses > losses[rows]
-                found[rows[better]], losses[rows[better]] = tried[better], tried_losses[better]
+            found, _, _ = self.climb(lambda tried, rows: margin(model(tried), labels[rows]), images.detach(), generator)
         return found
+
+    def climb(
+        self, losses_of: Callable[[Tensor, Tensor], Tensor], images: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The search for any loss; an image leaves once its loss is 0 or more.
+
+        Args:
+            losses_of: tried images (M, C, H, W) and the rows (M,) of the images that they are of, to losses (M,).
+            images: (N, C, H, W) in [0, 1].
+            generator: of every random number.
+
+        Returns:
+            (N, C, H, W) images in the ball, (N,) their losses, (N,) queries after the clean image's that each took.
+        """
+        start, propose = (_stripes, _change_linf) if self.norm == "linf" else (_tiles, _change_l2)
+        every = torch.arange(len(images), device=images.device)
+        rows = torch.nonzero(losses_of(images, every) < 0)[:, 0]  # of those that still resist
+        found, queries = images.clone(), torch.zeros_like(every)
+        found[rows] = start(images, self.eps, generator)[rows]
+        losses = losses_of(found, every)
+        queries[rows] = 1
+        for query in range(1, self.queries):
+            rows = rows[losses[rows] < 0]
+            # Drawn for all images, so that the numbers of one do not depend on which of the others resist.
+            draws = _Draws.of(images, generator)
+            if not len(rows):
+                break
+            tried = propose(found[rows], images[rows], self.eps, self._share(query), draws.take(rows))
+            tried_losses = losses_of(tried, rows)
+            queries[rows] += 1
+            better = tried_losses > losses[rows]
+            found[rows[better]], losses[rows[better]] = tried[better], tried_losses[better]
+        return found, losses, queries
 
     def _share(self, query: int) -> float:
         """Share of the pixels that this query's square covers."""
