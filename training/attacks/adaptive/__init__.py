@@ -8,23 +8,36 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from training.attacks.adaptive.accepted_square import AcceptedSquare
+from training.attacks.adaptive.confidence import HighConfidence
+from training.attacks.adaptive.denial import Denial, Raised
 from training.attacks.adaptive.found import Found, Traced, joined
 from training.attacks.adaptive.loop import AdaptivePgd, Loop
+from training.attacks.adaptive.matching import Matched, Matching, choose_exemplars, clean_deviations
 from training.attacks.adaptive.rules import Confident, Deep, Lagrangian, Orthogonal, Rule, Selective
 from training.attacks.adaptive.stand_in import GraphTarget, SmoothLogP, SmoothSuspicion
+from training.attacks.adaptive.sweep import WEIGHTS, LagrangianSweep
 from training.attacks.adaptive.target import Target, aim_at, clean_spread
 from training.attacks.adaptive.union import Union, union_of
 
 __all__ = [
+    "WEIGHTS",
+    "AcceptedSquare",
     "AdaptiveAttack",
     "AdaptivePgd",
     "Confident",
     "Deep",
+    "Denial",
     "Found",
     "GraphTarget",
+    "HighConfidence",
     "Lagrangian",
+    "LagrangianSweep",
     "Loop",
+    "Matched",
+    "Matching",
     "Orthogonal",
+    "Raised",
     "Rule",
     "Selective",
     "SmoothLogP",
@@ -33,6 +46,8 @@ __all__ = [
     "Traced",
     "Union",
     "aim_at",
+    "choose_exemplars",
+    "clean_deviations",
     "clean_spread",
     "joined",
     "union_of",
