@@ -18,13 +18,14 @@ from training.attacks.adaptive.rules import Confident, Deep, Lagrangian, Orthogo
 from training.attacks.adaptive.stand_in import GraphTarget, SmoothLogP, SmoothSuspicion
 from training.attacks.adaptive.sweep import WEIGHTS, LagrangianSweep
 from training.attacks.adaptive.target import Target, aim_at, clean_spread
-from training.attacks.adaptive.union import Union, union_of
+from training.attacks.adaptive.union import AttackUnion, union_of
 
 __all__ = [
     "WEIGHTS",
     "AcceptedSquare",
     "AdaptiveAttack",
     "AdaptivePgd",
+    "AttackUnion",
     "Confident",
     "Deep",
     "Denial",
@@ -44,7 +45,6 @@ __all__ = [
     "SmoothSuspicion",
     "Target",
     "Traced",
-    "Union",
     "aim_at",
     "choose_exemplars",
     "clean_deviations",

@@ -91,6 +91,7 @@ class Loop:
                     best.update(look)
                     if step < self.steps:  # the last look is only to judge
                         place = self._moved(place, images, rule.uphill(look), generator)
+                    del look  # its graph must not outlive it, or two would fill the memory
         return best.traced(self.restarts)
 
     def _random_start(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -11,6 +11,7 @@ from training.attacks.adaptive.found import Traced, joined
 from training.attacks.adaptive.look import Look
 from training.attacks.adaptive.loop import Loop
 from training.attacks.adaptive.target import Target, aim_at, held
+from training.checks import at_least
 
 __all__ = ["Descriptor", "Matched", "Matching", "choose_exemplars", "clean_deviations"]
 
@@ -125,8 +126,10 @@ def choose_exemplars(
         (N, nearest + others) places among the M, none twice.
 
     Raises:
-        SetupError: an image has too few to choose from.
+        SetupError: an image has too few to choose from, or fewer than 0 are asked for.
     """
+    at_least(0, "nearest", nearest)
+    at_least(0, "others", others)
     fits = clean_labels[None] != labels[:, None] if targets is None else clean_labels[None] == targets[:, None]
     fits = fits & (clean_p_values >= least_p)[None]  # (N, M)
     fewest = int(fits.sum(dim=1).min())

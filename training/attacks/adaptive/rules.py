@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from training.attacks.adaptive.found import wide
 from training.attacks.adaptive.look import Look
+from training.attacks.objectives import cross_entropy
 from training.attacks.threat import L2, Linf
 from training.checks import one_of
 
@@ -111,7 +111,7 @@ class Confident:
 
     def uphill(self, look: Look) -> Tensor:
         """See Rule."""
-        return look.gradient(F.cross_entropy(look.logits, self.targets, reduction="none"))
+        return look.gradient(cross_entropy(look.logits, self.targets))
 
 
 def without(gradients: Tensor, others: Tensor) -> Tensor:

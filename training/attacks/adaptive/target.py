@@ -54,7 +54,10 @@ def aim_at(labels: Tensor, targets: Tensor | None = None) -> Aim:
 
 
 class Turned:
-    """A target whose suspicion has the other sign, for attacks that raise it."""
+    """A target whose suspicion has the other sign, for attacks that raise it.
+
+    One that is not finite counts as larger than all, as it does for the verdict.
+    """
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -62,7 +65,7 @@ class Turned:
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """See Target."""
         logits, suspicion = self.target(images)
-        return logits, -suspicion
+        return logits, torch.where(torch.isfinite(suspicion), -suspicion, -torch.finfo(suspicion.dtype).max)
 
 
 def views(target: Target, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,11 +9,11 @@ from torch import Tensor
 from service.errors import SetupError
 from training.attacks.adaptive.found import Found, merged, of_fields
 
-__all__ = ["Union", "union_of"]
+__all__ = ["AttackUnion", "union_of"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Union(Found):
+class AttackUnion(Found):
     """The best of every attack for each image.
 
     Source: the worst case per image of MEAD (Granese et al. 2022, arXiv 2206.15415).
@@ -33,7 +33,7 @@ class Union(Found):
         return {name: row & once for name, row in zip(self.names, passes, strict=True)}
 
 
-def union_of(results: Mapping[str, Found]) -> Union:
+def union_of(results: Mapping[str, Found]) -> AttackUnion:
     """Joins what attacks of these names found on the same images; of equals the first counts.
 
     Raises:
@@ -45,4 +45,4 @@ def union_of(results: Mapping[str, Found]) -> Union:
         raise SetupError(f"union: expected results on the same images, got {listed}; join what one batch gave")
     best, by = merged(list(results.values()))
     each = torch.stack([torch.where(result.found, result.scores, torch.inf) for result in results.values()])
-    return Union(**of_fields(best), names=tuple(results), by=by, each=each)
+    return AttackUnion(**of_fields(best), names=tuple(results), by=by, each=each)

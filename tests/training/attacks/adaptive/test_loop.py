@@ -95,7 +95,7 @@ def test_the_saved_image_scores_again_what_was_saved(digits: Digits, loop: Loop,
     assert torch.equal(found.best_scores(), best)
 
 
-@pytest.mark.parametrize("name", [name for name in EVERY if name != "deep"])
+@pytest.mark.parametrize("name", EVERY)
 def test_a_permuted_batch_gives_permuted_results(digits: Digits, name: str) -> None:
     _, make = EVERY[name]
     order = torch.randperm(12, generator=generator(4))

@@ -130,3 +130,9 @@ def test_too_few_clean_images_are_refused() -> None:
     with pytest.raises(SetupError, match=r"expected 28 clean images of another class with p of at least 0.5 .* got 27"):
         chosen(nearest=20, others=8)
     assert chosen(nearest=20, others=7).shape == (2, 27)
+
+
+@pytest.mark.parametrize("name", ["nearest", "others"])
+def test_fewer_than_no_exemplars_are_refused(name: str) -> None:
+    with pytest.raises(SetupError, match=f"{name}: expected a number of at least 0, got -1"):
+        chosen(**{name: -1})

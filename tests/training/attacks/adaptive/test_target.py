@@ -50,6 +50,12 @@ def test_turning_changes_only_the_sign_of_the_suspicion() -> None:
     assert torch.equal(suspicion, -mean_pixel(images)[1])
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_turned_what_is_not_finite_is_the_lowest(value: float) -> None:
+    _, suspicion = Turned(lambda images: (images.flatten(1), torch.full((2,), value)))(torch.zeros(2, 1, 2, 2))
+    assert suspicion.tolist() == [-torch.finfo(torch.float32).max] * 2
+
+
 def test_the_spread_is_the_interquartile_range() -> None:
     images = torch.rand(40, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     low, high = np.percentile(images.flatten(1).mean(dim=1).numpy(), [25, 75])
