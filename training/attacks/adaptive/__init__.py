@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from training.attacks.adaptive.accepted_square import AcceptedSquare
+from training.attacks.adaptive.boundary_walk import BoundaryWalk
 from training.attacks.adaptive.confidence import HighConfidence
 from training.attacks.adaptive.denial import Denial, Raised
 from training.attacks.adaptive.found import Found, Traced, joined
@@ -26,6 +27,7 @@ __all__ = [
     "AdaptiveAttack",
     "AdaptivePgd",
     "AttackUnion",
+    "BoundaryWalk",
     "Confident",
     "Deep",
     "Denial",

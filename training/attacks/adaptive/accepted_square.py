@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from training.attacks.adaptive.found import Found
-from training.attacks.adaptive.oracle import Oracle
+from training.attacks.adaptive.oracle import Oracle, found_by
 from training.attacks.adaptive.target import Target, held
 from training.attacks.square import Square
 from training.checks import require
@@ -47,7 +47,10 @@ class AcceptedSquare:
         *,
         targets: Tensor | None = None,
     ) -> Found:
-        """See AdaptiveAttack; `steps` of the result are the queries that each image took."""
+        """See AdaptiveAttack.
+
+        `steps` of the result are the queries that each image took: who succeeded within fewer is told by them.
+        """
         images = images.detach()
         oracle = Oracle(
             target,
@@ -67,4 +70,5 @@ class AcceptedSquare:
 
         with held(target), torch.no_grad():
             tried, _, queries = self.square.climb(losses, images, generator)
-            return oracle.found(tried, queries)
+            every = torch.arange(len(images), device=images.device)
+            return found_by(oracle.ask(tried, every), queries)

@@ -9,8 +9,9 @@ from torch import Tensor
 from training.attacks.adaptive.found import Found
 from training.attacks.adaptive.loop import check_whole_levels, settled
 from training.attacks.adaptive.target import Target, aim_at, views
+from training.attacks.rounding import from_8_bit, nearest_8_bit
 
-__all__ = ["Answer", "Oracle"]
+__all__ = ["Answer", "Oracle", "found_by"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,11 +56,17 @@ class Oracle:
 
     def ask(self, tried: Tensor, rows: Tensor) -> Answer:
         """The answer to images (M, C, H, W) in the ball, versions of those in rows (M,), rounded inside the ball."""
-        seen = settled(tried, self.images[rows], self.norm, self.eps) if self.rounds else tried
-        return self.ask_anywhere(seen, rows)
+        return self._answer(settled(tried, self.images[rows], self.norm, self.eps) if self.rounds else tried, rows)
 
     def ask_anywhere(self, tried: Tensor, rows: Tensor) -> Answer:
-        """The same as they are, for images that lie outside of the ball."""
+        """The same of images that may lie outside of the ball, rounded to the nearest levels."""
+        return self._answer(self.seen(tried), rows)
+
+    def seen(self, tried: Tensor) -> Tensor:
+        """Images (M, C, H, W) as `ask_anywhere` rounds them."""
+        return from_8_bit(nearest_8_bit(tried)).to(tried) if self.rounds else tried
+
+    def _answer(self, tried: Tensor, rows: Tensor) -> Answer:
         with torch.no_grad():
             logits, suspicion = views(self.target, tried)
             aim = aim_at(self.labels[rows], None if self.targets is None else self.targets[rows])
@@ -68,13 +75,13 @@ class Oracle:
         won = (margins < 0) & (suspicion <= self.threshold)
         return Answer(images=tried, margins=margins, suspicion=suspicion, won=won)
 
-    def found(self, tried: Tensor, queries: Tensor) -> Found:
-        """What was found in the end, one image in the ball for each, (N, C, H, W), after (N,) queries."""
-        answer = self.ask(tried, torch.arange(len(tried), device=tried.device))
-        return Found(
-            images=answer.images,
-            found=(answer.margins < 0) & torch.isfinite(answer.suspicion),
-            scores=answer.suspicion,
-            margins=answer.margins,
-            steps=queries,
-        )
+
+def found_by(answer: Answer, queries: Tensor) -> Found:
+    """The answer to one image in the ball for each, (N, C, H, W), as the result of (N,) queries."""
+    return Found(
+        images=answer.images,
+        found=(answer.margins < 0) & torch.isfinite(answer.suspicion),
+        scores=answer.suspicion,
+        margins=answer.margins,
+        steps=queries,
+    )
