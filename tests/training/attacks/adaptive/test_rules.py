@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from service.errors import SetupError
-from tests.training.attacks.adaptive.toys import Digits, generator
+from tests.training.attacks.adaptive.toys import Digits, generator, two_logits
 from training.attacks.adaptive import Confident, Deep, Lagrangian, Orthogonal, Rule, Selective, aim_at
 from training.attacks.adaptive.look import Look
 from training.attacks.adaptive.rules import without
@@ -32,6 +32,16 @@ def uphill(rule: Rule, *, crossed: bool, label: Tensor = TOWARDS, notice: Tensor
 def test_selective_goes_for_one_at_a_time() -> None:
     assert uphill(Selective(), crossed=False).tolist() == pytest.approx(TOWARDS.tolist())
     assert uphill(Selective(), crossed=True).tolist() == pytest.approx(NOTICE.tolist())
+
+
+def test_the_label_counts_as_settled_only_beyond_kappa() -> None:
+    def target(images: Tensor) -> tuple[Tensor, Tensor]:
+        return two_logits(images.flatten(1)[:, 0]), images.flatten(1)[:, 0]
+
+    places = torch.tensor([0.1, 0.0, -0.04, -0.06]).view(4, 1, 1, 1)
+    aim = aim_at(torch.zeros(4, dtype=torch.long))
+    look = Look.at(places, target=target, aim=aim, guide=None, kappa=0.05, step=0)
+    assert look.crossed.tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize("crossed", [False, True])
