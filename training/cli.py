@@ -65,7 +65,15 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--attacks", type=_names, default=(), metavar="A,B", help="some of the suite's attacks")
     parser.add_argument("--l2-eps", type=float, metavar="E", help="budget of the L2 attacks, images being in [0, 1]")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images, the attacks and the intervals")
-    parser.add_argument("--quick", action="store_true", help="weak attacks for a first look; never published")
+    parser.add_argument(
+        "--budget",
+        choices=("quick", "standard", "full"),
+        default="standard",
+        help="how much the attacks may compute; quick is for a first look and never published (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--non-adaptive", action="store_true", help="leave out the attacks that know the detectors and the calibration"
+    )
     parser.add_argument("--publish", action="store_true", help="put the report and its headline into the bundle")
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write the small file for docs/results")
     parser.add_argument("--json", action="store_true", help="print the headline figures as JSON")

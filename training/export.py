@@ -22,13 +22,22 @@ from training.checkpoint import Run, code_version, load_run
 from training.checks import require
 from training.config import Recipe, recipe_to_dict
 from training.data.splits import Parts
-from training.detectors import DETECTORS, Detector
+from training.detectors import DETECTORS
 from training.detectors.classes import class_counts
 from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
 from training.model_card import model_card
 from training.resizing import check_resizer, resize_bytes
 
-__all__ = ["Parity", "check_detectors", "check_exportable", "compare_outputs", "export", "run_command"]
+__all__ = [
+    "TOLERANCE",
+    "Parity",
+    "check_detectors",
+    "check_exportable",
+    "compare_outputs",
+    "export",
+    "fitted_graph",
+    "run_command",
+]
 
 BATCH = 256
 PARITY_BATCHES = (1, 7, 64)
@@ -61,7 +70,7 @@ def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool =
     run = load_run(run_path)
     parts = run.parts(data_root)
     check_exportable(run.recipe, parts, len(run.class_names))
-    graph = BundleGraph(run.model, _fit(run, parts))
+    graph = fitted_graph(run, parts)
     model = onnx_bytes(graph, parts.fit.images[:4])
     shape = _shape(run, graph)
     session = Graph(model, shape)
@@ -135,9 +144,14 @@ def check_detectors(recipe: Recipe) -> None:
         require(name in DETECTORS, "export.detectors", f"some of {', '.join(DETECTORS)}", name)
 
 
-def _fit(run: Run, parts: Parts) -> list[Detector]:
+def fitted_graph(run: Run, parts: Parts) -> BundleGraph:
+    """The run's classifier with its recipe's detectors, fitted on the fit part.
+
+    Raises:
+        SetupError: the part has too few images of a class.
+    """
     clean = clean_views(run.model, parts.fit.images, parts.fit.labels)
-    return [DETECTORS[name].fit(clean) for name in run.recipe.export.detectors]
+    return BundleGraph(run.model, [DETECTORS[name].fit(clean) for name in run.recipe.export.detectors])
 
 
 def _scores(session: Graph, images: Bytes8) -> np.ndarray:

@@ -26,7 +26,7 @@ def assemble(
         format=REPORT_FORMAT,
         publishable=publishable,
         bundle=_bundle_card(bundle),
-        threat_model=_threat_card(bundle, budgets),
+        threat_model=_threat_card(bundle, budgets, adaptive=any(attack.is_adaptive for attack in evaluation.attacks)),
         data=_data_card(bundle, test, data_name),
         provenance=provenance,
         clean=evaluation.clean,
@@ -35,6 +35,7 @@ def assemble(
         shifts=evaluation.shifts,
         attacks=evaluation.attacks,
         unions=evaluation.unions,
+        availability=evaluation.availability,
         remarks=remarks(
             evaluation, alpha=bundle.manifest.default_alpha, publishable=publishable, in_tracks=test.in_tracks
         ),
@@ -56,14 +57,15 @@ def _bundle_card(bundle: Bundle) -> BundleCard:
     )
 
 
-def _threat_card(bundle: Bundle, budgets: Budgets) -> ThreatCard:
+def _threat_card(bundle: Bundle, budgets: Budgets, *, adaptive: bool) -> ThreatCard:
     return ThreatCard(
         norm=bundle.manifest.threat_model.norm,
         eps=bundle.manifest.threat_model.eps,
         l2_eps=budgets.l2,
         targeted=False,
-        knowledge="the classifier with all its weights, nothing of the detectors",
-        adaptive=False,
+        knowledge="the classifier with all its weights"
+        + ("; the adaptive attacks all of the bundle, detectors and calibration too" if adaptive else ", no detector"),
+        adaptive=adaptive,
         queries="unlimited: gradients are at hand",
         reveal_mode="does not matter: these attackers ask the torch model, not the server",
         rounding="to 8 bits inside the budget before scoring; norms are measured after it",
@@ -93,7 +95,9 @@ def remarks(evaluation: Evaluation, *, alpha: float, publishable: bool, in_track
         in_tracks: whether several test images show one object.
     """
     found = [
-        "Every attack here is non-adaptive: it aimed at the classifier and saw no detector.",
+        "Figures of attacks that saw no detector tell nothing of an attacker who knows of it; those stand apart."
+        if any(attack.is_adaptive for attack in evaluation.attacks)
+        else "Every attack here is non-adaptive: it aimed at the classifier and saw no detector.",
         "The intervals come from 2,000 resamples of the images; they cover neither another training run nor another "
         "draw of the calibration images.",
         "An attack that looks for the smallest change leaves an image that is wrong already as it is; such images "

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,8 +19,12 @@ from service.detection.bundle import find_bundle
 from service.detection.engine import Engine
 from service.errors import SetupError
 from training.checkpoint import Run, code_version, load_run, write_atomically
+from training.data.splits import Parts
+from training.evaluation.adaptive_suite import FULL, QUICK, STANDARD, adaptive_suite
+from training.evaluation.aimed import Known
 from training.evaluation.assemble import assemble
 from training.evaluation.attack_cache import ATTACKED, AttackCache
+from training.evaluation.availability import availability_suite
 from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
 from training.evaluation.pairing import check_pair
 from training.evaluation.progress import reporting
@@ -27,13 +32,17 @@ from training.evaluation.provenance import commit, libraries, machine
 from training.evaluation.publish import publish
 from training.evaluation.report import page
 from training.evaluation.results import Provenance, Report
-from training.evaluation.suite import budgets_for, chosen, full_suite, quick_suite
+from training.evaluation.suite import Budgets, NormName, SuiteEntry, budgets_for, chosen, full_suite, quick_suite
 from training.evaluation.summary import metrics, result_json, words
+from training.evaluation.twin import torch_twin
 from training.folders import make_folder
 from training.precision import deterministic
 
 __all__ = ["Options", "run_command", "run_evaluation"]
 
+_STRENGTHS = {"quick": QUICK, "standard": STANDARD, "full": FULL}
+_EXEMPLARS = 1_000
+"""Clean training images that adaptive attackers take exemplars and units from."""
 _ALL_UP_TO = 2_000
 """Test images that are all attacked by default; of a larger set `_SOME` are."""
 _SOME = 500
@@ -55,7 +64,10 @@ class Options:
     l2_eps: float | None = None
     """None: see `training.evaluation.suite.budgets_for`."""
     seed: int = 0
-    quick: bool = False
+    budget: Literal["quick", "standard", "full"] = "standard"
+    """How much the attacks may compute."""
+    non_adaptive: bool = False
+    """Leaves out the attacks that know the detectors."""
     publish: bool = False
     result: Path | None = None
     """Where the small file for docs/results goes."""
@@ -67,10 +79,18 @@ class Options:
             raise SetupError(f"--l2-eps: expected a number above 0, got {self.l2_eps}")
         if self.seed < 0:
             raise SetupError(f"--seed: expected 0 or more, got {self.seed}")
-        if self.publish and (self.quick or self.attacks):
-            raise SetupError("--publish: needs the whole suite at full strength; leave --quick and --attacks out")
-        if self.result and self.quick:
-            raise SetupError("--result: the figures of a quick run are not kept; leave --quick out")
+        if self.publish and (self.is_quick or self.attacks or self.non_adaptive):
+            raise SetupError(
+                "--publish: needs the whole suite at standard strength or more; leave --budget quick, --attacks and "
+                "--non-adaptive out"
+            )
+        if self.result and self.is_quick:
+            raise SetupError("--result: the figures of a quick run are not kept; leave --budget quick out")
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether the attacks are too weak for their figures to be quoted."""
+        return self.budget == "quick"
 
     def command(self) -> str:
         """The command line that gives the same figures."""
@@ -81,7 +101,8 @@ class Options:
             words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
         words += ["--attacks", ",".join(self.attacks)] if self.attacks else []
         words += ["--seed", str(self.seed)]
-        return shlex.join(words + (["--quick"] if self.quick else []))
+        words += [] if self.budget == "standard" else ["--budget", self.budget]
+        return shlex.join(words + (["--non-adaptive"] if self.non_adaptive else []))
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -109,11 +130,14 @@ def run_evaluation(options: Options) -> Report:
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     check_pair(run, engine.bundle)
     make_folder(options.out, "--out")
-    held_out = _held_out(run, options)
+    parts = run.parts(options.data)
+    held_out = _held_out(run, parts, options)
     shape, threat = engine.bundle.manifest.input, engine.bundle.manifest.threat_model
     budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
-    suite = chosen((quick_suite if options.quick else full_suite)(budgets), options.attacks)
+    blind = (quick_suite if options.is_quick else full_suite)(budgets)
     with reporting() as progress, deterministic(0):
+        adaptive, denial = ((), ()) if options.non_adaptive else _adaptive(engine, run, parts, budgets, options)
+        suite = chosen((*blind, *adaptive), options.attacks)
         evaluation = evaluate(
             engine,
             run.model,
@@ -122,6 +146,7 @@ def run_evaluation(options: Options) -> Report:
             budgets=budgets,
             seed=options.seed,
             progress=progress,
+            denial=() if options.attacks else denial,
             cache=AttackCache(run.path / ATTACKED, warn=progress),
         )
     report = assemble(
@@ -131,14 +156,34 @@ def run_evaluation(options: Options) -> Report:
         budgets=budgets,
         data_name=run.recipe.data.set,
         provenance=_provenance(options, code, started, time.monotonic() - began + evaluation.spared),
-        publishable=not options.quick,
+        publishable=not options.is_quick,
     )
     _write(options, run, report, evaluation)
     return report
 
 
-def _held_out(run: Run, options: Options) -> HeldOut:
-    parts = run.parts(options.data)
+def _adaptive(
+    engine: Engine, run: Run, parts: Parts, budgets: Budgets, options: Options
+) -> tuple[tuple[SuiteEntry, ...], tuple[SuiteEntry, ...]]:
+    """The attacks that know the detectors, and those on availability."""
+    manifest, calibration = engine.bundle.manifest, engine.bundle.calibration
+    strength = _STRENGTHS[options.budget]
+    graph = torch_twin(run, parts, engine)
+    places = choose_images(parts.train.labels, _EXEMPLARS, options.seed)
+    known = Known.of(graph, engine, parts.train.images[places])
+    norm: NormName = "l2" if manifest.threat_model.norm == "l2" else "linf"
+    return adaptive_suite(known, budgets, norm, strength, alpha=manifest.default_alpha), availability_suite(
+        graph,
+        calibration,
+        engine.bundle.calibration_id,
+        budgets,
+        norm,
+        steps=strength.steps,
+        restarts=strength.restarts,
+    )
+
+
+def _held_out(run: Run, parts: Parts, options: Options) -> HeldOut:
     test = parts.test
     if not len(test):
         raise SetupError(f"{run.path}: expected test images, got none")

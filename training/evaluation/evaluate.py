@@ -13,6 +13,7 @@ from service.detection.types import Bytes8, Float64s
 from training.attacks.rounding import from_8_bit
 from training.evaluation.attack_cache import AttackCache
 from training.evaluation.attacking import BATCH, Progress, attack_images
+from training.evaluation.availability import judge_availability
 from training.evaluation.benign import judge_classes, judge_shifts
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, Decisions, decide
@@ -28,6 +29,7 @@ from training.evaluation.judging import (
 from training.evaluation.pictures import Example
 from training.evaluation.results import (
     AttackResult,
+    AvailabilityAt,
     ClassAlarms,
     CleanResult,
     FalsePositives,
@@ -79,6 +81,7 @@ class Evaluation:
     shifts: tuple[ShiftResult, ...]
     attacks: tuple[AttackResult, ...]
     unions: tuple[UnionResult, ...]
+    availability: tuple[AvailabilityAt, ...]
     clean_scores: Float64s
     """(N,) fused statistic of the chosen images, unattacked."""
     clean_p: Float64s
@@ -110,6 +113,7 @@ def evaluate(
     budgets: Budgets,
     seed: int,
     progress: Progress,
+    denial: Sequence[SuiteEntry] = (),
     cache: AttackCache | None = None,
 ) -> Evaluation:
     """Runs every attack on the chosen images and judges them all.
@@ -117,10 +121,11 @@ def evaluate(
     Args:
         engine: the bundle.
         model: of the run that the bundle was exported from, in eval mode.
-        suite: what to run.
+        suite: what to run, adaptive attacks too.
         budgets: for the worst case over several attacks.
         seed: of every random number; an attack's do not depend on which others run.
         progress: takes a line for people.
+        denial: attacks on availability, in rising budgets.
         cache: of attacked images; what it holds is not made again.
     """
     progress(f"clean: {len(test.images)} images")
@@ -131,21 +136,24 @@ def evaluate(
         clean=every.rows(test.chosen),
         weights=draw_weights(len(test.chosen), seed),
     )
-    attacked, spared = [], 0.0
-    for entry in suite:
+    spared = 0.0
+
+    def attack(entry: SuiteEntry) -> Attacked:
+        nonlocal spared
         began = time.monotonic()
         run = attack_images(model, subject.images, subject.truth, entry, seed=seed, progress=progress, cache=cache)
         decisions = decide(engine, run.images)
-        attacked.append(
-            Attacked(
-                entry=entry,
-                images=run.images,
-                decisions=decisions,
-                disagreements=_disagreements(model, run.images, decisions),
-                seconds=time.monotonic() - began + run.spared,
-            )
-        )
         spared += run.spared
+        return Attacked(
+            entry=entry,
+            images=run.images,
+            decisions=decisions,
+            disagreements=_disagreements(model, run.images, decisions),
+            seconds=time.monotonic() - began + run.spared,
+        )
+
+    attacked = [attack(entry) for entry in suite]
+    availability = judge_availability(subject, [attack(entry) for entry in denial])
     progress("figures and intervals")
     manifest = engine.bundle.manifest
     shifted = choose_images(test.labels, _SHIFTED, seed)
@@ -171,12 +179,23 @@ def evaluate(
             progress=progress,
         ),
         attacks=tuple(judge_attack(subject, one, budgets) for one in attacked),
-        unions=tuple(judge_union(subject, attacked, norm, budgets.of(norm)) for norm in ("linf", "l2")),
+        unions=tuple(
+            judge_union(subject, among, norm, budgets.of(norm))
+            for among in _by_knowledge(attacked)
+            for norm in ("linf", "l2")
+        ),
+        availability=availability,
         clean_scores=subject.clean.scores[FUSED],
         clean_p=subject.clean.p_values[FUSED],
         plots=tuple(_plot(subject, one, manifest.class_names) for one in attacked),
         spared=spared,
     )
+
+
+def _by_knowledge(attacked: Sequence[Attacked]) -> list[list[Attacked]]:
+    """The attacks that see the classifier alone, then all where there are others."""
+    blind = [one for one in attacked if not one.entry.is_adaptive]
+    return [blind, list(attacked)] if len(blind) < len(attacked) else [blind]
 
 
 def _disagreements(model: nn.Module, images: Bytes8, decisions: Decisions) -> int:

@@ -105,6 +105,7 @@ def judge_attack(subject: Subject, attacked: Attacked, budgets: Budgets) -> Atta
         title=entry.title,
         description=entry.description,
         settings=repr(entry.attack),
+        is_adaptive=entry.is_adaptive,
         norm=entry.norm,
         eps=entry.eps,
         images=len(every),
@@ -165,6 +166,7 @@ def judge_union(subject: Subject, attacks: Sequence[Attacked], norm: str, eps: f
         for alpha in supported(ALPHAS, subject.clean.fused_calibration_images)
     )
     return UnionResult(
+        is_adaptive=any(a.entry.is_adaptive for a in attacks),
         norm=norm,
         eps=eps,
         attacks=tuple(a.entry.name for a, row in zip(attacks, within, strict=True) if row.any()),

@@ -11,7 +11,7 @@ from training.model_card import model_card
 
 __all__ = ["MAX_REPORT_BYTES", "publish"]
 
-MAX_REPORT_BYTES = 200_000
+MAX_REPORT_BYTES = 300_000
 """A bundle travels with every deployment, so its report stays small."""
 
 
@@ -22,7 +22,7 @@ def publish(path: Path, report: Report) -> None:
         BundleError: the bundle is damaged, is not the one that was judged, or the report is too large or was quick.
     """
     if not report.publishable:
-        raise BundleError(f"{path.name}: the figures of a quick run are not published; leave --quick out")
+        raise BundleError(f"{path.name}: the figures of a quick run are not published; leave --budget quick out")
     bundle = load_bundle(path)
     if bundle.calibration_id != report.bundle.calibration_id:
         raise BundleError(

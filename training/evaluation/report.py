@@ -9,6 +9,7 @@ from training.evaluation.charts import Line, histogram, roc_chart
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import roc_points
 from training.evaluation.pictures import Example, difference, png_address, spectrum_pair
+from training.evaluation.report_adaptive import adaptive_section, caveat
 from training.evaluation.results import AttackResult, RateAt, Report, UnionResult
 from training.evaluation.tables import (
     attack_table,
@@ -37,7 +38,9 @@ def page(report: Report, evaluation: Evaluation) -> str:
         banner=_banner(report),
         summary=_summary(report),
         cards=_cards(report),
+        caveat=caveat(report, headline_alpha(report)),
         attacks=attack_table(report),
+        adaptive=adaptive_section(report),
         unions=union_table(report),
         false_positives=false_positive_table(report.false_positives),
         classes=_classes(report),
@@ -100,7 +103,7 @@ def _summary(report: Report) -> str:
 
 
 def _main_union(report: Report) -> UnionResult:
-    return next(union for union in report.unions if union.norm == report.threat_model.norm)
+    return [union for union in report.unions if union.norm == report.threat_model.norm][-1]  # the last knows the most
 
 
 def _budget_words(norm: str, eps: float) -> str:
@@ -135,7 +138,8 @@ def _detection_words(report: Report) -> str:
 
 
 def _successful_rates(report: Report, alpha: float) -> list[tuple[str, Estimate]]:
-    rates = [(attack.title, _found_at(attack, alpha).successful) for attack in report.attacks]
+    blind = [attack for attack in report.attacks if not attack.is_adaptive]
+    rates = [(attack.title, _found_at(attack, alpha).successful) for attack in blind]
     return [(title, estimate) for title, estimate in rates if estimate.value is not None]
 
 
@@ -199,7 +203,8 @@ def _detectors(report: Report) -> str:
 
 def _curves(report: Report, evaluation: Evaluation) -> dict[str, str]:
     lines = []
-    for number, (attack, plot) in enumerate(zip(report.attacks, evaluation.plots, strict=True)):
+    blind = [pair for pair in zip(report.attacks, evaluation.plots, strict=True) if not pair[0].is_adaptive]
+    for number, (attack, plot) in enumerate(blind):
         fpr, tpr = roc_points(plot.attacked_scores, evaluation.clean_scores)
         lines.append(Line(title=attack.title, number=number % 10, fpr=fpr, tpr=tpr))
     legend = "".join(
@@ -246,7 +251,7 @@ def _threat(report: Report) -> str:
         ("L2 budget", f"{threat.l2_eps:.3g}"),
         ("Goal", "a chosen wrong class" if threat.targeted else "any wrong class"),
         ("Attacker knows", threat.knowledge),
-        ("Knows the detectors", "yes" if threat.adaptive else "no: these are non-adaptive figures"),
+        ("Knows the detectors", "the adaptive attacks do" if threat.adaptive else "no: these are non-adaptive figures"),
         ("Questions to the model", threat.queries),
         ("Answers shown", threat.reveal_mode),
         ("Rounding", threat.rounding),

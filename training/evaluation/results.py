@@ -20,6 +20,7 @@ __all__ = [
     "FORMAT",
     "AlarmsAt",
     "AttackResult",
+    "AvailabilityAt",
     "BundleCard",
     "ClassAlarms",
     "CleanResult",
@@ -182,6 +183,8 @@ class AttackResult:
     title: str
     description: str
     settings: str
+    is_adaptive: bool
+    """Whether it knew the detectors and the calibration."""
     norm: str
     eps: float | None
     """None: the attack looks for the smallest change."""
@@ -227,6 +230,8 @@ class Rejection:
 class UnionResult:
     """The worst case of each image over all attacks whose image stays within one budget."""
 
+    is_adaptive: bool
+    """Whether attacks that knew the detectors are among them."""
     norm: str
     eps: float
     attacks: tuple[str, ...]
@@ -262,6 +267,16 @@ class ShiftResult:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AvailabilityAt:
+    """What an attacker who wants clean images rejected reaches within one change."""
+
+    norm: str
+    eps: float
+    rejected: tuple[AlarmsAt, ...]
+    """Of the images that were named rightly and accepted before."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClassAlarms:
     """False alarms on the untouched test images of one true class at the bundle's default alpha."""
 
@@ -291,6 +306,9 @@ class Report:
     shifts: tuple[ShiftResult, ...]
     attacks: tuple[AttackResult, ...]
     unions: tuple[UnionResult, ...]
+    """Of each norm over the attacks that see the classifier alone, then over all where others were run."""
+    availability: tuple[AvailabilityAt, ...]
+    """Rising budgets; empty where no attack knew the detectors."""
     remarks: tuple[str, ...]
     """What a reader must know before he quotes a figure."""
 

@@ -1,7 +1,7 @@
 """The attacks of an evaluation: which, how strong, and what a reader needs to know of each.
 
-None of them sees the detectors, so what they give are non-adaptive figures and must be called so.
-Decision-based and transferred attacks are not among them.
+None of these sees the detectors, so what they give are non-adaptive figures and must be called so; those that do are in
+`training.evaluation.adaptive_suite`. Decision-based and transferred attacks are not among them.
 """
 
 import math
@@ -43,6 +43,8 @@ class SuiteEntry:
     eps: float | None
     """None: it looks for the smallest change that fools."""
     attack: Attack
+    is_adaptive: bool = False
+    """Whether it knows the detectors and the calibration."""
 
 
 def budgets_for(norm: str, eps: float, values: int, *, l2_eps: float | None = None) -> Budgets:

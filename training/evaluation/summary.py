@@ -26,9 +26,10 @@ def metrics(report: Report) -> dict[str, float]:
         f"{attack.name}_{what}": value for attack in report.attacks for what, value in _of_attack(attack).items()
     }
     for union in report.unions:
-        values[f"worst_{union.norm}_accuracy"] = union.accuracy.value
+        name = f"{'adaptive_' if union.is_adaptive else ''}worst_{union.norm}"
+        values[f"{name}_accuracy"] = union.accuracy.value
         for rejection in union.rejection:
-            values[f"worst_{union.norm}_safe_at_{rejection.alpha:g}"] = rejection.robust_accuracy.value
+            values[f"{name}_safe_at_{rejection.alpha:g}"] = rejection.robust_accuracy.value
     return {name: float(value) for name, value in values.items() if value is not None}
 
 
@@ -47,15 +48,18 @@ def headline(report: Report) -> dict[str, float]:
     """The few of the metrics that a manifest carries and `advsentry info` prints."""
     wanted = {"clean_accuracy", "attacked_images"}
     wanted |= {f"false_positive_rate_at_{row.alpha:g}" for row in report.false_positives}
-    wanted |= {f"{attack.name}_auroc" for attack in report.attacks}
+    wanted |= {f"{attack.name}_auroc" for attack in report.attacks if not attack.is_adaptive}
     wanted |= {f"worst_{union.norm}_accuracy" for union in report.unions}
+    norm, alpha = report.threat_model.norm, report.bundle.default_alpha
+    wanted |= {f"adaptive_worst_{norm}_accuracy", f"adaptive_worst_{norm}_safe_at_{alpha:g}"}
     return {name: value for name, value in metrics(report).items() if name in wanted}
 
 
 def breaking_sentence(report: Report) -> str:
     """The epsilon at which the bundle breaks, in words: by the strongest attack of each norm."""
     strongest: dict[str, AttackResult] = {}
-    for attack in sorted(report.attacks, key=lambda attack: attack.breaks_at or 0.0, reverse=True):
+    blind = [attack for attack in report.attacks if not attack.is_adaptive]
+    for attack in sorted(blind, key=lambda attack: attack.breaks_at or 0.0, reverse=True):
         if attack.breaks_at is not None:
             strongest[attack.norm] = attack  # the smallest change comes last
     found = [
@@ -117,13 +121,21 @@ def words(report: Report) -> str:
     lines = [] if report.publishable else ["quick run: do not quote these figures"]
     lines.append(f"clean accuracy {_percent(report.clean.accuracy.value)} of {report.data.test_images} images")
     for attack in report.attacks:
+        if attack.is_adaptive:
+            passed = ", ".join(f"{_percent(row.all.value)} at {row.alpha:g}" for row in attack.accepted_and_wrong)
+            lines.append(f"{attack.name}: wrong and accepted {passed}")
+            continue
         found = ", ".join(f"{_percent(row.successful.value)} at {row.alpha:g}" for row in attack.detected)
         lines.append(f"{attack.name}: succeeds on {_percent(attack.success_rate.value)}; of these found {found}")
-    lines += [
-        f"worst case {union.norm} {union.eps:.3g}: {_percent(union.accuracy.value)} stay right"
-        for union in report.unions
-    ]
-    lines.append("none of these attacks knew of the detectors")
+    for union in report.unions:
+        knowing = ", detectors known" if union.is_adaptive else ""
+        safe = ", ".join(f"{_percent(row.robust_accuracy.value)} at {row.alpha:g}" for row in union.rejection)
+        lines.append(
+            f"worst case {union.norm} {union.eps:.3g}{knowing}: {_percent(union.accuracy.value)} stay right; right or "
+            f"rejected {safe}"
+        )
+    if not report.threat_model.adaptive:
+        lines.append("none of these attacks knew of the detectors")
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -17,8 +17,10 @@ from training.evaluation.results import (
 )
 
 __all__ = [
+    "adaptive_table",
     "attack_table",
     "auroc_table",
+    "availability_table",
     "budget",
     "class_table",
     "false_positive_table",
@@ -93,7 +95,41 @@ def attack_table(report: Report) -> str:
         "AUROC, successful",
         *(f"Found at {100 * alpha:g} %{_need(refused.get(alpha))}" for alpha in _SHOWN_ALPHAS),
     ]
-    return table(head, (_attack_row(attack) for attack in report.attacks), kind="attacks")
+    return table(head, (_attack_row(attack) for attack in report.attacks if not attack.is_adaptive), kind="attacks")
+
+
+def adaptive_table(report: Report) -> str:
+    """One row an attack that knew the detectors: how often it got a wrong answer accepted."""
+    known = [attack for attack in report.attacks if attack.is_adaptive]
+    alphas = [row.alpha for row in known[0].accepted_and_wrong] if known else []
+    head = [
+        "Attack",
+        "Budget",
+        "Wrong",
+        *(f"Wrong and accepted at {100 * alpha:g} %" for alpha in alphas),
+        "AUROC, all",
+    ]
+    return table(head, (_adaptive_row(attack) for attack in known), kind="attacks")
+
+
+def _adaptive_row(attack: AttackResult) -> list[str]:
+    still_right = attack.accuracy.value
+    wrong = "none" if still_right is None else percent(1 - still_right)
+    return [
+        f'{escape(attack.title)}<small class="what">{escape(attack.description)}</small>',
+        _size(attack.norm, attack.eps or 0.0),
+        wrong,
+        *(rate(row.all) for row in attack.accepted_and_wrong),
+        _area(attack.aurocs[-1].all),
+    ]
+
+
+def availability_table(report: Report) -> str:
+    """Share of good images that an attacker gets rejected, a row a change."""
+    alphas = [row.alpha for row in report.availability[0].rejected] if report.availability else []
+    head = ["Largest change", *(f"Rejected at {100 * alpha:g} %" for alpha in alphas)]
+    rows = ([_size(one.norm, one.eps), *(rate(row.rate) for row in one.rejected)] for one in report.availability)
+    return table(head, rows)
 
 
 def _need(images: int | None) -> str:
@@ -138,7 +174,7 @@ def _found(row: RateAt | None) -> str:
 
 
 def union_table(report: Report) -> str:
-    """The worst case of each image, a row a norm."""
+    """The worst case of each image, a row a norm and what the attackers knew."""
     alphas = [row.alpha for row in report.unions[0].rejection] if report.unions else []
     head = ["Largest change allowed", "Broken images", "Right whatever the attack"]
     head += [f"Safe with rejection at {100 * alpha:g} %" for alpha in alphas]
@@ -146,7 +182,7 @@ def union_table(report: Report) -> str:
 
 
 def _union_row(union: UnionResult) -> list[str]:
-    others = ", ".join(union.attacks)
+    others = "all, detectors known" if union.is_adaptive else ", ".join(union.attacks)
     safe = [
         f'{rate(row.robust_accuracy)}<small class="what">strict: {rate(row.strict, interval=False)}</small>'
         for row in union.rejection

@@ -2,17 +2,16 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from service.detection.bundle import Bundle, load_bundle
 from service.detection.engine import Engine
 from service.errors import SetupError
-from tests import tiny
-from tests.training.evaluation import small
+from tests.training.evaluation.conftest import BRIEF
 from training.__main__ import main
 from training.checkpoint import load_run
 from training.config import Recipe, recipe_to_dict
@@ -20,46 +19,6 @@ from training.evaluation import command
 from training.evaluation.pairing import check_pair
 from training.evaluation.suite import quick_suite
 from training.methods import AttackConfig
-
-FIT = """
-[data]
-set = "npz"
-fit = 20
-calibration = 20
-fusion = 20
-[model]
-width = 4
-depth = 1
-[train]
-epochs = 1
-threads = 1
-batch_size = 32
-learning_rate = 0.02
-[attack]
-eps = 0.1
-steps = 2
-[export]
-default_alpha = 0.05
-"""
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A trained run and its data file."""
-    folder = tmp_path_factory.mktemp("run")
-    data, recipe, made = folder / "quadrants.npz", folder / "recipe.toml", folder / "run"
-    train, test = small.held_out(160, seed=11), small.held_out(40, seed=12)
-    np.savez(
-        data,
-        train_images=train.images,
-        train_labels=train.labels,
-        test_images=test.images,
-        test_labels=test.labels,
-        class_names=np.array(tiny.CLASSES),
-    )
-    recipe.write_text(FIT, encoding="utf-8")
-    assert main(["fit", str(recipe), "--out", str(made), "--data", str(data)]) == 0
-    return made, data
 
 
 def arguments(bundle: Path, run: tuple[Path, Path], out: Path, *more: str) -> list[str]:
@@ -70,13 +29,29 @@ def test_it_writes_both_reports_and_says_the_headline(
     bundle_path: Path, run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (
-        main(arguments(bundle_path, run, tmp_path / "out", "--quick", "--attacks", "fgsm,ddn", "--images", "20")) == 0
+        main(
+            arguments(
+                bundle_path,
+                run,
+                tmp_path / "out",
+                "--budget",
+                "quick",
+                "--non-adaptive",
+                "--attacks",
+                "fgsm,ddn",
+                "--images",
+                "20",
+            )
+        )
+        == 0
     )
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert [attack["name"] for attack in report["attacks"]] == ["fgsm", "ddn"]
     assert (report["data"]["test_images"], report["data"]["attacked_images"]) == (40, 20)
     assert not report["publishable"]
-    assert report["provenance"]["command"].endswith("--images 20 --attacks fgsm,ddn --seed 0 --quick")
+    assert report["provenance"]["command"].endswith(
+        "--images 20 --attacks fgsm,ddn --seed 0 --budget quick --non-adaptive"
+    )
     assert "<!doctype html>" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     printed = capsys.readouterr().out
     assert printed.startswith("quick run: do not quote these figures\n")
@@ -86,16 +61,22 @@ def test_it_writes_both_reports_and_says_the_headline(
 def test_the_same_seed_gives_the_same_figures(bundle_path: Path, run: tuple[Path, Path], tmp_path: Path) -> None:
     reports = []
     for name in ("one", "two"):
-        main(arguments(bundle_path, run, tmp_path / name, "--quick", "--attacks", "pgd"))
+        main(arguments(bundle_path, run, tmp_path / name, "--budget", "quick", "--non-adaptive", "--attacks", "pgd"))
         reports.append(json.loads((tmp_path / name / "report.json").read_text(encoding="utf-8"))["attacks"][0])
     assert {**reports[0], "seconds": 0} == {**reports[1], "seconds": 0}
 
 
 def test_publish_puts_the_headline_into_the_bundle_and_result_into_its_file(
-    run: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: tuple[Path, Path],
+    exported: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "full_suite", lambda budgets: quick_suite(budgets)[:3])  # the whole takes a minute
-    bundle, result = tiny.write(tmp_path / "tiny"), tmp_path / "results" / "tiny-attacks.json"
+    monkeypatch.setattr(command, "full_suite", lambda budgets: quick_suite(budgets)[:3])  # the whole takes minutes
+    monkeypatch.setitem(command._STRENGTHS, "standard", BRIEF)
+    bundle, result = tmp_path / "tiny", tmp_path / "results" / "tiny-attacks.json"
+    shutil.copytree(exported, bundle)
     more = ("--publish", "--result", str(result), "--json")
     assert main(arguments(bundle, run, tmp_path / "out", *more)) == 0
     printed = json.loads(capsys.readouterr().out)["metrics"]
@@ -152,24 +133,25 @@ def test_a_run_of_another_recipe_is_refused(engine: Engine, run: tuple[Path, Pat
     ("words", "message"),
     [
         (["--attacks", "fgms"], "expected some of fgsm, pgd"),
-        (["--publish", "--quick"], "--publish: needs the whole suite at full strength"),
+        (["--publish", "--budget", "quick"], "--publish: needs the whole suite at standard strength or more"),
+        (["--publish", "--non-adaptive"], "--publish: needs the whole suite at standard strength or more"),
         (["--images", "0"], "--images: expected at least 1, got 0"),
         (["--l2-eps", "nan"], "--l2-eps: expected a number above 0, got nan"),
         (["--seed", "-1"], "--seed: expected 0 or more, got -1"),
         (["--run", "nowhere"], "nowhere: expected a run directory"),
         (["--data", "nowhere.npz"], "found nothing there"),
     ],
-    ids=["attack", "publish-quick", "images", "l2-eps", "seed", "run", "data"],
+    ids=["attack", "publish-quick", "publish-non-adaptive", "images", "l2-eps", "seed", "run", "data"],
 )
 def test_a_mistake_is_one_clear_line(
-    bundle_path: Path,
+    exported: Path,
     run: tuple[Path, Path],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     words: list[str],
     message: str,
 ) -> None:
-    assert main(arguments(bundle_path, run, tmp_path / "out", *words)) == 1
+    assert main(arguments(exported, run, tmp_path / "out", *words)) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -8,7 +8,7 @@ from service.detection.bundle import load_bundle
 from service.errors import BundleError
 from tests import tiny
 from tests.training.evaluation import small
-from training.evaluation.publish import publish
+from training.evaluation.publish import MAX_REPORT_BYTES, publish
 from training.evaluation.results import Report
 
 
@@ -63,5 +63,5 @@ def test_a_quick_report_is_refused(bundle: Path, report: Report) -> None:
 
 
 def test_a_report_that_is_too_large_is_refused(bundle: Path, report: Report) -> None:
-    with pytest.raises(BundleError, match="at most 200000 bytes"):
-        publish(bundle, dataclasses.replace(report, remarks=("x" * 200_000,)))
+    with pytest.raises(BundleError, match="at most 300000 bytes"):
+        publish(bundle, dataclasses.replace(report, remarks=("x" * MAX_REPORT_BYTES,)))

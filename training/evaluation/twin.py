@@ -1,0 +1,45 @@
+"""The bundle as a torch module, so that attacks may follow gradients through its detectors too."""
+
+import numpy as np
+
+from service.detection.engine import Engine
+from service.detection.types import Bytes8
+from service.errors import SetupError
+from training.checkpoint import Run
+from training.data.splits import Parts
+from training.export import TOLERANCE, compare_outputs, fitted_graph
+from training.graph import BundleGraph, torch_outputs
+
+__all__ = ["torch_twin"]
+
+_COMPARED = 64
+
+
+def torch_twin(run: Run, parts: Parts, engine: Engine) -> BundleGraph:
+    """The graph of the run with its detectors fitted again, on the run's device.
+
+    Fitting is deterministic, so this is what the bundle was exported from; it is compared on clean images all the same.
+
+    Raises:
+        SetupError: it differs from the bundle, whose detectors would then not be what is attacked.
+    """
+    names = tuple(entry.name for entry in engine.bundle.manifest.detectors)
+    if names != tuple(run.recipe.export.detectors):
+        raise SetupError(
+            f"{run.path}: its recipe has the detectors {', '.join(run.recipe.export.detectors)}, but the bundle "
+            f"{engine.bundle.manifest.name} has {', '.join(names)}; name the run that it was exported from, or attack "
+            "the classifier alone with --non-adaptive"
+        )
+    device = next(run.model.parameters()).device
+    run.model.to("cpu")  # where detectors are fitted; the graph takes it along when it goes back
+    graph = fitted_graph(run, parts)
+    images: Bytes8 = np.ascontiguousarray(parts.fit.images[:_COMPARED])
+    found = compare_outputs(torch_outputs(graph, images), engine.measure(images).outputs)
+    worst = max(found.logits, found.embedding, found.scores)
+    if worst > TOLERANCE:
+        raise SetupError(
+            f"{run.path}: expected the detectors of the bundle {engine.bundle.manifest.name} when they are fitted "
+            f"again, got scores that differ by {worst:.3g}; evaluate with the data that it was exported from, or "
+            "attack the classifier alone with --non-adaptive"
+        )
+    return graph.to(device)
