@@ -49,7 +49,8 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (else ADVSENTRY_DATA)")
     parser.add_argument("--force", action="store_true", help="replace a bundle that stands there already")
-    parser.set_defaults(command=_export)
+    parser.add_argument("overrides", metavar="export.key=value", nargs="*", help="instead of the recipe's value")
+    parser.set_defaults(command=_export, parser=parser)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:

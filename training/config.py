@@ -35,6 +35,7 @@ __all__ = [
     "TlaConfig",
     "TradesConfig",
     "TrainConfig",
+    "exported_as",
     "load_recipe",
     "read_shipped",
     "recipe_from_dict",
@@ -147,6 +148,26 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     recipe = recipe_from_dict(table)
     check_effects(recipe_values(recipe), written, overridden)
     return recipe
+
+
+def exported_as(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The recipe of a finished run with other values of its section `export`.
+
+    Args:
+        overrides: `export.key=value`.
+
+    Raises:
+        SetupError: a key of another section, which training has settled; else as for load_recipe.
+    """
+    table: dict[str, Any] = dict(recipe_to_dict(recipe))
+    for override in overrides:
+        key = _override(table, override)
+        if not key.startswith("export."):
+            raise SetupError(
+                f"{key}: expected a key of [export], got one that the training of the run has settled; "
+                "`advsentry-train fit` begins another run"
+            )
+    return recipe_from_dict(table)
 
 
 def _keys(table: Mapping[str, object]) -> list[str]:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from service.errors import SetupError
 from training.canaries import make_canaries
 from training.checkpoint import Run, code_version, load_run
 from training.checks import require
-from training.config import Recipe, recipe_to_dict
+from training.config import Recipe, exported_as, recipe_to_dict
 from training.data.splits import Parts
 from training.detectors import DETECTORS
 from training.detectors.classes import class_counts
@@ -59,8 +60,17 @@ class Parity:
     """Images with another predicted class."""
 
 
-def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool = False) -> Bundle:
+def export(
+    run_path: Path, out: Path, *, data_root: Path | None, replace: bool = False, overrides: Sequence[str] = ()
+) -> Bundle:
     """Writes the bundle of a finished run.
+
+    Args:
+        run_path: directory of the run.
+        out: the bundle; its name is the folder's.
+        data_root: folder of the data.
+        replace: whether a bundle that stands there already goes.
+        overrides: `export.key=value`, instead of what the run's recipe says.
 
     Raises:
         SetupError: the run, its data or its recipe does not allow it; the message says what to change.
@@ -68,9 +78,10 @@ def export(run_path: Path, out: Path, *, data_root: Path | None, replace: bool =
     """
     check_room(out, replace=replace)  # write_bundle would refuse it only after minutes of work
     run = load_run(run_path)
+    run = dataclasses.replace(run, recipe=exported_as(run.recipe, overrides))
     parts = run.parts(data_root)
     check_exportable(run.recipe, parts, len(run.class_names))
-    graph = fitted_graph(run, parts)
+    graph = fitted_graph(run, parts, run.recipe.export.detectors)
     model = onnx_bytes(graph, parts.fit.images[:4])
     shape = _shape(run, graph)
     session = Graph(model, shape)
@@ -144,14 +155,14 @@ def check_detectors(recipe: Recipe) -> None:
         require(name in DETECTORS, "export.detectors", f"some of {', '.join(DETECTORS)}", name)
 
 
-def fitted_graph(run: Run, parts: Parts) -> BundleGraph:
-    """The run's classifier with its recipe's detectors, fitted on the fit part.
+def fitted_graph(run: Run, parts: Parts, detectors: Sequence[str]) -> BundleGraph:
+    """The run's classifier with detectors of these names, fitted on the fit part.
 
     Raises:
         SetupError: the part has too few images of a class.
     """
     clean = clean_views(run.model, parts.fit.images, parts.fit.labels)
-    return BundleGraph(run.model, [DETECTORS[name].fit(clean) for name in run.recipe.export.detectors])
+    return BundleGraph(run.model, [DETECTORS[name].fit(clean) for name in detectors])
 
 
 def _scores(session: Graph, images: Bytes8) -> np.ndarray:
@@ -215,7 +226,13 @@ def _manifest(run: Run, graph: BundleGraph, shape: GraphShape, *, name: str) -> 
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Runs `export`; gives its exit status."""
-    bundle = export(arguments.run, arguments.out, data_root=arguments.data, replace=arguments.force)
+    bundle = export(
+        arguments.run,
+        arguments.out,
+        data_root=arguments.data,
+        replace=arguments.force,
+        overrides=arguments.overrides,
+    )
     sizes = bundle.calibration
     sys.stderr.write(
         f"bundle {bundle.path}: {len(bundle.manifest.detectors)} detectors, {sizes.detector_scores.shape[1]} + "

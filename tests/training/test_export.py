@@ -13,6 +13,7 @@ from service.errors import BundleError, SetupError
 from training.checkpoint import load_parts, load_run
 from training.config import load_recipe
 from training.detectors import DETECTORS
+from training.evaluation.pairing import check_pair
 from training.export import check_exportable, compare_outputs, export
 from training.fit import fit
 from training.graph import BundleGraph, clean_views, torch_outputs
@@ -176,3 +177,26 @@ def test_an_alpha_without_enough_images_names_the_recipe_key() -> None:
         SetupError, match=r"data\.fusion: expected at least 999 images for export\.default_alpha 0\.001"
     ):
         check_exportable(recipe, parts, 10)
+
+
+def test_a_finished_run_is_exported_with_other_detectors(run_path: Path, tmp_path: Path) -> None:
+    chosen = ['export.detectors=["softmax","spectrum"]', "export.default_alpha=0.05"]
+    manifest = export(run_path, tmp_path / "other", data_root=None, overrides=chosen).manifest
+    assert [entry.name for entry in manifest.detectors] == ["softmax", "spectrum"]
+    assert manifest.default_alpha == manifest.training["export"]["default_alpha"] == 0.05
+    check_pair(load_run(run_path), load_bundle(tmp_path / "other"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs=5", r"train\.epochs: expected a key of \[export\], got one that the training of the run has se"),
+        ("export.detector=knn", r"export\.detector: unknown key; the nearest known one is export\.detectors"),
+        ('export.detectors=["nothing"]', r"export\.detectors: expected some of gaussian, .* got 'nothing'"),
+    ],
+    ids=["training", "key", "detector"],
+)
+def test_what_export_cannot_change_is_refused(run_path: Path, tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(SetupError, match=message):
+        export(run_path, tmp_path / "other", data_root=None, overrides=[override])
+    assert not (tmp_path / "other").exists()

@@ -1,6 +1,8 @@
 """Whether a run and a bundle belong together."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from service.detection.bundle import Bundle
 from service.errors import SetupError
@@ -31,12 +33,17 @@ def check_pair(run: Run, bundle: Bundle) -> None:
             f"{run.path}: trained for {attack.norm} {attack.eps:g}, but the bundle {manifest.name} for {threat.norm} "
             f"{threat.eps:g}"
         )
-    if manifest.training and dict(manifest.training) != recipe_to_dict(run.recipe):
+    if manifest.training and _trained(manifest.training) != _trained(recipe_to_dict(run.recipe)):
         # Attacks by the gradients of another network are mere transfer attacks, and flatter the bundle.
         raise SetupError(
             f"{run.path}: its recipe is not the one that the bundle {manifest.name} was made by; name the run that it "
             "was exported from"
         )
+
+
+def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What the weights come from: everything but how the run was exported."""
+    return {section: values for section, values in recipe.items() if section != "export"}
 
 
 def _first(names: tuple[str, ...]) -> str:

@@ -7,6 +7,7 @@ from service.detection.types import Bytes8
 from service.errors import SetupError
 from training.checkpoint import Run
 from training.data.splits import Parts
+from training.detectors import DETECTORS
 from training.export import TOLERANCE, compare_outputs, fitted_graph
 from training.graph import BundleGraph, torch_outputs
 
@@ -23,16 +24,15 @@ def torch_twin(run: Run, parts: Parts, engine: Engine) -> BundleGraph:
     Raises:
         SetupError: it differs from the bundle, whose detectors would then not be what is attacked.
     """
-    names = tuple(entry.name for entry in engine.bundle.manifest.detectors)
-    if names != tuple(run.recipe.export.detectors):
+    kinds = [entry.kind for entry in engine.bundle.manifest.detectors]
+    if unknown := [kind for kind in kinds if kind not in DETECTORS]:
         raise SetupError(
-            f"{run.path}: its recipe has the detectors {', '.join(run.recipe.export.detectors)}, but the bundle "
-            f"{engine.bundle.manifest.name} has {', '.join(names)}; name the run that it was exported from, or attack "
-            "the classifier alone with --non-adaptive"
+            f"bundle {engine.bundle.manifest.name}: expected detectors among {', '.join(DETECTORS)}, got "
+            f"{', '.join(unknown)}; attack the classifier alone with --non-adaptive"
         )
     device = next(run.model.parameters()).device
     run.model.to("cpu")  # where detectors are fitted; the graph takes it along when it goes back
-    graph = fitted_graph(run, parts)
+    graph = fitted_graph(run, parts, kinds)
     images: Bytes8 = np.ascontiguousarray(parts.fit.images[:_COMPARED])
     found = compare_outputs(torch_outputs(graph, images), engine.measure(images).outputs)
     worst = max(found.logits, found.embedding, found.scores)

@@ -95,10 +95,12 @@ def test_detectors_of_other_data_are_not_taken_for_the_bundles(run: tuple[Path, 
     other = dataclasses.replace(parts, fit=dataclasses.replace(parts.fit, images=255 - parts.fit.images))
     with pytest.raises(SetupError, match="expected the detectors of the bundle quadrants when they are fitted again"):
         torch_twin(loaded, other, setting.engine)
-    export = dataclasses.replace(loaded.recipe.export, detectors=("mixture",))
-    fewer = dataclasses.replace(loaded, recipe=dataclasses.replace(loaded.recipe, export=export))
-    with pytest.raises(SetupError, match="has the detectors mixture, but the bundle quadrants has gaussian, mixture"):
-        torch_twin(fewer, parts, setting.engine)
+    first, *others = setting.engine.bundle.manifest.detectors
+    detectors = (dataclasses.replace(first, kind="oracle"), *others)
+    manifest = dataclasses.replace(setting.engine.bundle.manifest, detectors=detectors)
+    unknown = Engine(dataclasses.replace(setting.engine.bundle, manifest=manifest))
+    with pytest.raises(SetupError, match=r"expected detectors among gaussian, mixture, .* got oracle; attack the"):
+        torch_twin(loaded, parts, unknown)
 
 
 def test_the_twin_gives_the_scores_of_the_bundle(setting: Setting) -> None:
