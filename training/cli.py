@@ -18,6 +18,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_fit(commands.add_parser("fit", help="train a recipe into a run directory; the same command again resumes"))
     _add_export(commands.add_parser("export", help="fit detectors, calibrate and write the bundle of a run"))
     _add_evaluate(commands.add_parser("evaluate", help="attack a run and report what its bundle sees"))
+    _add_compare(commands.add_parser("compare", help="hold the reports of two bundles against each other"))
     _add_robustness(commands.add_parser("robustness", help="measure what a run withstands, without a bundle"))
     _add_analyse(commands.add_parser("analyse", help="show what networks look at, side by side"))
 
@@ -79,6 +80,15 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write the small file for docs/results")
     parser.add_argument("--json", action="store_true", help="print the headline figures as JSON")
     parser.set_defaults(command=_evaluate)
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Holds what `evaluate` found of two bundles against each other; says where that is not fair."
+    for name in ("first", "second"):
+        parser.add_argument(name, metavar="REPORT", help="a bundle, a folder that `evaluate` wrote, or a report.json")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="also write compare.html there")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.set_defaults(command=_compare)
 
 
 def _add_robustness(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +169,12 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from training.evaluation.command import run_command
+
+    return run_command(arguments)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from training.evaluation.compare import run_command
 
     return run_command(arguments)
 
