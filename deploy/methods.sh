@@ -32,3 +32,15 @@ done
 [ -e docs/results/gtsrb-analysis.json ] || OMP_NUM_THREADS=1 .venv/bin/advsentry-train analyse \
   runs/gtsrb-natural-s0 runs/gtsrb-at-s{0,1,2} runs/gtsrb-tla-sar-s{0,1,2} --data "$data" --out reports/gtsrb-analysis \
   --result docs/results/gtsrb-analysis.json
+
+# Whether kernels stay rough because the first convolution skips every other pixel: short runs with and without.
+for stride in 1 2; do
+  for method in natural at; do
+    none=(); [ "$method" = at ] || none=(attack.name=none attack.guard=false)
+    [ -e docs/results/gtsrb-stem-analysis.json ] || OMP_NUM_THREADS=1 .venv/bin/advsentry-train fit gtsrb-at --data "$data" \
+      --out "runs/gtsrb-stem$stride-$method" train.epochs=6 "model.stem_stride=$stride" "${none[@]}"
+  done
+done
+[ -e docs/results/gtsrb-stem-analysis.json ] || OMP_NUM_THREADS=1 .venv/bin/advsentry-train analyse \
+  runs/gtsrb-stem{1,2}-{natural,at} --data "$data" --out reports/gtsrb-stem-analysis \
+  --result docs/results/gtsrb-stem-analysis.json
