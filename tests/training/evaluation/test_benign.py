@@ -8,11 +8,11 @@ import pytest
 from service.detection.engine import Engine
 from service.detection.types import Bytes8
 from tests.training.evaluation import small
-from training.evaluation.assemble import remarks
 from training.evaluation.benign import judge_classes, judge_shifts
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, decide
 from training.evaluation.evaluate import Evaluation
+from training.evaluation.remarks import remarks
 from training.evaluation.report import page
 from training.evaluation.results import Report, ShiftResult
 from training.evaluation.shifts import Shift, shifts

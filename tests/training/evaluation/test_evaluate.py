@@ -5,7 +5,6 @@ import pytest
 
 from service.detection.engine import Engine
 from tests.training.evaluation import small
-from training.evaluation.assemble import remarks
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, decide
 from training.evaluation.evaluate import Evaluation, choose_images
@@ -150,9 +149,3 @@ def test_balanced_accuracy_is_scikit_learns() -> None:
     generator = np.random.default_rng(0)
     truth, found = generator.integers(0, 5, 80), generator.integers(0, 5, 80)
     assert balanced_accuracy(truth == found, truth) == pytest.approx(balanced_accuracy_score(truth, found))
-
-
-def test_images_in_tracks_make_the_report_say_that_its_intervals_are_too_narrow(engine: Engine) -> None:
-    evaluation = small.run(engine, (small.NOTHING,))
-    assert any("too narrow" in remark for remark in remarks(evaluation, alpha=0.01, publishable=True, in_tracks=True))
-    assert not any("too narrow" in remark for remark in remarks(evaluation, alpha=0.01, publishable=True))
