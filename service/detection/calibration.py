@@ -111,6 +111,11 @@ def _tail_slope(knots: Float64s, log_p: Float64s) -> float:
     return float((log_p[start] - log_p[-1]) / (knots[-1] - knots[start]))
 
 
+def _threshold(clean: Float32s, alpha: float) -> float | None:
+    rank = alpha_rank(alpha, clean.size)
+    return float(clean[clean.size - rank]) if rank >= 1 else None
+
+
 def _pessimistic(scores: Float32s | Float64s) -> Float64s:
     return np.where(np.isfinite(scores), scores, np.inf).astype(np.float64)
 
@@ -174,9 +179,11 @@ class Calibration:
 
     def threshold(self, detector: int, alpha: float) -> float | None:
         """The score above which a detector is flagged at alpha; None when n is too small to flag any."""
-        row = self.detector_scores[detector]
-        rank = alpha_rank(alpha, row.size)
-        return float(row[row.size - rank]) if rank >= 1 else None
+        return _threshold(self.detector_scores[detector], alpha)
+
+    def fused_threshold(self, alpha: float) -> float | None:
+        """The fused statistic above which the verdict at alpha is adversarial; None when n is too small for any."""
+        return _threshold(self.fused_scores, alpha)
 
     def check_alpha(self, alpha: float, *, largest: float) -> None:
         """Refuses an alpha that the calibration cannot support.

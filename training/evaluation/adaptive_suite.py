@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from service.detection.calibration import Calibration, alpha_rank
+from service.detection.calibration import Calibration
 from service.errors import SetupError
 from training.attacks.adaptive import (
     AdaptiveAttack,
@@ -225,11 +225,11 @@ def _accepted_up_to(calibration: Calibration, alpha: float) -> float:
     Raises:
         SetupError: the calibration cannot support alpha.
     """
-    clean = calibration.fused_scores
-    rank = alpha_rank(alpha, clean.size)
-    if rank < 1:
-        raise SetupError(f"alpha {alpha:g}: expected at least {1 / (clean.size + 1):.3g} for {clean.size} images")
-    return float(clean[clean.size - rank])
+    threshold = calibration.fused_threshold(alpha)
+    if threshold is None:
+        n = calibration.fused_scores.size
+        raise SetupError(f"alpha {alpha:g}: expected at least {calibration.smallest_alpha:.3g} for {n} images")
+    return threshold
 
 
 def _device(module: nn.Module) -> torch.device:

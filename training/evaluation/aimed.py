@@ -22,6 +22,7 @@ from training.attacks.adaptive import (
     joined,
 )
 from training.attacks.rounding import from_8_bit
+from training.evaluation.decisions import FUSED, decide
 from training.graph import BundleGraph
 
 __all__ = ["Aimed", "Each", "Known", "NearExemplars"]
@@ -48,7 +49,7 @@ class Known:
     @classmethod
     def of(cls, graph: BundleGraph, engine: Engine, images: Bytes8) -> "Known":
         """Asks the bundle about the clean images."""
-        answers = engine.measure(np.ascontiguousarray(images))
+        answers = decide(engine, images)
         bundle = engine.bundle
         return cls(
             graph=graph,
@@ -56,8 +57,8 @@ class Known:
             calibration_id=bundle.calibration_id,
             names=tuple(entry.name for entry in bundle.manifest.detectors),
             images=images,
-            labels=answers.outputs.logits.argmax(axis=1),
-            p_values=answers.fused_p_value,
+            labels=answers.labels,
+            p_values=answers.p_values[FUSED],
         )
 
 
