@@ -193,9 +193,9 @@ def evaluate(
 
 
 def _by_knowledge(attacked: Sequence[Attacked]) -> list[list[Attacked]]:
-    """The attacks that see the classifier alone, then all where there are others."""
+    """The attacks that see the classifier alone, where there are any, then all where there are others."""
     blind = [one for one in attacked if not one.entry.is_adaptive]
-    return [blind, list(attacked)] if len(blind) < len(attacked) else [blind]
+    return [blind, list(attacked)] if 0 < len(blind) < len(attacked) else [list(attacked)]
 
 
 def _disagreements(model: nn.Module, images: Bytes8, decisions: Decisions) -> int:

@@ -160,3 +160,10 @@ def test_the_page_tells_what_those_who_know_reach(report: tuple[dict[str, Any], 
     assert "Against those who know them, <strong>" in html
     assert all(escape(attack["title"]) in html for attack in report[0]["attacks"])
     assert report[0]["threat_model"]["adaptive"]
+
+
+def test_adaptive_attacks_may_be_run_alone(run: tuple[Path, Path], exported: Path, tmp_path: Path) -> None:
+    given = ["evaluate", str(exported), "--run", str(run[0]), "--data", str(run[1]), "--out", str(tmp_path)]
+    assert main([*given, "--budget", "quick", "--images", "10", "--attacks", "adaptive_selective"]) == 0
+    unions = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["unions"]
+    assert [(union["norm"], union["is_adaptive"]) for union in unions] == [("linf", True), ("l2", True)]
