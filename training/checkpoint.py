@@ -213,6 +213,31 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
     return content
 
 
+def read_tensors(path: Path) -> dict[str, Any]:
+    """What write_tensors() wrote, on the CPU.
+
+    Raises:
+        SetupError: it is damaged.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise SetupError(f"{path}: expected readable weights, got a damaged file; export the bundle again") from error
+    if not isinstance(content, dict):
+        raise SetupError(f"{path}: expected weights by name, got {type(content).__name__}; export the bundle again")
+    return content
+
+
+def write_tensors(path: Path, content: Mapping[str, Any]) -> None:
+    """Replaces a file of tensors as write_checkpoint() does.
+
+    Raises:
+        SetupError: as for write_checkpoint.
+    """
+    with _replacing(path) as file:
+        torch.save(dict(content), file)
+
+
 def write_checkpoint(run: Path, content: dict[str, Any]) -> None:
     """Replaces the run's checkpoint; a crash leaves the old one or the new one, never half of one.
 

@@ -23,9 +23,10 @@ from training.checkpoint import Run, code_version, load_run
 from training.checks import require
 from training.config import Recipe, exported_as, recipe_to_dict
 from training.data.splits import Parts
-from training.detectors import DETECTORS
+from training.detectors import DETECTORS, CleanViews, Detector, Learned
 from training.detectors.classes import class_counts
 from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
+from training.lessons import Weights, keep_learned, lessons_of
 from training.model_card import model_card
 from training.resizing import check_resizer, resize_bytes
 
@@ -112,7 +113,9 @@ def export(
     )
     manifest = dataclasses.replace(manifest, canaries=make_canaries(graph, engine, seed=run.recipe.train.seed))
     files["model_card.md"] = model_card(manifest, calibration).encode()
-    write_bundle(out, dataclasses.replace(manifest, files=file_entries(files)), files, replace=replace)
+    entries = file_entries(files)
+    keep_learned(run.path, graph, entries["model.onnx"].sha256)
+    write_bundle(out, dataclasses.replace(manifest, files=entries), files, replace=replace)
     return load_bundle(out)
 
 
@@ -155,14 +158,28 @@ def check_detectors(recipe: Recipe) -> None:
         require(name in DETECTORS, "export.detectors", f"some of {', '.join(DETECTORS)}", name)
 
 
-def fitted_graph(run: Run, parts: Parts, detectors: Sequence[str]) -> BundleGraph:
+def fitted_graph(run: Run, parts: Parts, detectors: Sequence[str], learned: Weights | None = None) -> BundleGraph:
     """The run's classifier with detectors of these names, fitted on the fit part.
 
+    Args:
+        run: finished.
+        parts: of its data; detectors with a network of their own learn from the training part.
+        detectors: their names.
+        learned: what such detectors learned before; those that it has are not trained again.
+
     Raises:
-        SetupError: the part has too few images of a class.
+        SetupError: the part has too few images of a class, or the weights are of another network.
     """
-    clean = clean_views(run.model, parts.fit.images, parts.fit.labels)
-    return BundleGraph(run.model, [DETECTORS[name].fit(clean) for name in detectors])
+    clean = clean_views(run.model, parts.fit.images, parts.fit.labels, lessons_of(run, parts.train))
+    return BundleGraph(run.model, [_fitted(DETECTORS[name], clean, learned or {}) for name in detectors])
+
+
+def _fitted(kind: type[Detector], clean: CleanViews, learned: Weights) -> Detector:
+    return (
+        kind.restored(clean, learned[kind.kind])
+        if issubclass(kind, Learned) and kind.kind in learned
+        else kind.fit(clean)
+    )
 
 
 def _scores(session: Graph, images: Bytes8) -> np.ndarray:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from service.detection.graph import OUTPUT_NAMES
 from service.detection.types import Bytes8, Outputs
 from training.attacks.rounding import from_8_bit
-from training.detectors import CleanViews, Detector
+from training.detectors import CleanViews, Detector, Lessons
 from training.models import Classifier
 
 __all__ = ["OPSET", "BundleGraph", "clean_views", "onnx_bytes", "torch_outputs"]
@@ -53,8 +53,8 @@ class BundleGraph(nn.Module):
         return logits, embedding, torch.stack(scores, dim=1)
 
 
-def clean_views(model: Classifier, images: Bytes8, labels: np.ndarray) -> CleanViews:
-    """What detectors are fitted on: (n, H, W, C) clean images as the classifier sees them."""
+def clean_views(model: Classifier, images: Bytes8, labels: np.ndarray, lessons: Lessons) -> CleanViews:
+    """What detectors are fitted on: (n, H, W, C) clean images as the classifier sees them, and more to learn from."""
     floats = from_8_bit(images)
     model.eval()
     with torch.inference_mode():
@@ -65,6 +65,7 @@ def clean_views(model: Classifier, images: Bytes8, labels: np.ndarray) -> CleanV
         embedding=torch.cat([embedding for _, embedding in views]),
         labels=torch.from_numpy(labels),
         classifier=model,
+        lessons=lessons,
     )
 
 

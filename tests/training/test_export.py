@@ -17,6 +17,7 @@ from training.evaluation.pairing import check_pair
 from training.export import check_exportable, compare_outputs, export
 from training.fit import fit
 from training.graph import BundleGraph, clean_views, torch_outputs
+from training.lessons import lessons_of
 from training.resizing import resize_bytes
 
 QUICK = ["train.epochs=3", "attack.steps=1", "tla.weight=0.0", "train.threads=1"]
@@ -40,7 +41,7 @@ def bundle_path(run_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def graph(run_path: Path) -> BundleGraph:
     run = load_run(run_path)
     fitted = run.parts(None).fit
-    clean = clean_views(run.model, fitted.images, fitted.labels)
+    clean = clean_views(run.model, fitted.images, fitted.labels, lessons_of(run, fitted))
     return BundleGraph(run.model, [DETECTORS[name].fit(clean) for name in run.recipe.export.detectors])
 
 

@@ -3,18 +3,21 @@
 from collections.abc import Mapping
 
 from training.detectors.centroid_margin import CentroidMargin
-from training.detectors.detector import CleanViews, Detector
+from training.detectors.companion import Companion
+from training.detectors.detector import CleanViews, Detector, Lessons
 from training.detectors.energy import Energy
 from training.detectors.gaussian import ClassGaussian
 from training.detectors.high_frequency import HighFrequency
 from training.detectors.knn import NearestNeighbours
+from training.detectors.learned import Learned
 from training.detectors.low_pass import LowPassAgreement
 from training.detectors.mixture import GaussianMixture
+from training.detectors.perturbation_sensor import PerturbationSensor
 from training.detectors.residual import Residual
 from training.detectors.softmax import Softmax
 from training.detectors.spectrum import RadialSpectrum
 
-__all__ = ["DETECTORS", "CleanViews", "Detector"]
+__all__ = ["DETECTORS", "CleanViews", "Detector", "Learned", "Lessons"]
 
 DETECTORS: Mapping[str, type[Detector]] = {
     "gaussian": ClassGaussian,
@@ -27,4 +30,6 @@ DETECTORS: Mapping[str, type[Detector]] = {
     "high_frequency": HighFrequency,
     "residual": Residual,
     "low_pass": LowPassAgreement,
+    "companion": Companion,
+    "perturbation_sensor": PerturbationSensor,
 }

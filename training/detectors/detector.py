@@ -5,15 +5,43 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from service.detection.types import FlagReason
+from service.detection.types import Bytes8, FlagReason
+from training.attacks.rounding import from_8_bit
 from training.models import Classifier
 
-__all__ = ["CleanViews", "Detector"]
+__all__ = ["CleanViews", "Detector", "Lessons"]
 
 BATCH = 256
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Lessons:
+    """What detectors that are networks of their own learn from: the classifier's training images, all of them clean."""
+
+    images: Bytes8
+    """(n, H, W, C)."""
+    labels: np.ndarray
+    """(n,) int64."""
+    eps: float
+    """Linf budget of the attacks that the bundle expects, in units of the [0, 1] image."""
+    seed: int
+    effort: float = 1.0
+    """Share of a full training; less is for tests."""
+    tell: Callable[[str], None] = _silent
+    """Takes a line for people: what is being learned, and the time that is left."""
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, C, H, W) images in [0, 1] and (N,) labels at these positions."""
+        places = rows.numpy()
+        return from_8_bit(self.images[places]), torch.from_numpy(self.labels[places])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +58,8 @@ class CleanViews:
     """(n,) int64, the true classes."""
     classifier: Classifier
     """The trained classifier itself, in eval mode, for detectors that ask it again."""
+    lessons: Lessons
+    """For detectors that are networks of their own."""
 
     @property
     def classes(self) -> int:

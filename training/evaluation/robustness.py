@@ -42,6 +42,7 @@ from training.evaluation.strength import FULL, QUICK, Strength
 from training.evaluation.suite import Budgets, SuiteEntry, budgets_for, chosen
 from training.evaluation.views import views_of
 from training.folders import make_folder
+from training.lessons import lessons_of
 from training.precision import deterministic
 
 __all__ = ["Measured", "Options", "measure_robustness", "run_command"]
@@ -181,6 +182,7 @@ def _clean_views(run: Run, fit: ImageSet) -> CleanViews:
         embedding=views.embedding,
         labels=torch.from_numpy(fit.labels),
         classifier=run.model,
+        lessons=lessons_of(run, fit),
     )
 
 

@@ -10,6 +10,7 @@ from training.data.splits import Parts
 from training.detectors import DETECTORS
 from training.export import TOLERANCE, compare_outputs, fitted_graph
 from training.graph import BundleGraph, torch_outputs
+from training.lessons import kept_learned
 
 __all__ = ["torch_twin"]
 
@@ -32,7 +33,8 @@ def torch_twin(run: Run, parts: Parts, engine: Engine) -> BundleGraph:
         )
     device = next(run.model.parameters()).device
     run.model.to("cpu")  # where detectors are fitted; the graph takes it along when it goes back
-    graph = fitted_graph(run, parts, kinds)
+    learned = kept_learned(run.path, engine.bundle.manifest.files["model.onnx"].sha256)
+    graph = fitted_graph(run, parts, kinds, learned)
     images: Bytes8 = np.ascontiguousarray(parts.fit.images[:_COMPARED])
     found = compare_outputs(torch_outputs(graph, images), engine.measure(images).outputs)
     worst = max(found.logits, found.embedding, found.scores)

@@ -1,8 +1,10 @@
 """Clean views of a made-up classifier, quick to make."""
 
 import torch
+from torch import Tensor
 
-from training.detectors import CleanViews
+from training.attacks.rounding import nearest_8_bit
+from training.detectors import CleanViews, Lessons
 from training.models import Classifier
 from training.models.small_cnn import SmallCnn
 
@@ -28,7 +30,13 @@ def views(count: int = 240, *, seed: int = 0, channels: int = 1, side: int = SID
         embedding=torch.nn.functional.normalize(centres[labels] + noise, dim=1),
         labels=labels,
         classifier=classifier(channels=channels, side=side),
+        lessons=lessons((smooth + grain).clamp(0, 1), labels),
     )
+
+
+def lessons(images: Tensor, labels: Tensor) -> Lessons:
+    """A few steps of training only."""
+    return Lessons(images=nearest_8_bit(images).numpy(), labels=labels.numpy(), eps=16 / 255, seed=0, effort=0.05)
 
 
 def classifier(*, channels: int = 1, side: int = SIDE) -> Classifier:

@@ -19,7 +19,7 @@ CHANNELS = 3
 @pytest.fixture(scope="module")
 def graph() -> BundleGraph:
     made = views(channels=CHANNELS)
-    clean = clean_views(classifier(channels=CHANNELS), images(), made.labels.numpy())
+    clean = clean_views(classifier(channels=CHANNELS), images(), made.labels.numpy(), made.lessons)
     return BundleGraph(clean.classifier, [kind.fit(clean) for kind in DETECTORS.values()])
 
 

@@ -11,7 +11,7 @@ from tests.training.attacks.adaptive.toys import Digits, generator
 from training.attacks.adaptive import GraphTarget
 from training.attacks.rounding import from_8_bit
 from training.data import load_data
-from training.detectors import DETECTORS
+from training.detectors import DETECTORS, Lessons
 from training.graph import BundleGraph, clean_views, torch_outputs
 from training.models import build_model
 from training.sections import ModelConfig
@@ -41,7 +41,8 @@ def digits() -> Digits:
             nn.functional.cross_entropy(model(images[rows]), labels[rows]).backward()
             optimiser.step()
     optimiser.zero_grad()
-    clean = clean_views(model, every.images[fit], every.labels[fit])
+    lessons = Lessons(images=every.images[fit], labels=every.labels[fit], eps=0.15, seed=0)
+    clean = clean_views(model, every.images[fit], every.labels[fit], lessons)
     graph = BundleGraph(model, [DETECTORS["gaussian"].fit(clean), DETECTORS["spectrum"].fit(clean)])
     calibration = Calibration.from_clean(*(torch_outputs(graph, every.images[part]).scores for part in (first, second)))
     return Digits(
