@@ -28,6 +28,10 @@ class Compiled(Classifier):
         """See Classifier."""
         return self._embed(images)
 
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See Classifier; not compiled, since no training asks for them."""
+        return self.network.feature_maps(images)
+
 
 def check_compiler(device: torch.device) -> None:
     """Compiles a trifle, so that a machine that cannot compile says so before training begins.

@@ -6,6 +6,7 @@ from training.detectors.centroid_margin import CentroidMargin
 from training.detectors.companion import Companion
 from training.detectors.detector import CleanViews, Detector, Lessons
 from training.detectors.energy import Energy
+from training.detectors.feature_spectrum import FeatureSpectrum
 from training.detectors.gaussian import ClassGaussian
 from training.detectors.high_frequency import HighFrequency
 from training.detectors.knn import NearestNeighbours
@@ -30,6 +31,7 @@ DETECTORS: Mapping[str, type[Detector]] = {
     "high_frequency": HighFrequency,
     "residual": Residual,
     "low_pass": LowPassAgreement,
+    "feature_spectrum": FeatureSpectrum,
     "companion": Companion,
     "perturbation_sensor": PerturbationSensor,
 }

@@ -19,8 +19,8 @@ __all__ = ["Learned", "frozen", "learn"]
 BATCH = 96
 LEARNING_RATE = 0.1
 WEIGHT_DECAY = 5e-4
-LEAST_STEPS = 300
-"""Of a full training, however few the images."""
+LEAST_STEPS, MOST_STEPS = 300, 3_000
+"""Of a full training, however few or many the images."""
 TOLD_EVERY = 100
 """Steps."""
 
@@ -83,7 +83,7 @@ def learn(network: nn.Module, lessons: Lessons, loss: Loss, *, epochs: float, na
     """
     count = len(lessons.images)
     batch = min(BATCH, count)
-    steps = max(1, round(lessons.effort * max(LEAST_STEPS, epochs * count / batch)))
+    steps = max(1, round(lessons.effort * min(max(LEAST_STEPS, epochs * count / batch), MOST_STEPS)))
     generator = torch.Generator().manual_seed(lessons.seed)
     optimiser = torch.optim.SGD(
         network.parameters(), lr=LEARNING_RATE, momentum=0.9, nesterov=True, weight_decay=WEIGHT_DECAY

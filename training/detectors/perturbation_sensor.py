@@ -16,8 +16,8 @@ from training.forging import benign, forge
 
 __all__ = ["PerturbationSensor", "SensorNetwork"]
 
-WIDTH = 24
-EPOCHS = 8.0
+WIDTH = 32
+EPOCHS = 20.0
 SMALLEST = 4
 """Pixels of the shorter side."""
 CUT = 3.0

@@ -35,6 +35,10 @@ class Classifier(nn.Module, ABC):
             (N, D).
         """
 
+    @abstractmethod
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The maps (N, C_i, H_i, W_i) that each stage gives, from the first to the last."""
+
     def embedding(self, images: Tensor) -> Tensor:
         """The embedding of unit L2 length, (N, D), as the bundle's graph gives it."""
         return unit_length(self.embed(images).float())

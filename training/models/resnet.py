@@ -34,8 +34,15 @@ class ResNet18(Classifier):
 
     def embed(self, images: Tensor) -> Tensor:
         """Non-negative pooled features (N, 8 width) of images (N, C, H, W)."""
-        maps: Tensor = self.blocks(self.stem(images))  # (N, 8 width, h, w)
-        return maps.mean(dim=(2, 3))
+        return self.feature_maps(images)[-1].mean(dim=(2, 3))  # of (N, 8 width, h, w)
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See Classifier."""
+        maps, stages = self.stem(images), []
+        for block in self.blocks:
+            maps = block(maps)
+            stages.append(maps)
+        return tuple(stages[BLOCKS - 1 :: BLOCKS])
 
 
 class _Block(nn.Module):

@@ -49,6 +49,15 @@ class SmallCnn(Classifier):
         features: Tensor = self.projection(self.stages(images))
         return features
 
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See Classifier; after the ReLU that closes each stage."""
+        maps, active = images, []
+        for layer in self.stages:
+            maps = layer(maps)
+            if isinstance(layer, nn.ReLU):
+                active.append(maps)
+        return tuple(active[1::2])  # a stage has two convolutions
+
 
 class SoftThreshold(nn.Module):
     """sigmoid(steepness (x - 0.5)) of each pixel value x.

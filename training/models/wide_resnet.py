@@ -21,7 +21,7 @@ class WideResNet(Classifier):
         super().__init__()
         if depth < 10 or (depth - 4) % 6:
             raise ValueError(f"expected a depth of 6n + 4, n >= 1, got {depth}")
-        blocks = (depth - 4) // 6
+        self.blocks = blocks = (depth - 4) // 6  # of each group
         self.stem = _convolution(channels, 16, size=3, stride=1)
         groups: list[nn.Module] = []
         previous = 16
@@ -36,8 +36,16 @@ class WideResNet(Classifier):
 
     def embed(self, images: Tensor) -> Tensor:
         """Pooled features (N, 64k) of images (N, C, H, W)."""
-        maps: Tensor = F.leaky_relu(self.norm(self.groups(self.stem(images))), SLOPE)  # (N, 64k, h, w)
-        return maps.mean(dim=(2, 3))
+        return self.feature_maps(images)[-1].mean(dim=(2, 3))  # of (N, 64k, h, w)
+
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """See Classifier; the last one after its normalisation, the others as the next group gets them."""
+        maps, groups = self.stem(images), []
+        for block in self.groups:
+            maps = block(maps)
+            groups.append(maps)
+        *before, last = groups[self.blocks - 1 :: self.blocks]
+        return (*before, F.leaky_relu(self.norm(last), SLOPE))
 
 
 class _Block(nn.Module):

@@ -80,6 +80,7 @@ ODD: Mapping[str, Callable[[CleanViews], CleanViews]] = {
     "energy": with_even_logits,
     "high_frequency": with_noise,
     "residual": with_one_grey,
+    "feature_spectrum": with_noise,
     "low_pass": with_sure_logits,  # of which the untrained classifier knows nothing when asked again
 }
 

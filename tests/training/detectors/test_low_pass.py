@@ -28,6 +28,9 @@ class Detail(Classifier):
         pattern = (-1.0) ** (places[:, None] + places)
         return torch.stack([images.mean(dim=(1, 2, 3)), (images * pattern).mean(dim=(1, 2, 3))], dim=1)
 
+    def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
 
 def seen_by(classifier: Classifier, clean: CleanViews) -> CleanViews:
     with torch.no_grad():

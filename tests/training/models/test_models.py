@@ -7,7 +7,7 @@ import torch
 
 from service.errors import SetupError
 from training.models import MODELS, Classifier, build_model, unit_length
-from training.models.small_cnn import SoftThreshold
+from training.models.small_cnn import SmallCnn, SoftThreshold
 from training.models.wide_resnet import WideResNet
 from training.sections import ModelConfig
 
@@ -37,6 +37,23 @@ def test_logits_are_the_head_of_the_embedding(name: str, size: tuple[int, int, i
     assert features.shape == (3, model.head.in_features)
     assert torch.equal(model(images), model.head(features))
     assert torch.allclose(model.embedding(images).norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("small_cnn", [(4, 16, 16), (8, 8, 8)]),
+        ("wide_resnet", [(16, 32, 32), (32, 16, 16), (64, 8, 8)]),
+        ("resnet18", [(4, 32, 32), (8, 16, 16), (16, 8, 8), (32, 4, 4)]),
+    ],
+)
+def test_feature_maps_are_those_of_the_stages(name: str, shapes: list[tuple[int, int, int]]) -> None:
+    model, images = make(name, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    maps = model.feature_maps(images)
+    assert [tuple(one.shape[1:]) for one in maps] == shapes
+    last = maps[-1]
+    pooled = model.projection(last) if isinstance(model, SmallCnn) else last.mean(dim=(2, 3))
+    torch.testing.assert_close(pooled, model.embed(images))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
