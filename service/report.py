@@ -6,6 +6,7 @@ from typing import Any
 
 from service.detection.bundle import Bundle
 from service.detection.calibration import rounded_up
+from service.detection.rows import ByClass
 from service.detection.types import Detection, Verdict
 from service.errors import AdvsentryError, InvalidRequest
 
@@ -59,6 +60,7 @@ def detection_json(name: str, result: Detection | AdvsentryError) -> dict[str, A
 def info_json(bundle: Bundle) -> dict[str, Any]:
     """A bundle as a JSON object: its manifest and what follows from its calibration."""
     manifest = dataclasses.asdict(bundle.manifest)
+    by_class, names = bundle.calibration.by_class, bundle.manifest.class_names
     for canary in manifest["canaries"]:
         del canary["png"]
     return {
@@ -67,6 +69,10 @@ def info_json(bundle: Bundle) -> dict[str, Any]:
         "calibration_id": bundle.calibration_id,
         "calibration_images": list(_calibration_sizes(bundle)),
         "smallest_alpha": bundle.calibration.smallest_alpha,
+        "fusion": bundle.calibration.fusion.kind,
+        "fusion_weights": _weights(bundle),
+        "own_rows": None if by_class is None else {names[label]: n for label, n in by_class.own_counts.items()},
+        "shared_row": None if by_class is None else by_class.shared_count,
     }
 
 
@@ -86,7 +92,9 @@ def describe(bundle: Bundle) -> str:
         ("other sizes", _other_sizes(bundle)),
         ("classes", f"{len(manifest.class_names)}: {_shortened(manifest.class_names)}"),
         ("threat model", f"{threat.norm}, eps {threat.eps:.4g} of the [0, 1] image"),
+        ("fusion", _fusion(bundle)),
         ("calibration", f"{per_detector} clean images for each detector, {fused} for the fused statistic"),
+        *([] if calibration.by_class is None else [("by class", _by_class(bundle, calibration.by_class))]),
         ("smallest alpha", f"{rounded_up(calibration.smallest_alpha)}; default {manifest.default_alpha:g}"),
         ("canaries", str(len(manifest.canaries))),
         ("calibration id", bundle.calibration_id),
@@ -99,6 +107,25 @@ def describe(bundle: Bundle) -> str:
         parts.append("metrics: none, this bundle has not been evaluated")
     files = [(name, f"{entry.size} bytes", entry.sha256) for name, entry in manifest.files.items()]
     return "\n".join([*parts, "files, with their sha-256", _indented(files)])
+
+
+def _weights(bundle: Bundle) -> dict[str, float] | None:
+    weights = bundle.calibration.fusion.weights
+    if weights is None:
+        return None
+    return {entry.name: float(weight) for entry, weight in zip(bundle.manifest.detectors, weights, strict=True)}
+
+
+def _fusion(bundle: Bundle) -> str:
+    weights = _weights(bundle) or {}
+    shares = ", ".join(f"{name} {weight:.3g}" for name, weight in weights.items())
+    return bundle.calibration.fusion.kind + (f": {shares}" if shares else "")
+
+
+def _by_class(bundle: Bundle, by_class: ByClass) -> str:
+    own = [f"{bundle.manifest.class_names[label]} ({count})" for label, count in by_class.own_counts.items()]
+    shared = f"; the others share a row of {by_class.shared_count}" if by_class.shared_count else ""
+    return f"{len(own)} of {by_class.has_own_row.size} classes have a row of their own: {', '.join(own) or '-'}{shared}"
 
 
 def _other_sizes(bundle: Bundle) -> str:

@@ -88,7 +88,7 @@ def load_bundle(path: Path) -> Bundle:
 
     Raises:
         BundleError: names the file and the reason: a file missing, extra or changed, an unknown format version,
-            calibration that is not finite or not in order, or of another number of detectors.
+            calibration that is not finite or not in order, or of another number of detectors or classes.
     """
     manifest = Manifest.from_json(_read(path / MANIFEST).decode("utf-8", errors="replace"))
     files = read_files(path, manifest.files)
@@ -100,6 +100,12 @@ def load_bundle(path: Path) -> Bundle:
         raise BundleError(
             f"{path.name}/calibration.npz: expected {len(manifest.detectors)} detectors as in the manifest, "
             f"got {len(calibration.detector_scores)}"
+        )
+    by_class = calibration.by_class
+    if by_class is not None and by_class.has_own_row.size != len(manifest.class_names):
+        raise BundleError(
+            f"{path.name}/calibration.npz: expected {len(manifest.class_names)} classes as in the manifest, "
+            f"got {by_class.has_own_row.size}"
         )
     resize = files.get(RESIZE)
     digest = hashlib.sha256()

@@ -65,11 +65,12 @@ class Engine:
     def calibrate(self, outputs: Outputs) -> Measurements:
         """Turns the graph's outputs into probabilities and p-values."""
         calibration = self.bundle.calibration
+        probabilities = softmax(outputs.logits)
         return Measurements(
             outputs=outputs,
-            probabilities=softmax(outputs.logits),
+            probabilities=probabilities,
             p_values=calibration.p_values(outputs.scores),
-            fused_p_value=calibration.fused_p_values(outputs.scores),
+            fused_p_value=calibration.fused_p_values(outputs.scores, probabilities.argmax(axis=1)),
         )
 
     def detect(self, images: Bytes8, *, alpha: float | None = None) -> list[Detection]:

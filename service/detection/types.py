@@ -25,6 +25,7 @@ __all__ = [
     "FlagReason",
     "Float32s",
     "Float64s",
+    "Integers",
     "Measurements",
     "Outputs",
     "Scored",
@@ -37,6 +38,7 @@ Bytes8: TypeAlias = NDArray[np.uint8]
 Bools: TypeAlias = NDArray[np.bool_]
 Float32s: TypeAlias = NDArray[np.float32]
 Float64s: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
 
 
 class Verdict(StrEnum):
@@ -83,7 +85,12 @@ class Measurements:
     p_values: Float64s
     """(N, K) in [1 / (n + 1), 1]; small is suspicious."""
     fused_p_value: Float64s
-    """(N,) in [1 / (n2 + 1), 1]."""
+    """(N,) in [1 / (m + 1), 1], m being the images of the row that it was ranked in."""
+
+    @property
+    def labels(self) -> Integers:
+        """(N,) predicted classes."""
+        return np.asarray(self.probabilities.argmax(axis=1))
 
     def __len__(self) -> int:
         return len(self.fused_p_value)

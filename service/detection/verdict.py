@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.detection.bundle import Bundle
 from service.detection.calibration import Calibration, alpha_rank
 from service.detection.manifest import DetectorEntry
+from service.detection.rows import rejects
 from service.detection.types import (
     Bools,
     ClassScore,
@@ -158,14 +159,13 @@ def judge(measured: Measurements, bundle: Bundle, alpha: float) -> Judged:
     clean images, so a flag is not a verdict.
     """
     calibration = bundle.calibration
-    n, n2 = calibration.detector_scores.shape[1], calibration.fused_scores.size
+    n, rows = calibration.detector_scores.shape[1], calibration.rows
     ranks = np.rint(measured.p_values * (n + 1))  # (N, K)
-    fused_ranks = np.rint(measured.fused_p_value * (n2 + 1))  # (N,)
     return Judged(
         bundle=bundle,
         measured=measured,
         alpha=alpha,
-        is_adversarial=fused_ranks <= alpha_rank(alpha, n2),
+        is_adversarial=rejects(measured.fused_p_value, rows.of_labels(measured.labels), rows.sizes, alpha),
         is_flagged=ranks <= alpha_rank(alpha, n),
         is_at_floor=ranks == 1,
     )
@@ -207,7 +207,7 @@ def alpha_steps(calibration: Calibration, default: float, largest: float) -> tup
     With any alpha they could find an exact p-value by bisection.
     """
     steps = {float(f"{digit}e{-k}") for k in range(1, 8) for digit in (1, 2, 5)} | {default}
-    n = calibration.fused_scores.size
+    n = calibration.rows.smallest
     return tuple(sorted(step for step in steps if alpha_rank(step, n) >= 1 and step <= largest))
 
 

@@ -64,7 +64,7 @@ def test_onnxruntime_agrees_with_torch(run_path: Path, bundle_path: Path, graph:
     assert parity.embedding < 1e-5
     assert parity.scores < 1e-3
     verdicts = [d.verdict for d in engine.detect(images, alpha=0.05)]
-    p_values = engine.bundle.calibration.fused_p_values(ours.scores)
+    p_values = engine.bundle.calibration.fused_p_values(ours.scores, ours.logits.argmax(axis=1))
     assert verdicts == [Verdict.ADVERSARIAL if p <= 0.05 else Verdict.CLEAN for p in p_values]
     if batch == 64:
         assert len(set(verdicts)) == 2

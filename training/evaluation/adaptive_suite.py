@@ -220,14 +220,14 @@ def _logits_of(graph: BundleGraph) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
 
 
 def _accepted_up_to(calibration: Calibration, alpha: float) -> float:
-    """The largest fused statistic that is accepted at alpha.
+    """The largest suspicion that is accepted at alpha.
 
     Raises:
         SetupError: the calibration cannot support alpha.
     """
     threshold = calibration.fused_threshold(alpha)
     if threshold is None:
-        n = calibration.fused_scores.size
+        n = calibration.rows.smallest
         raise SetupError(f"alpha {alpha:g}: expected at least {calibration.smallest_alpha:.3g} for {n} images")
     return threshold
 

@@ -90,7 +90,7 @@ def judge_availability(subject: Subject, attacked: Sequence[Attacked]) -> tuple[
                         decisions.rejected(alpha), subject.right & ~subject.clean.rejected(alpha), subject.weights
                     ),
                 )
-                for alpha in supported(ALPHAS, subject.clean.fused_calibration_images)
+                for alpha in supported(ALPHAS, subject.clean.smallest_row)
             ),
         )
         for norm, eps, decisions in _growing(subject, attacked)
@@ -113,5 +113,6 @@ def _more_suspicious(first: Decisions, second: Decisions) -> Decisions:
         labels=np.where(takes, second.labels, first.labels),
         scores={name: np.where(takes, second.scores[name], values) for name, values in first.scores.items()},
         p_values={name: np.where(takes, second.p_values[name], values) for name, values in first.p_values.items()},
-        fused_calibration_images=first.fused_calibration_images,
+        ranked_in=np.where(takes, second.ranked_in, first.ranked_in),
+        row_sizes=first.row_sizes,
     )

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from service.detection.calibration import alpha_rank
 from service.detection.engine import Engine
-from service.detection.types import Bytes8, Float32s
+from service.detection.types import Bools, Bytes8, Float32s
 from training.evaluation.attacking import Progress
 from training.evaluation.bootstrap import share_estimate
 from training.evaluation.decisions import FUSED, Decisions, decide
 from training.evaluation.judging import ALPHAS, supported
-from training.evaluation.metrics import Bools
 from training.evaluation.results import AlarmsAt, ClassAlarms, ShiftResult
 from training.evaluation.shifts import Shift
 
@@ -59,7 +58,7 @@ def _judge(
         accuracy=share_estimate(changed.labels == labels, every, weights),
         alarms=tuple(
             AlarmsAt(alpha=one, rate=share_estimate(changed.rejected(one), every, weights))
-            for one in supported(ALPHAS, changed.fused_calibration_images)
+            for one in supported(ALPHAS, changed.smallest_row)
         ),
         loudest=_loudest(changed, alpha),
     )
@@ -76,7 +75,7 @@ def judge_classes(
     clean: Decisions, labels: NDArray[np.int64], names: Sequence[str], *, alpha: float
 ) -> tuple[ClassAlarms, ...]:
     """False alarms of each true class at alpha, in the classes' order; none where the calibration refuses alpha."""
-    if alpha_rank(alpha, clean.fused_calibration_images) < 1:
+    if alpha_rank(alpha, clean.smallest_row) < 1:
         return ()
     rejected: Bools = clean.rejected(alpha)
     right: Bools = clean.labels == labels

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.detection.types import Float32s, Float64s
-from training.evaluation.metrics import Bools, Range, auroc
+from service.detection.types import Bools, Float32s, Float64s
+from training.evaluation.metrics import Range, auroc
 
 __all__ = ["RESAMPLES", "Estimate", "auroc_estimate", "draw_weights", "share_estimate"]
 

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.detection.engine import Engine
-from service.detection.types import Bytes8, Float64s
-from training.evaluation.metrics import Bools, fires
+from service.detection.rows import rejects
+from service.detection.types import Bools, Bytes8, Float64s, Integers
 
 __all__ = ["FUSED", "Decisions", "decide"]
 
@@ -25,14 +25,22 @@ class Decisions:
     labels: NDArray[np.int64]
     """(N,)."""
     scores: dict[str, Float64s]
-    """Detector, or "fused" for the statistic behind the verdict, to (N,)."""
+    """Detector, or "fused" for `Calibration.suspicion`, the order of the verdict, to (N,)."""
     p_values: dict[str, Float64s]
     """The same names to (N,)."""
-    fused_calibration_images: int
+    ranked_in: Integers
+    """(N,) the row of clean statistics that each image's was ranked in."""
+    row_sizes: Integers
+    """(R,) images of each row."""
+
+    @property
+    def smallest_row(self) -> int:
+        """Images of the smallest row, which say how small an alpha may be."""
+        return int(self.row_sizes.min())
 
     def rejected(self, alpha: float) -> Bools:
         """Where the verdict at alpha is adversarial, (N,)."""
-        return fires(self.p_values[FUSED], self.fused_calibration_images, alpha)
+        return rejects(self.p_values[FUSED], self.ranked_in, self.row_sizes, alpha)
 
     def rows(self, chosen: NDArray[np.int64]) -> "Decisions":
         """The answers on some of the images."""
@@ -40,7 +48,8 @@ class Decisions:
             labels=self.labels[chosen],
             scores={name: values[chosen] for name, values in self.scores.items()},
             p_values={name: values[chosen] for name, values in self.p_values.items()},
-            fused_calibration_images=self.fused_calibration_images,
+            ranked_in=self.ranked_in[chosen],
+            row_sizes=self.row_sizes,
         )
 
 
@@ -56,10 +65,11 @@ def _decide_batch(engine: Engine, images: Bytes8) -> Decisions:
     scores = {name: measured.outputs.scores[:, k].astype(np.float64) for k, name in enumerate(names)}
     p_values = {name: measured.p_values[:, k] for k, name in enumerate(names)}
     return Decisions(
-        labels=measured.probabilities.argmax(axis=1),
-        scores={**scores, FUSED: calibration.fuse(measured.outputs.scores).astype(np.float64)},
+        labels=measured.labels,
+        scores={**scores, FUSED: calibration.suspicion(measured.outputs.scores, measured.labels)},
         p_values={**p_values, FUSED: measured.fused_p_value},
-        fused_calibration_images=calibration.fused_scores.size,
+        ranked_in=calibration.rows.of_labels(measured.labels),
+        row_sizes=calibration.rows.sizes,
     )
 
 
@@ -68,5 +78,6 @@ def _joined(parts: Sequence[Decisions]) -> Decisions:
         labels=np.concatenate([part.labels for part in parts]),
         scores={name: np.concatenate([part.scores[name] for part in parts]) for name in parts[0].scores},
         p_values={name: np.concatenate([part.p_values[name] for part in parts]) for name in parts[0].p_values},
-        fused_calibration_images=parts[0].fused_calibration_images,
+        ranked_in=np.concatenate([part.ranked_in for part in parts]),
+        row_sizes=parts[0].row_sizes,
     )

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.detection.calibration import alpha_rank, images_needed
-from service.detection.types import Bytes8, Float32s, Float64s
+from service.detection.types import Bools, Bytes8, Float32s, Float64s
 from training.evaluation.bootstrap import auroc_estimate, share_estimate
 from training.evaluation.decisions import FUSED, Decisions
-from training.evaluation.metrics import Bools, binomial_range, partial_auroc, promised_range, tpr_at_fpr
+from training.evaluation.metrics import binomial_range, partial_auroc, promised_range, tpr_at_fpr
 from training.evaluation.results import (
     AttackResult,
     CleanResult,
@@ -142,7 +142,7 @@ def _rates(subject: Subject, attacked: Attacked, *, accepted_and_wrong: bool) ->
     right, wrong = subject.right, attacked.decisions.labels != subject.truth
     among = {"all": np.ones(len(wrong), bool), "successful": right & wrong, "failed": right & ~wrong}
     rates = []
-    for alpha in supported(ALPHAS, attacked.decisions.fused_calibration_images):
+    for alpha in supported(ALPHAS, attacked.decisions.smallest_row):
         rejected = attacked.decisions.rejected(alpha)
         hits = wrong & ~rejected if accepted_and_wrong else rejected
         shares = {key: share_estimate(hits, group, subject.weights) for key, group in among.items()}
@@ -162,8 +162,7 @@ def judge_union(subject: Subject, attacks: Sequence[Attacked], norm: str, eps: f
     fooled = within & wrong
     alone = fooled & (fooled.sum(axis=0) == 1) & right
     rejection = tuple(
-        _rejection(subject, attacks, fooled, alpha)
-        for alpha in supported(ALPHAS, subject.clean.fused_calibration_images)
+        _rejection(subject, attacks, fooled, alpha) for alpha in supported(ALPHAS, subject.clean.smallest_row)
     )
     return UnionResult(
         is_adaptive=any(a.entry.is_adaptive for a in attacks),
@@ -214,8 +213,8 @@ def balanced_accuracy(right: Bools, truth: NDArray[np.int64]) -> float | None:
 
 def judge_false_positives(clean: Decisions, alpha: float) -> FalsePositives:
     """Holds a promised rate against the clean test images; an alpha that the calibration cannot keep is refused."""
-    n, images = clean.fused_calibration_images, len(clean.labels)
-    if alpha_rank(alpha, n) < 1:
+    images = len(clean.labels)
+    if alpha_rank(alpha, clean.smallest_row) < 1:
         return FalsePositives(
             alpha=alpha,
             images_needed=images_needed(alpha),
@@ -228,7 +227,8 @@ def judge_false_positives(clean: Decisions, alpha: float) -> FalsePositives:
             inside_promised=None,
         )
     count = int(clean.rejected(alpha).sum())
-    binomial, promised = binomial_range(images, alpha), promised_range(images, alpha, n)
+    ranked = np.bincount(clean.ranked_in, minlength=clean.row_sizes.size)
+    binomial, promised = binomial_range(images, alpha), promised_range(ranked, alpha, clean.row_sizes)
     return FalsePositives(
         alpha=alpha,
         images_needed=None,

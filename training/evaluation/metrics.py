@@ -4,26 +4,24 @@ Larger scores are more suspicious everywhere. A score that is not finite counts 
 `service.detection.calibration`.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.detection.calibration import alpha_rank
-from service.detection.types import Float64s
+from service.detection.types import Float64s, Integers
 
 __all__ = [
     "Range",
     "auroc",
     "binomial_range",
-    "fires",
     "partial_auroc",
     "promised_range",
     "roc_points",
     "tpr_at_fpr",
 ]
-
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +85,7 @@ def tpr_at_fpr(attacked: Float64s, clean: Float64s, fpr: float) -> float | None:
     """Share of attacked images above the lowest threshold that at most `fpr` of these clean images exceed.
 
     The threshold is chosen on the images that are judged, so this flatters a detector a little; what a bundle
-    promises is measured by `fires`.
+    promises is measured by its verdicts.
     """
     if not attacked.size or not clean.size:
         return None
@@ -96,15 +94,6 @@ def tpr_at_fpr(attacked: Float64s, clean: Float64s, fpr: float) -> float | None:
         return 1.0
     threshold = np.sort(_finite(clean))[clean.size - 1 - allowed]
     return float((_finite(attacked) > threshold).mean())
-
-
-def fires(p_values: Float64s, n: int, alpha: float) -> Bools:
-    """Whether p <= alpha, in whole ranks as the server's verdict counts them.
-
-    Args:
-        p_values: of any shape, made with n calibration images.
-    """
-    return np.asarray(np.rint(p_values * (n + 1)) <= alpha_rank(alpha, n))
 
 
 def binomial_range(count: int, rate: float) -> Range:
@@ -116,18 +105,29 @@ def binomial_range(count: int, rate: float) -> Range:
     return _central(logs)
 
 
-def promised_range(count: int, alpha: float, n: int) -> Range:
-    """The central 95 % of false alarms among `count` clean images of a bundle that keeps its promise at alpha.
+def promised_range(counts: Integers, alpha: float, sizes: Integers) -> Range:
+    """The central 95 % of false alarms among clean images of a bundle that keeps its promise at alpha.
 
-    Wider than `binomial_range`: the rate of one calibration follows Beta(k, n + 1 - k) with k = floor(alpha (n + 1)),
-    because its n images are a draw too.
+    Wider than `binomial_range`: the rate of one row of n calibration images follows Beta(k, n + 1 - k) with
+    k = floor(alpha (n + 1)), because its images are a draw too.
+
+    Args:
+        counts: (R,) images that were ranked in each row.
+        sizes: (R,) calibration images of each row.
 
     Source: the Beta law of split conformal prediction (Vovk 2012), mixed with the binomial of the test draw.
     """
+    laws = [_alarms_of_row(int(count), alpha, int(n)) for count, n in zip(counts, sizes, strict=True)]
+    with np.errstate(divide="ignore"):
+        return _central(np.log(functools.reduce(np.convolve, laws)))
+
+
+def _alarms_of_row(count: int, alpha: float, n: int) -> Float64s:
+    """(count + 1,) how likely each number of alarms is, up to a factor."""
     rank = alpha_rank(alpha, n)
     hits = np.arange(count + 1)
     logs = _log_ways(count) + _log_beta(hits + rank, count - hits + n + 1 - rank)
-    return _central(logs)
+    return np.asarray(np.exp(logs - logs.max()))
 
 
 def _log_factorials(largest: int) -> Float64s:

@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from service.detection.types import Bytes8
+from service.detection.types import Bools, Bytes8
 from training.attacks.rounding import from_8_bit
 from training.detectors import Detector
 from training.evaluation.battery import PGD_AT
 from training.evaluation.geometry import class_distances, logit_spectral_gap, margin_satisfied
 from training.evaluation.judging import balanced_accuracy, inside
-from training.evaluation.metrics import Bools, auroc
+from training.evaluation.metrics import auroc
 from training.evaluation.suite import SuiteEntry
 from training.evaluation.views import Views
 

@@ -133,7 +133,7 @@ def test_the_fused_rate_holds_for_copies_of_one_detector_and_fishers_table_does_
         first, second, new = (np.repeat(generator.normal(size=(m, 1)), copies, 1) for m in (n, n, 20))
         made = Calibration.from_clean(first.astype(np.float32), second.astype(np.float32))
         scores = new.astype(np.float32)
-        fused_fired += int((made.fused_p_values(scores) <= alpha + 1e-12).sum())
+        fused_fired += int((made.fused_p_values(scores, np.zeros(len(scores), np.int64)) <= alpha + 1e-12).sum())
         table_fired += int((-2 * np.log(made.p_values(scores)).sum(axis=1) > table).sum())
     total = repeats * 20
     assert fused_fired / total == pytest.approx(0.05, abs=0.012)  # 20 images share a calibration: not binomial

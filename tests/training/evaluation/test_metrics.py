@@ -4,13 +4,13 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from service.detection.engine import Engine
+from service.detection.rows import rejects
 from service.detection.types import Verdict
 from tests import reference, tiny
 from training.evaluation.judging import breaking_change
 from training.evaluation.metrics import (
     auroc,
     binomial_range,
-    fires,
     partial_auroc,
     promised_range,
     roc_points,
@@ -77,10 +77,11 @@ def test_the_area_under_the_roc_points_is_the_auroc() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
-def test_fires_says_what_the_verdict_says(engine: Engine, alpha: float) -> None:
+def test_whole_ranks_say_what_the_verdict_says(engine: Engine, alpha: float) -> None:
     images = np.concatenate([tiny.images(200, seed=9), tiny.odd_image()[None]])
     measured = engine.measure(images)
-    fired = fires(measured.fused_p_value, engine.bundle.calibration.fused_scores.size, alpha)
+    rows = engine.bundle.calibration.rows
+    fired = rejects(measured.fused_p_value, rows.of_labels(measured.labels), rows.sizes, alpha)
     verdicts = [d.verdict is Verdict.ADVERSARIAL for d in engine.detect(images, alpha=alpha)]
     assert fired.tolist() == verdicts
 
@@ -94,7 +95,7 @@ def test_binomial_range_is_scipys(count: int, rate: float) -> None:
 @pytest.mark.parametrize(("count", "alpha", "n"), [(1000, 0.05, 299), (540, 0.01, 199), (10000, 0.001, 2000)])
 def test_promised_range_is_beta_binomial_and_wider(count: int, alpha: float, n: int) -> None:
     rank = int(alpha * (n + 1) + 1e-9)
-    found = promised_range(count, alpha, n)
+    found = promised_range(np.array([count]), alpha, np.array([n]))
     assert (found.low, found.high) == stats.betabinom.interval(0.95, count, rank, n + 1 - rank)
     assert found.high > binomial_range(count, alpha).high
 

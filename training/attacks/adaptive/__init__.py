@@ -16,7 +16,7 @@ from training.attacks.adaptive.found import Found, Traced, joined
 from training.attacks.adaptive.loop import AdaptivePgd, Loop
 from training.attacks.adaptive.matching import Matched, Matching, choose_exemplars, clean_deviations
 from training.attacks.adaptive.rules import Confident, Deep, Lagrangian, Orthogonal, Rule, Selective
-from training.attacks.adaptive.stand_in import GraphTarget, SmoothLogP, SmoothSuspicion
+from training.attacks.adaptive.stand_in import GraphTarget, RowOrder, SmoothLogP, SmoothSuspicion
 from training.attacks.adaptive.sweep import WEIGHTS, LagrangianSweep
 from training.attacks.adaptive.target import Target, aim_at, clean_spread
 from training.attacks.adaptive.union import AttackUnion, union_of
@@ -41,6 +41,7 @@ __all__ = [
     "Matching",
     "Orthogonal",
     "Raised",
+    "RowOrder",
     "Rule",
     "Selective",
     "SmoothLogP",
