@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ import torch
 
 from service.detection.bundle import RESIZE, Bundle, check_room, file_entries, load_bundle, write_bundle
 from service.detection.calibration import Calibration, alpha_rank, images_needed
-from service.detection.engine import Engine
+from service.detection.engine import Engine, softmax
 from service.detection.graph import Graph, GraphShape
 from service.detection.manifest import FORMAT_VERSION, DetectorEntry, InputShape, Manifest, ThreatModel
-from service.detection.types import Bytes8, Outputs
+from service.detection.rows import ByClass
+from service.detection.types import Bytes8, Float32s, Integers, Outputs
 from service.errors import SetupError
 from training.canaries import make_canaries
 from training.checkpoint import Run, code_version, load_run
@@ -25,6 +27,8 @@ from training.config import Recipe, exported_as, recipe_to_dict
 from training.data.splits import Parts
 from training.detectors import DETECTORS, CleanViews, Detector, Learned
 from training.detectors.classes import class_counts
+from training.evaluation.suite import budgets_for
+from training.fusion import made_fusion, weight_images
 from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
 from training.lessons import Weights, keep_learned, lessons_of
 from training.model_card import model_card
@@ -87,9 +91,7 @@ def export(
     shape = _shape(run, graph)
     session = Graph(model, shape)
     parity = _check_parity(graph, session, parts.fit.images)
-    calibration = Calibration.from_clean(
-        _scores(session, parts.calibration.images), _scores(session, parts.fusion.images)
-    )
+    calibration = _calibration(run, parts, session)
     files = {
         "model.onnx": model,
         "calibration.npz": calibration.to_bytes(),
@@ -182,9 +184,28 @@ def _fitted(kind: type[Detector], clean: CleanViews, learned: Weights) -> Detect
     )
 
 
-def _scores(session: Graph, images: Bytes8) -> np.ndarray:
-    """(n, K) of the exported graph: calibration belongs to the graph that is served."""
-    return np.concatenate([session.run(images[i : i + BATCH]).scores for i in range(0, len(images), BATCH)])
+def _calibration(run: Run, parts: Parts, session: Graph) -> Calibration:
+    """Of the exported graph: a calibration belongs to the graph that is served."""
+    config, attack = run.recipe.export, run.recipe.attack
+    first = _answers(session, parts.calibration.images)[0]
+    second, labels = _answers(session, parts.fusion.images)
+    fusion = made_fusion(
+        config.fusion,
+        calibrated_on=first,
+        score=lambda images: _answers(session, images)[0],
+        images=weight_images(parts)[0].images,
+        eps=budgets_for(attack.norm, attack.eps, math.prod(run.input_shape)).linf,
+        seed=run.recipe.train.seed,
+    )
+    by_class = ByClass.of(labels, len(run.class_names), images_needed(config.default_alpha))
+    return Calibration.from_clean(first, second, fusion=fusion, by_class=by_class if config.mondrian else None)
+
+
+def _answers(session: Graph, images: Bytes8) -> tuple[Float32s, Integers]:
+    """(n, K) scores and (n,) predicted classes."""
+    batches = [session.run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    labels = [softmax(batch.logits).argmax(axis=1) for batch in batches]
+    return np.concatenate([batch.scores for batch in batches]), np.concatenate(labels)
 
 
 def _check_parity(graph: BundleGraph, session: Graph, images: Bytes8) -> Parity:
@@ -253,7 +274,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     sizes = bundle.calibration
     sys.stderr.write(
         f"bundle {bundle.path}: {len(bundle.manifest.detectors)} detectors, {sizes.detector_scores.shape[1]} + "
-        f"{sizes.fused_scores.size} calibration images, smallest alpha {sizes.smallest_alpha:.3g}, "
+        f"{sizes.fused_scores.size} calibration images, {sizes.fusion.kind} fusion, "
+        f"smallest alpha {sizes.smallest_alpha:.3g}, "
         f"{len(bundle.graph) / 1e6:.2f} MB graph\n"
     )
     return 0

@@ -43,9 +43,11 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             "",
             *detectors,
             "",
-            "They were fitted on clean images only. Their p-values are fused into one, which was calibrated again on "
+            f"They were fitted on clean images only. Their p-values are fused into one{_fused(manifest, calibration)}, "
+            "which was calibrated again on "
             f"images of its own; the verdict at the default alpha of {manifest.default_alpha:g} calls that share of "
             "clean images adversarial, on average over calibrations.",
+            *_by_class(manifest, calibration),
             "",
             "## Where it holds and where it breaks",
             "",
@@ -58,6 +60,34 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             "",
         ]
     )
+
+
+def _fused(manifest: Manifest, calibration: Calibration) -> str:
+    """How, where it is not Fisher's way, which weighs all alike."""
+    fusion = calibration.fusion
+    if fusion.kind == "harmonic":
+        return " by their harmonic mean, in which the smallest counts most"
+    if fusion.weights is None:
+        return ""
+    shares = [f"{entry.name} {weight:.3g}" for entry, weight in zip(manifest.detectors, fusion.weights, strict=True)]
+    return f" with weights learned from forged perturbations, which no attack made ({', '.join(shares)})"
+
+
+def _by_class(manifest: Manifest, calibration: Calibration) -> list[str]:
+    if calibration.by_class is None:
+        return []
+    own = [f"{manifest.class_names[label]} ({n})" for label, n in calibration.by_class.own_counts.items()]
+    shared = calibration.by_class.shared_count
+    return [
+        "",
+        "It was calibrated by predicted class: that rate is kept among the clean images that are predicted as a class "
+        f"with a row of its own (images): {', '.join(own) or 'no class has enough'}."
+        + (
+            f" The other classes share a row of {shared} images; there it is kept for all of them together."
+            if shared
+            else ""
+        ),
+    ]
 
 
 def _other_sizes(manifest: Manifest) -> list[str]:

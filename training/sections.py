@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from service.detection.fusion import FusionKind
 from training.checks import at_least, require
 
 __all__ = ["DataConfig", "ExportConfig", "ModelConfig", "TrainConfig"]
@@ -137,6 +138,12 @@ class ExportConfig:
     """Names in training.detectors.DETECTORS; the fused statistic takes all of them."""
     default_alpha: float = 0.01
     """False-positive rate of the verdict when a caller asks for none; needs 1/alpha - 1 images in data.fusion."""
+    fusion: FusionKind = "fisher"
+    """How p-values become one: fisher (many weak signs), harmonic (one strong sign), or weighted (learned from forged
+    perturbations, which no attack made)."""
+    mondrian: bool = False
+    """Whether the fused p-value is calibrated by predicted class, where a class has 1/default_alpha - 1 images or more;
+    docs/detection.md says what that promises."""
     version: str = "1"
     """Of the bundle."""
     resize: bool = False
