@@ -19,6 +19,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_export(commands.add_parser("export", help="fit detectors, calibrate and write the bundle of a run"))
     _add_evaluate(commands.add_parser("evaluate", help="attack a run and report what its bundle sees"))
     _add_compare(commands.add_parser("compare", help="hold the reports of two bundles against each other"))
+    _add_fusions(commands.add_parser("fusions", help="compare ways to fuse a run's detectors, to choose one by"))
     _add_robustness(commands.add_parser("robustness", help="measure what a run withstands, without a bundle"))
     _add_analyse(commands.add_parser("analyse", help="show what networks look at, side by side"))
 
@@ -89,6 +90,24 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="also write compare.html there")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.set_defaults(command=_compare)
+
+
+def _add_fusions(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Attacks images of the run's selection part, briefly, and prints what every kind of fusion finds, what each "
+        "detector finds alone, and what is lost without it. To choose export.fusion and export.detectors by, never to "
+        "quote. No calibration or test image is attacked."
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory that `fit` wrote")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="folder of the data sets (else ADVSENTRY_DATA)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where the figures go (default: RUN/fusions.json)")
+    parser.add_argument(
+        "--images", type=int, default=200, metavar="N", help="at most so many are attacked (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of the attacks")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("overrides", metavar="export.key=value", nargs="*", help="such as other export.detectors")
+    parser.set_defaults(command=_fusions, parser=parser)
 
 
 def _add_robustness(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +194,12 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _compare(arguments: argparse.Namespace) -> int:
     from training.evaluation.compare import run_command
+
+    return run_command(arguments)
+
+
+def _fusions(arguments: argparse.Namespace) -> int:
+    from training.evaluation.fusions_command import run_command
 
     return run_command(arguments)
 

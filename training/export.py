@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +26,6 @@ from training.config import Recipe, exported_as, recipe_to_dict
 from training.data.splits import Parts
 from training.detectors import DETECTORS, CleanViews, Detector, Learned
 from training.detectors.classes import class_counts
-from training.evaluation.suite import budgets_for
 from training.fusion import made_fusion, weight_images
 from training.graph import BundleGraph, clean_views, onnx_bytes, torch_outputs
 from training.lessons import Weights, keep_learned, lessons_of
@@ -186,7 +184,7 @@ def _fitted(kind: type[Detector], clean: CleanViews, learned: Weights) -> Detect
 
 def _calibration(run: Run, parts: Parts, session: Graph) -> Calibration:
     """Of the exported graph: a calibration belongs to the graph that is served."""
-    config, attack = run.recipe.export, run.recipe.attack
+    config = run.recipe.export
     first = _answers(session, parts.calibration.images)[0]
     second, labels = _answers(session, parts.fusion.images)
     fusion = made_fusion(
@@ -194,7 +192,7 @@ def _calibration(run: Run, parts: Parts, session: Graph) -> Calibration:
         calibrated_on=first,
         score=lambda images: _answers(session, images)[0],
         images=weight_images(parts)[0].images,
-        eps=budgets_for(attack.norm, attack.eps, math.prod(run.input_shape)).linf,
+        eps=lessons_of(run, parts.fit).eps,
         seed=run.recipe.train.seed,
     )
     by_class = ByClass.of(labels, len(run.class_names), images_needed(config.default_alpha))

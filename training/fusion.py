@@ -16,7 +16,7 @@ from training.data.splits import Parts
 from training.data.types import ImageSet
 from training.forging import benign, forge
 
-__all__ = ["fit_weights", "forged_and_harmless", "lesson", "made_fusion", "surprises", "weight_images"]
+__all__ = ["fit_weights", "forged_and_harmless", "forged_surprises", "made_fusion", "surprises", "weight_images"]
 
 MOST_IMAGES = 500
 """That weights are learned from; a handful of weights needs no more."""
@@ -50,10 +50,10 @@ def made_fusion(
     """
     if kind != "weighted":
         return Fusion(kind=kind) if kind != "fisher" else FISHER
-    return Fusion(kind=kind, weights=fit_weights(*lesson(calibrated_on, score, images, eps=eps, seed=seed)))
+    return Fusion(kind=kind, weights=fit_weights(*forged_surprises(calibrated_on, score, images, eps=eps, seed=seed)))
 
 
-def lesson(
+def forged_surprises(
     calibrated_on: Float32s, score: Score, images: Bytes8, *, eps: float, seed: int
 ) -> tuple[Float64s, Float64s]:
     """What `fit_weights` learns from: -log p of images under forged perturbations (P, K), and of harmless ones (M, K).

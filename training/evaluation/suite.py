@@ -13,9 +13,12 @@ from service.errors import SetupError
 from training.attacks import Attack, Fgsm, Pgd
 from training.attacks.library import DDN, FMN, CarliniWagnerL2, DeepFool
 
-__all__ = ["Budgets", "SuiteEntry", "budgets_for", "chosen", "full_suite", "quick_suite"]
+__all__ = ["SHORT", "Budgets", "SuiteEntry", "budgets_for", "chosen", "full_suite", "quick_suite", "short_suite"]
 
 NormName = Literal["linf", "l2"]
+
+SHORT = {"steps": 20, "restarts": 1, "search_steps": 100, "bisections": 4}
+"""How strong the attacks of `short_suite` are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,11 @@ def full_suite(budgets: Budgets) -> tuple[SuiteEntry, ...]:
 def quick_suite(budgets: Budgets) -> tuple[SuiteEntry, ...]:
     """The same, far too weak to be published: for tests and for a first look."""
     return _suite(budgets, steps=10, restarts=1, search_steps=30, bisections=3)
+
+
+def short_suite(budgets: Budgets) -> tuple[SuiteEntry, ...]:
+    """Four of the same, of one start and few steps: to choose by, on images that no figure is about."""
+    return chosen(_suite(budgets, **SHORT), ("pgd", "margin_pgd", "pgd_l2", "cw_l2"))
 
 
 def _suite(
