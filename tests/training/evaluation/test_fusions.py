@@ -106,9 +106,7 @@ def test_the_command_prints_a_table_and_writes_its_figures(
 
 
 def test_without_selection_images_there_is_nothing_to_choose_by(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "run"
-    assert main(["fit", "digits", "--out", str(run), *TINY]) == 0
-    assert main(["fusions", str(run)]) == 1
+    assert main(["fusions", str(run[0]), "--data", str(run[1])]) == 1
     assert "data.selection: expected images to compare fusions on, got none" in capsys.readouterr().err
