@@ -2,6 +2,7 @@
 
 from service.detection.calibration import Calibration
 from service.detection.manifest import Manifest
+from training.detectors import DETECTORS
 
 __all__ = ["model_card"]
 
@@ -43,8 +44,8 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             "",
             *detectors,
             "",
-            f"They were fitted on clean images only. Their p-values are fused into one{_fused(manifest, calibration)}, "
-            "which was calibrated again on "
+            *_how_fitted(manifest),
+            f"Their p-values are fused into one{_fused(manifest, calibration)}, which was calibrated again on "
             f"images of its own; the verdict at the default alpha of {manifest.default_alpha:g} calls that share of "
             "clean images adversarial, on average over calibrations.",
             *_by_class(manifest, calibration),
@@ -87,6 +88,18 @@ def _by_class(manifest: Manifest, calibration: Calibration) -> list[str]:
             if shared
             else ""
         ),
+    ]
+
+
+def _how_fitted(manifest: Manifest) -> list[str]:
+    aware = [
+        entry.name for entry in manifest.detectors if entry.kind in DETECTORS and DETECTORS[entry.kind].is_attack_aware
+    ]
+    if not aware:
+        return ["They were fitted on clean images only."]
+    return [
+        f"**Attack-aware**: {', '.join(aware)} made attacked images to learn from, so figures on attacks of that kind "
+        "prove little. The others were fitted on clean images only."
     ]
 
 

@@ -18,6 +18,7 @@ from training.export import check_exportable, compare_outputs, export
 from training.fit import fit
 from training.graph import BundleGraph, clean_views, torch_outputs
 from training.lessons import lessons_of
+from training.model_card import model_card
 from training.resizing import resize_bytes
 
 QUICK = ["train.epochs=3", "attack.steps=1", "tla.weight=0.0", "train.threads=1"]
@@ -115,6 +116,14 @@ def test_a_recipe_may_ask_for_images_of_any_size(
 def test_the_card_and_the_report_say_that_nothing_is_measured_yet(bundle_path: Path) -> None:
     assert "Not evaluated yet" in (bundle_path / "model_card.md").read_text()
     assert '"evaluated": false' in (bundle_path / "report.json").read_text()
+
+
+def test_the_card_names_detectors_that_know_attacks(bundle_path: Path) -> None:
+    made = load_bundle(bundle_path)
+    entry = dataclasses.replace(made.manifest.detectors[0], name="adversarial_sensor", kind="adversarial_sensor")
+    card = model_card(dataclasses.replace(made.manifest, detectors=(entry,)), made.calibration)
+    assert "**Attack-aware**: adversarial_sensor made attacked images" in card
+    assert "Attack-aware" not in (bundle_path / "model_card.md").read_text()
 
 
 def test_a_bundle_is_not_overwritten_unless_asked(run_path: Path, bundle_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from training.detectors.adversarial_sensor import AdversarialSensor
 from training.detectors.centroid_margin import CentroidMargin
 from training.detectors.companion import Companion
 from training.detectors.detector import CleanViews, Detector, Lessons
@@ -34,4 +35,5 @@ DETECTORS: Mapping[str, type[Detector]] = {
     "feature_spectrum": FeatureSpectrum,
     "companion": Companion,
     "perturbation_sensor": PerturbationSensor,
+    "adversarial_sensor": AdversarialSensor,
 }

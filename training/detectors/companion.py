@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from service.detection.types import FlagReason
 from training.detectors.classes import at_least_two
-from training.detectors.detector import CleanViews, Lessons
+from training.detectors.detector import CleanViews
 from training.detectors.distances import is_predicted
 from training.detectors.learned import Learned, learn
 from training.forging import benign
@@ -69,8 +69,9 @@ class Companion(Learned):
             )
         return cls(network.prepared(), clean.classes)
 
-    def train_on(self, lessons: Lessons) -> None:
+    def train_on(self, clean: CleanViews) -> None:
         """See Learned; cross-entropy, half of every batch under harmless changes."""
+        lessons = clean.lessons
 
         def loss(network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
             half = len(images) // 2

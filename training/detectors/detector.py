@@ -94,6 +94,8 @@ class Detector(nn.Module, ABC):
     meaning: ClassVar[str]
     """What a high score means, ending before "than in ... of clean images"."""
     reason: ClassVar[FlagReason]
+    is_attack_aware: ClassVar[bool] = False
+    """Whether fitting it makes attacked images, so that what it finds of that kind proves little."""
     images_a_class: ClassVar[int] = 2
     """Clean images of each class that fitting needs."""
 

@@ -45,7 +45,7 @@ class Learned(Detector):
         """
 
     @abstractmethod
-    def train_on(self, lessons: Lessons) -> None:
+    def train_on(self, clean: CleanViews) -> None:
         """Trains the network; afterwards nothing in it can be trained on."""
 
     @classmethod
@@ -67,7 +67,7 @@ class Learned(Detector):
     def fit(cls, clean: CleanViews) -> Self:
         """Trains a new one."""
         detector = cls.untrained(clean)
-        detector.train_on(clean.lessons)
+        detector.train_on(clean)
         return detector
 
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from service.detection.types import FlagReason
 from service.errors import SetupError
-from training.detectors.detector import CleanViews, Lessons
+from training.detectors.detector import CleanViews
 from training.detectors.learned import Learned, learn
 from training.detectors.residual import KERNELS
 from training.forging import benign, forge
 
-__all__ = ["PerturbationSensor", "SensorNetwork"]
+__all__ = ["PerturbationSensor", "SensorNetwork", "told_apart"]
 
 WIDTH = 32
 EPOCHS = 20.0
@@ -93,18 +93,14 @@ class PerturbationSensor(Learned):
             network = SensorNetwork(channels, clean.lessons.eps)
         return cls(network)
 
-    def train_on(self, lessons: Lessons) -> None:
+    def train_on(self, clean: CleanViews) -> None:
         """See Learned; cross-entropy in which clean and forged images weigh the same."""
+        lessons = clean.lessons
 
         def loss(network: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
             quarter = math.ceil(len(images) / 4)
             forged = [forge(part, generator, eps=lessons.eps) for part in torch.split(images[: 2 * quarter], quarter)]
-            third = math.ceil(len(images) / 3)
-            untouched, *others = torch.split(images, third)
-            harmless = [benign(part, generator, eps=lessons.eps) for part in others]
-            odds = network(torch.cat([*forged, untouched, *harmless])).float()
-            count = sum(map(len, forged))
-            return F.softplus(-odds[:count]).mean() + F.softplus(odds[count:]).mean()
+            return told_apart(network, torch.cat(forged), images, generator, eps=lessons.eps)
 
         learn(self.network, lessons, loss, epochs=EPOCHS, name=self.kind)
 
@@ -112,3 +108,21 @@ class PerturbationSensor(Learned):
         """See Detector."""
         odds: Tensor = self.network(images)
         return odds
+
+
+def told_apart(
+    network: nn.Module, perturbed: Tensor, images: Tensor, generator: torch.Generator, *, eps: float
+) -> Tensor:
+    """Cross-entropy in which perturbed images weigh as much as clean ones, two thirds of these under harmless changes.
+
+    Args:
+        network: images to log odds of a perturbation.
+        perturbed: (M, C, H, W).
+        images: (N, C, H, W), clean.
+        generator: of the harmless changes.
+        eps: see training.forging.benign.
+    """
+    untouched, *others = torch.split(images, math.ceil(len(images) / 3))
+    harmless = [benign(part, generator, eps=eps) for part in others]
+    odds = network(torch.cat([perturbed, untouched, *harmless])).float()
+    return F.softplus(-odds[: len(perturbed)]).mean() + F.softplus(odds[len(perturbed) :]).mean()
