@@ -20,8 +20,8 @@ if [ "$bundle" = bench ]; then
 fi
 
 case $bundle in
-  digits | mnist) recipe=$bundle ;;
-  *) recipe=$bundle-tla-sar ;;
+  mnist) recipe=mnist-tla ;;
+  *) recipe=$bundle ;;
 esac
 run=runs/$recipe-s0
 export OMP_NUM_THREADS=1

@@ -25,7 +25,8 @@ def test_the_recipes_of_a_set_differ_in_loss_and_averaging_alone(names: tuple[st
     averages_all = names[0] == "mnist-at"
     for name in names:
         recipe = load_recipe(name)
-        assert replace(recipe, tla=plain.tla, sar=plain.sar, averaging=plain.averaging) == plain
+        same = {"tla": plain.tla, "sar": plain.sar, "averaging": plain.averaging, "export": plain.export}
+        assert replace(recipe, **same) == plain
         assert (recipe.tla.weight > 0, recipe.sar.weight > 0) == ("tla" in name, "sar" in name)
         assert (recipe.averaging.kind != "none") == ("sar" in name or averages_all)
 
