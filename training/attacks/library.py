@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from service.errors import SetupError
 from training.attacks.protocol import undisturbed
 
-__all__ = ["DDN", "FMN", "CarliniWagnerL2", "DeepFool"]
+__all__ = ["DDN", "CarliniWagnerL2", "DeepFool"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,22 +83,6 @@ class DDN:
         """Attacked images, (N, C, H, W) in [0, 1]; the attack draws nothing from `generator`."""
         attack = _foolbox().attacks.DDNAttack(init_epsilon=self.init_eps, steps=self.steps, gamma=self.gamma)
         return _nearest_fooling(attack, model, images, labels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FMN:
-    """As DDN in the Linf norm, with the radius found from the distance to the boundary.
-
-    Only Linf: foolbox 3.3.4's L2 form keeps its radius near 1 even on a linear model, and DDN covers L2.
-
-    Source: Pintor et al. 2021 (arXiv 2102.12827).
-    """
-
-    steps: int = 200
-
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Attacked images, (N, C, H, W) in [0, 1]; the attack draws nothing from `generator`."""
-        return _nearest_fooling(_foolbox().attacks.LInfFMNAttack(steps=self.steps), model, images, labels)
 
 
 def _nearest_fooling(attack: Any, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

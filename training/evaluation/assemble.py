@@ -1,7 +1,10 @@
 """Cards around the figures: which bundle, data, threat model and code a report is about."""
 
+from collections.abc import Sequence
+
 from service.detection.bundle import Bundle
 from training.evaluation.evaluate import Evaluation, HeldOut
+from training.evaluation.overall import overall
 from training.evaluation.remarks import remarks
 from training.evaluation.results import FORMAT as REPORT_FORMAT
 from training.evaluation.results import BundleCard, DataCard, DetectorCard, Provenance, Report, ThreatCard
@@ -19,8 +22,9 @@ def assemble(
     data_name: str,
     provenance: Provenance,
     publishable: bool,
+    left_out: Sequence[str] = (),
 ) -> Report:
-    """The whole report."""
+    """The whole report; `left_out` has a sentence for each attack that the model does not allow."""
     return Report(
         format=REPORT_FORMAT,
         publishable=publishable,
@@ -33,10 +37,14 @@ def assemble(
         classes=evaluation.classes,
         shifts=evaluation.shifts,
         attacks=evaluation.attacks,
+        overall=overall(evaluation.attacks),
         unions=evaluation.unions,
         availability=evaluation.availability,
-        remarks=remarks(
-            evaluation, alpha=bundle.manifest.default_alpha, publishable=publishable, in_tracks=test.in_tracks
+        remarks=(
+            *remarks(
+                evaluation, alpha=bundle.manifest.default_alpha, publishable=publishable, in_tracks=test.in_tracks
+            ),
+            *left_out,
         ),
     )
 

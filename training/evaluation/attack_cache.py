@@ -17,7 +17,7 @@ from service.detection.types import Bytes8
 from service.errors import SetupError
 from training.checkpoint import write_atomically
 
-__all__ = ["ATTACKED", "AttackCache", "Made", "digest"]
+__all__ = ["ATTACKED", "AttackCache", "Made", "digest", "network_digest"]
 
 ATTACKED = "attacked"
 """Folder of a run directory."""
@@ -82,12 +82,19 @@ def digest(model: nn.Module, images: Bytes8, labels: NDArray[np.int64], attack: 
     Args:
         attack: its name and settings, with seed and batch size, in words that are the same in another process.
     """
-    found = hashlib.sha256(f"{attack}\n{torch.__version__}\n{_code()}\n{model!r}\n{images.shape}\n".encode())
+    words = f"{attack}\n{torch.__version__}\n{_code()}\n{network_digest(model)}\n{images.shape}\n"
+    found = hashlib.sha256(words.encode())
+    found.update(np.ascontiguousarray(images).tobytes())
+    found.update(np.ascontiguousarray(labels).tobytes())
+    return found.hexdigest()[:16]
+
+
+def network_digest(model: nn.Module) -> str:
+    """Of a network's layers and weights, as 16 hexadecimal digits."""
+    found = hashlib.sha256(f"{model!r}\n".encode())
     for name, value in sorted(model.state_dict().items()):
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().numpy().tobytes())
-    found.update(np.ascontiguousarray(images).tobytes())
-    found.update(np.ascontiguousarray(labels).tobytes())
     return found.hexdigest()[:16]
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.detection.types import Bytes8
-from training.attacks.rounding import from_8_bit, to_8_bit
+from training.attacks.rounding import from_8_bit, nearest_8_bit, to_8_bit
 from training.evaluation.attack_cache import AttackCache, Made, digest
+from training.evaluation.entries import SuiteEntry
 from training.evaluation.progress import time_left
 from training.evaluation.rounding import to_8_bit_fooling
-from training.evaluation.suite import SuiteEntry
 
 __all__ = ["BATCH", "AttackRun", "Progress", "attack_images"]
 
@@ -91,7 +91,9 @@ def _attack_batch(
     device = next(model.parameters()).device
     clean, labels = clean.to(device), labels.to(device)
     attacked = entry.attack(model, clean, labels, generator)
-    if entry.eps is None:
+    if entry.norm == "patch" or entry.norm == "spatial":
+        rounded = nearest_8_bit(attacked)
+    elif entry.norm == "l0" or entry.eps is None:
         rounded = to_8_bit_fooling(model, attacked, clean, labels)
     else:
         rounded = to_8_bit(attacked, clean, entry.norm, entry.eps)

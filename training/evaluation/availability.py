@@ -97,10 +97,10 @@ def judge_availability(subject: Subject, attacked: Sequence[Attacked]) -> tuple[
     )
 
 
-def _growing(subject: Subject, attacked: Sequence[Attacked]) -> list[tuple[NormName, float, Decisions]]:
+def _growing(subject: Subject, attacked: Sequence[Attacked]) -> list[tuple[str, float, Decisions]]:
     """The decisions of each change and of all smaller ones: a larger budget may always do what a smaller one did."""
     worst = subject.clean
-    found: list[tuple[NormName, float, Decisions]] = []
+    found: list[tuple[str, float, Decisions]] = []
     for one in attacked:
         worst = _more_suspicious(worst, one.decisions)
         found.append((one.entry.norm, one.entry.eps or 0.0, worst))

@@ -7,6 +7,7 @@ import math
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from service.detection.engine import Engine
 from service.errors import SetupError
 from training.checkpoint import Run, code_version, load_run, write_atomically
 from training.data.splits import Parts
+from training.evaluation import blind_strength
 from training.evaluation.adaptive_suite import FULL, QUICK, STANDARD, adaptive_suite
 from training.evaluation.aimed import Known
 from training.evaluation.assemble import assemble
@@ -32,14 +34,17 @@ from training.evaluation.provenance import commit, libraries, machine
 from training.evaluation.publish import publish
 from training.evaluation.report import page
 from training.evaluation.results import Provenance, Report
-from training.evaluation.suite import Budgets, NormName, SuiteEntry, budgets_for, chosen, full_suite, quick_suite
+from training.evaluation.suite import Budgets, Fitting, NormName, SuiteEntry, blind_suite, budgets_for, fitting
 from training.evaluation.summary import metrics, result_json, words
+from training.evaluation.transfer import transfer_suite
 from training.evaluation.twin import torch_twin
+from training.evaluation.views import views_of
 from training.folders import make_folder
 from training.precision import deterministic
 
 __all__ = ["Options", "run_command", "run_evaluation"]
 
+_BLIND = {"quick": blind_strength.QUICK, "standard": blind_strength.STANDARD, "full": blind_strength.FULL}
 _STRENGTHS = {"quick": QUICK, "standard": STANDARD, "full": FULL}
 _EXEMPLARS = 1_000
 """Clean training images that adaptive attackers take exemplars and units from."""
@@ -68,6 +73,8 @@ class Options:
     """How much the attacks may compute."""
     non_adaptive: bool = False
     """Leaves out the attacks that know the detectors."""
+    transfer: Sequence[Path] = ()
+    """Other runs, on whose networks attacks are made too."""
     publish: bool = False
     result: Path | None = None
     """Where the small file for docs/results goes."""
@@ -102,6 +109,8 @@ class Options:
         words += ["--attacks", ",".join(self.attacks)] if self.attacks else []
         words += ["--seed", str(self.seed)]
         words += [] if self.budget == "standard" else ["--budget", self.budget]
+        for other in self.transfer:
+            words += ["--transfer", str(other)]
         return shlex.join(words + (["--non-adaptive"] if self.non_adaptive else []))
 
 
@@ -134,15 +143,14 @@ def run_evaluation(options: Options) -> Report:
     held_out = _held_out(run, parts, options)
     shape, threat = engine.bundle.manifest.input, engine.bundle.manifest.threat_model
     budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
-    blind = (quick_suite if options.is_quick else full_suite)(budgets)
     with reporting() as progress, deterministic(0):
         adaptive, denial = ((), ()) if options.non_adaptive else _adaptive(engine, run, parts, budgets, options)
-        suite = chosen((*blind, *adaptive), options.attacks)
+        allowed = _allowed(run, held_out, budgets, adaptive, options)
         evaluation = evaluate(
             engine,
             run.model,
             held_out,
-            suite,
+            allowed.entries,
             budgets=budgets,
             seed=options.seed,
             progress=progress,
@@ -157,9 +165,21 @@ def run_evaluation(options: Options) -> Report:
         data_name=run.recipe.data.set,
         provenance=_provenance(options, code, started, time.monotonic() - began + evaluation.spared),
         publishable=not options.is_quick,
+        left_out=allowed.remarks,
     )
     _write(options, run, report, evaluation)
     return report
+
+
+def _allowed(
+    run: Run, held_out: HeldOut, budgets: Budgets, adaptive: Sequence[SuiteEntry], options: Options
+) -> Fitting:
+    """The attacks that were asked for and that the model allows."""
+    strength = _BLIND[options.budget]
+    suite = (*blind_suite(budgets, strength), *transfer_suite(run, options.transfer, budgets, strength), *adaptive)
+    logits = views_of(run.model, held_out.images[held_out.chosen]).logits.topk(2, dim=1).values  # (N, 2)
+    widest = float((logits[:, 0] - logits[:, 1]).max())
+    return fitting(suite, options.attacks, classes=len(run.class_names), widest=widest)
 
 
 def _adaptive(

@@ -131,6 +131,7 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Wanted
         for row in union["rejection"]:
             name = f"right or rejected at {_percent(row['alpha'])}, {where}"
             yield ("Worst case of all attacks", name, "more"), _side(row["robust_accuracy"])
+    yield from _overall(report)
     for attack in report["attacks"]:
         yield from _of_attack(attack)
     for row in report.get("availability", ()):
@@ -141,6 +142,13 @@ def _figures(report: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Wanted
         for at in shift["alarms"]:
             name = f"{shift['title']}, at {_percent(at['alpha'])}"
             yield ("False alarms under benign shifts", name, "less"), _side(at["rate"])
+
+
+def _overall(report: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Wanted], Side]]:
+    for among, over in report.get("overall", {}).items():
+        for which in ("mean", "worst"):
+            name = f"{which}, {'successful' if among == 'successful' else 'all attacked images'}"
+            yield ("AUROC over all attacks, detectors unknown", name, "more"), Side(value=over[which])
 
 
 def _of_attack(attack: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str, Wanted], Side]]:
@@ -182,6 +190,11 @@ def unlike(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, ..
     ]
     if different:
         found.append(f"attacks of other strength: {', '.join(sorted(different))}")
+    sets = [
+        {attack["name"] for attack in report["attacks"] if not attack.get("is_adaptive")} for report in (first, second)
+    ]
+    if "overall" in first and "overall" in second and sets[0] != sets[1]:
+        found.append(f"attacks behind the mean and the worst: only one has {', '.join(sorted(sets[0] ^ sets[1]))}")
     quick = [name for name, report in (("A", first), ("B", second)) if not report["publishable"]]
     found += [f"{name} is a quick run, too weak to be quoted" for name in quick]
     return tuple(found)

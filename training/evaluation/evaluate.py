@@ -17,6 +17,7 @@ from training.evaluation.availability import judge_availability
 from training.evaluation.benign import judge_classes, judge_shifts
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, Decisions, decide
+from training.evaluation.entries import BUDGETED, Budgets, SuiteEntry
 from training.evaluation.judging import (
     ALPHAS,
     Attacked,
@@ -38,7 +39,6 @@ from training.evaluation.results import (
 )
 from training.evaluation.rounding import predict
 from training.evaluation.shifts import shifts
-from training.evaluation.suite import Budgets, SuiteEntry
 
 __all__ = ["Evaluation", "HeldOut", "Plot", "choose_images", "evaluate"]
 
@@ -65,9 +65,11 @@ class Plot:
     """What the page draws of one attack; too large for report.json."""
 
     attacked_scores: Float64s
-    """(N,) fused statistic."""
+    """(M,) fused statistic."""
     attacked_p: Float64s
-    """(N,) fused p-value."""
+    """(M,) fused p-value."""
+    rows: NDArray[np.int64]
+    """(M,) which of the chosen images it took."""
     example: Example
 
 
@@ -141,7 +143,9 @@ def evaluate(
     def attack(entry: SuiteEntry) -> Attacked:
         nonlocal spared
         began = time.monotonic()
-        run = attack_images(model, subject.images, subject.truth, entry, seed=seed, progress=progress, cache=cache)
+        rows = None if entry.images is None else choose_images(subject.truth, entry.images, seed)
+        own = subject if rows is None else subject.rows(rows)
+        run = attack_images(model, own.images, own.truth, entry, seed=seed, progress=progress, cache=cache)
         decisions = decide(engine, run.images)
         spared += run.spared
         return Attacked(
@@ -150,6 +154,7 @@ def evaluate(
             decisions=decisions,
             disagreements=_disagreements(model, run.images, decisions),
             seconds=time.monotonic() - began + run.spared,
+            rows=rows,
         )
 
     attacked = [attack(entry) for entry in suite]
@@ -165,7 +170,7 @@ def evaluate(
             draw_weights(len(test.images), seed),
             alpha=manifest.default_alpha,
             disagreements=disagreements,
-            compared=len(test.chosen) * (1 + len(attacked)),
+            compared=len(test.chosen) + sum(len(one.images) for one in attacked),
         ),
         false_positives=tuple(judge_false_positives(every, alpha) for alpha in ALPHAS),
         classes=judge_classes(every, test.labels, manifest.class_names, alpha=manifest.default_alpha),
@@ -193,9 +198,13 @@ def evaluate(
 
 
 def _by_knowledge(attacked: Sequence[Attacked]) -> list[list[Attacked]]:
-    """The attacks that see the classifier alone, where there are any, then all where there are others."""
-    blind = [one for one in attacked if not one.entry.is_adaptive]
-    return [blind, list(attacked)] if 0 < len(blind) < len(attacked) else [list(attacked)]
+    """The attacks that see the classifier alone, where there are any, then all where there are others.
+
+    Those of a kind without a budget are not among them.
+    """
+    every = [one for one in attacked if one.entry.norm in BUDGETED]
+    blind = [one for one in every if not one.entry.is_adaptive]
+    return [blind, every] if 0 < len(blind) < len(every) else [every]
 
 
 def _disagreements(model: nn.Module, images: Bytes8, decisions: Decisions) -> int:
@@ -208,9 +217,12 @@ def _disagreements(model: nn.Module, images: Bytes8, decisions: Decisions) -> in
 
 
 def _plot(subject: Subject, attacked: Attacked, names: Sequence[str]) -> Plot:
+    every = np.arange(len(subject.truth))
+    subject = attacked.of(subject)
     row = _typical(subject, attacked)
     clean, after = subject.clean, attacked.decisions
     return Plot(
+        rows=every if attacked.rows is None else attacked.rows,
         attacked_scores=after.scores[FUSED],
         attacked_p=after.p_values[FUSED],
         example=Example(

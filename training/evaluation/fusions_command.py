@@ -52,7 +52,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     answer = {
         "caution": CAUTION,
         "seed": arguments.seed,
-        "attacks": SHORT,
+        "attacks": {name: getattr(SHORT, name) for name in ("steps", "restarts", "carlini_steps", "bisections")},
         "clean_images": len(scores.clean),
         "fooling_images": {name: len(rows) for name, rows in scores.attacked.items()},
         "contests": [dataclasses.asdict(contest) for contest in contests],

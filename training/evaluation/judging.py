@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from service.detection.calibration import alpha_rank, images_needed
 from service.detection.types import Bools, Bytes8, Float32s, Float64s
-from training.evaluation.bootstrap import auroc_estimate, share_estimate
+from training.evaluation.bootstrap import Estimate, auroc_estimate, share_estimate
 from training.evaluation.decisions import FUSED, Decisions
+from training.evaluation.entries import BUDGETED, Budgets, SuiteEntry
 from training.evaluation.metrics import binomial_range, partial_auroc, promised_range, tpr_at_fpr
 from training.evaluation.results import (
     AttackResult,
@@ -20,7 +21,6 @@ from training.evaluation.results import (
     Rejection,
     UnionResult,
 )
-from training.evaluation.suite import Budgets, SuiteEntry
 
 __all__ = [
     "ALPHAS",
@@ -60,18 +60,46 @@ class Subject:
         """Where the bundle is right on the unattacked image, (N,)."""
         return np.asarray(self.clean.labels == self.truth)
 
+    def rows(self, chosen: NDArray[np.int64]) -> "Subject":
+        """Some of the images; each keeps how often a resample drew it."""
+        return Subject(
+            images=self.images[chosen],
+            truth=self.truth[chosen],
+            clean=self.clean.rows(chosen),
+            weights=self.weights[:, chosen],
+        )
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Attacked:
-    """What one attack made of them."""
+    """What one attack made of them, or of the M of them that it took."""
 
     entry: SuiteEntry
     images: Bytes8
-    """(N, H, W, C), rounded."""
+    """(M, H, W, C), rounded."""
     decisions: Decisions
     disagreements: int
     """Of the torch model's labels with the bundle's."""
     seconds: float
+    rows: NDArray[np.int64] | None = None
+    """(M,) their positions among the images of the subject; None: all of them."""
+
+    def of(self, subject: Subject) -> Subject:
+        """The images that it took, before any attack."""
+        return subject if self.rows is None else subject.rows(self.rows)
+
+    def spread(self, hits: Bools, images: int) -> Bools:
+        """Hits (M,) as (N,) over all images; one that was not attacked is none."""
+        if self.rows is None:
+            return hits
+        every = np.zeros(images, bool)
+        every[self.rows] = hits
+        return every
+
+
+def pixels_changed(attacked: Bytes8, clean: Bytes8) -> Float64s:
+    """How many pixels differ in some channel, (N,)."""
+    return np.asarray((attacked != clean).any(axis=3).sum(axis=(1, 2)).astype(np.float64))
 
 
 def norms(attacked: Bytes8, clean: Bytes8) -> tuple[Float64s, Float64s]:
@@ -92,13 +120,13 @@ def supported(alphas: Sequence[float], n: int) -> tuple[float, ...]:
 
 
 def judge_attack(subject: Subject, attacked: Attacked, budgets: Budgets) -> AttackResult:
-    """All figures of one attack."""
+    """All figures of one attack, over the images that it took."""
+    subject = attacked.of(subject)
     right, every = subject.right, np.ones(len(subject.truth), bool)
     wrong = attacked.decisions.labels != subject.truth
     successful = right & wrong
     entry, weights = attacked.entry, subject.weights
     l2, linf = norms(attacked.images, subject.images)
-    within = inside(attacked.images, subject.images, entry.norm, budgets.of(entry.norm))
     fused, clean = attacked.decisions.scores[FUSED], subject.clean.scores[FUSED]
     return AttackResult(
         name=entry.name,
@@ -113,11 +141,11 @@ def judge_attack(subject: Subject, attacked: Attacked, budgets: Budgets) -> Atta
         failed=int((right & ~wrong).sum()),
         wrong_before=int((~right).sum()),
         success_rate=share_estimate(wrong, right, weights),
-        success_within_budget=share_estimate(wrong & within, right, weights),
+        success_within_budget=_success_within(subject, attacked, budgets),
         accuracy=share_estimate(~wrong, every, weights),
         median_l2=_median(l2[successful]),
         median_linf=_median(linf[successful]),
-        breaks_at=breaking_change(l2 if entry.norm == "l2" else linf, right, wrong, budget=entry.eps),
+        breaks_at=_breaks_at(subject, attacked),
         aurocs=tuple(_aurocs(name, subject, attacked, successful) for name in subject.clean.scores),
         partial_aurocs={f"{largest:g}": partial_auroc(fused, clean, largest) for largest in PARTIAL},
         tpr_at_fpr={f"{fpr:g}": tpr_at_fpr(fused, clean, fpr) for fpr in ALPHAS},
@@ -125,6 +153,16 @@ def judge_attack(subject: Subject, attacked: Attacked, budgets: Budgets) -> Atta
         accepted_and_wrong=_rates(subject, attacked, accepted_and_wrong=True),
         seconds=attacked.seconds,
     )
+
+
+def _success_within(subject: Subject, attacked: Attacked, budgets: Budgets) -> Estimate:
+    """Over no image at all for a kind of attack that has no budget."""
+    norm, none = attacked.entry.norm, np.zeros(len(subject.truth), bool)
+    if norm not in BUDGETED:
+        return share_estimate(none, none, subject.weights)
+    within = inside(attacked.images, subject.images, norm, budgets.of(norm))
+    wrong = np.asarray(attacked.decisions.labels != subject.truth)
+    return share_estimate(within & wrong, subject.right, subject.weights)
 
 
 def _aurocs(name: str, subject: Subject, attacked: Attacked, successful: Bools) -> DetectorAuroc:
@@ -154,12 +192,18 @@ def judge_union(subject: Subject, attacks: Sequence[Attacked], norm: str, eps: f
     """The worst case of each image over the attacks whose image of it keeps the budget.
 
     Whatever the attack aimed at: an L2 attack's image that also keeps the Linf budget counts against it. An image is
-    safe only when every attack failed on it. Source: MEAD (Granese et al. 2022, arXiv 2206.15415), per image.
+    safe only when every attack that took it failed on it; one that an attack left out is not broken by it. Source:
+    MEAD (Granese et al. 2022, arXiv 2206.15415), per image.
     """
     right, every = subject.right, np.ones(len(subject.truth), bool)
-    within = np.stack([inside(a.images, subject.images, norm, eps) for a in attacks])  # (A, N)
-    wrong = np.stack([a.decisions.labels != subject.truth for a in attacks])
+    within: Bools = np.zeros((len(attacks), len(every)), bool)
+    wrong = within.copy()
+    for number, a in enumerate(attacks):
+        own = a.of(subject)
+        within[number] = a.spread(inside(a.images, own.images, norm, eps), len(every))
+        wrong[number] = a.spread(a.decisions.labels != own.truth, len(every))
     fooled = within & wrong
+    broken: Bools = np.asarray(fooled.any(axis=0))
     alone = fooled & (fooled.sum(axis=0) == 1) & right
     rejection = tuple(
         _rejection(subject, attacks, fooled, alpha) for alpha in supported(ALPHAS, subject.clean.smallest_row)
@@ -169,8 +213,8 @@ def judge_union(subject: Subject, attacks: Sequence[Attacked], norm: str, eps: f
         norm=norm,
         eps=eps,
         attacks=tuple(a.entry.name for a, row in zip(attacks, within, strict=True) if row.any()),
-        accuracy=share_estimate(right & ~fooled.any(axis=0), every, subject.weights),
-        success_rate=share_estimate(fooled.any(axis=0), right, subject.weights),
+        accuracy=share_estimate(right & ~broken, every, subject.weights),
+        success_rate=share_estimate(broken, right, subject.weights),
         only_by={a.entry.name: int(row.sum()) for a, row in zip(attacks, alone, strict=True)},
         rejection=rejection,
     )
@@ -181,7 +225,7 @@ def _rejection(subject: Subject, attacks: Sequence[Attacked], fooled: Bools, alp
     clean_rejected = subject.clean.rejected(alpha)
     lost = ~subject.right & ~clean_rejected  # no attack at all is one of the attacks
     for attack, row in zip(attacks, fooled, strict=True):
-        lost = lost | (row & ~attack.decisions.rejected(alpha))
+        lost = lost | (row & ~attack.spread(attack.decisions.rejected(alpha), len(every)))
     return Rejection(
         alpha=alpha,
         robust_accuracy=share_estimate(~lost, every, subject.weights),
@@ -255,6 +299,17 @@ def breaking_change(change: Float64s, right: Bools, wrong: Bools, *, budget: flo
     needed = np.sort(np.where(~right, 0.0, np.where(wrong, spent, np.inf)))
     found = float(needed[int(np.floor((1 - BROKEN) * needed.size))])  # one image more than 1 - BROKEN of them
     return found if np.isfinite(found) else None
+
+
+def _breaks_at(subject: Subject, attacked: Attacked) -> float | None:
+    """In the attack's own measure; None for a kind that has none."""
+    entry, right = attacked.entry, subject.right
+    wrong = attacked.decisions.labels != subject.truth
+    l2, linf = norms(attacked.images, subject.images)
+    changes = {"l2": l2, "linf": linf, "l0": pixels_changed(attacked.images, subject.images)}
+    if entry.norm not in changes:
+        return None
+    return breaking_change(changes[entry.norm], right, wrong, budget=entry.eps)
 
 
 def _median(values: Float64s) -> float | None:

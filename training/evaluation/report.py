@@ -10,6 +10,7 @@ from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import roc_points
 from training.evaluation.pictures import Example, difference, png_address, spectrum_pair
 from training.evaluation.report_adaptive import adaptive_section, caveat
+from training.evaluation.report_overall import overall_table
 from training.evaluation.results import AttackResult, RateAt, Report, UnionResult
 from training.evaluation.tables import (
     attack_table,
@@ -26,6 +27,9 @@ from training.evaluation.tables import (
 
 __all__ = ["headline_alpha", "page"]
 
+_DRAWN = 10
+"""Attacks with a trade-off curve; the style sheet tells no more lines apart."""
+
 
 def page(report: Report, evaluation: Evaluation) -> str:
     """The whole page; it loads nothing from anywhere."""
@@ -40,6 +44,7 @@ def page(report: Report, evaluation: Evaluation) -> str:
         cards=_cards(report),
         caveat=caveat(report, headline_alpha(report)),
         attacks=attack_table(report),
+        overall=overall_table(report.overall),
         adaptive=adaptive_section(report),
         unions=union_table(report),
         false_positives=false_positive_table(report.false_positives),
@@ -204,9 +209,10 @@ def _detectors(report: Report) -> str:
 def _curves(report: Report, evaluation: Evaluation) -> dict[str, str]:
     lines = []
     blind = [pair for pair in zip(report.attacks, evaluation.plots, strict=True) if not pair[0].is_adaptive]
-    for number, (attack, plot) in enumerate(blind):
-        fpr, tpr = roc_points(plot.attacked_scores, evaluation.clean_scores)
-        lines.append(Line(title=attack.title, number=number % 10, fpr=fpr, tpr=tpr))
+    least_seen = sorted(blind, key=lambda pair: pair[0].aurocs[-1].all.value or 0.0)[:_DRAWN]
+    for number, (attack, plot) in enumerate(pair for pair in blind if pair in least_seen):
+        fpr, tpr = roc_points(plot.attacked_scores, evaluation.clean_scores[plot.rows])
+        lines.append(Line(title=attack.title, number=number, fpr=fpr, tpr=tpr))
     legend = "".join(
         f'<li><svg viewBox="0 0 28 8"><path class="line s{line.number}" d="M1 4H27"/></svg>{escape(line.title)}</li>'
         for line in lines
@@ -216,7 +222,7 @@ def _curves(report: Report, evaluation: Evaluation) -> dict[str, str]:
 
 def _histograms(report: Report, evaluation: Evaluation) -> str:
     return "".join(
-        f"<figure>{histogram(evaluation.clean_p, plot.attacked_p, attack.title)}"
+        f"<figure>{histogram(evaluation.clean_p[plot.rows], plot.attacked_p, attack.title)}"
         f"<figcaption>{escape(attack.title)}</figcaption></figure>"
         for attack, plot in zip(report.attacks, evaluation.plots, strict=True)
     )

@@ -20,6 +20,7 @@ __all__ = [
     "FORMAT",
     "AlarmsAt",
     "AttackResult",
+    "AurocOverAttacks",
     "AvailabilityAt",
     "BundleCard",
     "ClassAlarms",
@@ -28,6 +29,7 @@ __all__ = [
     "DetectorAuroc",
     "DetectorCard",
     "FalsePositives",
+    "Overall",
     "Provenance",
     "RateAt",
     "Rejection",
@@ -95,7 +97,8 @@ class DataCard:
     test_images: int
     """Clean ones, for accuracy and false positives."""
     attacked_images: int
-    """Chosen among them, stratified by class and seeded; the clean side of every AUROC too."""
+    """Chosen among them, stratified by class and seeded; the clean side of every AUROC too, as far as an attack took
+    them."""
     classes: int
     height: int
     width: int
@@ -186,23 +189,26 @@ class AttackResult:
     is_adaptive: bool
     """Whether it knew the detectors and the calibration."""
     norm: str
+    """linf, l2, l0 (pixels), patch or spatial; the last three have no budget and belong to no worst case."""
     eps: float | None
-    """None: the attack looks for the smallest change."""
+    """None: the attack looks for the smallest change, or is of a kind without a budget."""
     images: int
+    """That it took: a dear attack takes some of the chosen ones, and all its figures are over those."""
     successful: int
     failed: int
     wrong_before: int
     success_rate: Estimate
     """Of the images that were right before."""
     success_within_budget: Estimate
-    """The same where the change also stays within the threat model's budget for the attack's norm."""
+    """The same where the change also stays within the threat model's budget for the attack's norm, if it has one."""
     accuracy: Estimate
     """Still right after the attack."""
     median_l2: float | None
     """Of the successful attacked images, after rounding."""
     median_linf: float | None
     breaks_at: float | None
-    """The change, in its norm, within which fewer than 10 % of the images stay right; null when more do."""
+    """The change, in its norm, within which fewer than 10 % of the images stay right; null when more do, and for a
+    patch or a shift."""
     aurocs: tuple[DetectorAuroc, ...]
     partial_aurocs: Mapping[str, float | None]
     """Of the fused statistic, all images: largest false-positive rate to mean true-positive rate up to it."""
@@ -212,6 +218,33 @@ class AttackResult:
     accepted_and_wrong: tuple[RateAt, ...]
     """What the operator loses: wrong and called clean."""
     seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AurocOverAttacks:
+    """AUROC of the fused score over several attacks, each of which counts once."""
+
+    attacks: int
+    """That have one."""
+    mean: float | None
+    worst: float | None
+    worst_attack: str | None
+    """Its name; the first of several."""
+    worst_images: int
+    """Attacked images that the worst rests on."""
+    left_out: tuple[str, ...]
+    """Attacks with too few such images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overall:
+    """AUROC of the fused score over all attacks that see the classifier alone."""
+
+    successful: AurocOverAttacks
+    """Of successful attacks against the clean images that the bundle classifies rightly; an attack with fewer than 20
+    of them is left out."""
+    all: AurocOverAttacks
+    """Of all attacked images against the same images unattacked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,6 +338,7 @@ class Report:
     """Empty where the bundle refuses its default alpha."""
     shifts: tuple[ShiftResult, ...]
     attacks: tuple[AttackResult, ...]
+    overall: Overall
     unions: tuple[UnionResult, ...]
     """Of each norm over the attacks that see the classifier alone, then over all where others were run."""
     availability: tuple[AvailabilityAt, ...]

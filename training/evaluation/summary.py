@@ -1,6 +1,7 @@
 """The headline of a report: for the manifest, for docs/results and for the terminal."""
 
 from training.checkpoint import Run
+from training.evaluation.entries import BUDGETED
 from training.evaluation.result_file import result_text
 from training.evaluation.results import AttackResult, Report
 
@@ -22,8 +23,15 @@ def metrics(report: Report) -> dict[str, float]:
         for at in shift.alarms:
             if at.alpha == report.bundle.default_alpha:
                 values[f"{shift.name}_shift_false_positive_rate_at_{at.alpha:g}"] = at.rate.value
+    for what, over in (("_successful", report.overall.successful), ("", report.overall.all)):
+        values |= {f"mean_auroc{what}": over.mean, f"worst_auroc{what}": over.worst}
     values |= {
         f"{attack.name}_{what}": value for attack in report.attacks for what, value in _of_attack(attack).items()
+    }
+    values |= {
+        f"{attack.name}_images": attack.images
+        for attack in report.attacks
+        if attack.images < report.data.attacked_images
     }
     for union in report.unions:
         name = f"{'adaptive_' if union.is_adaptive else ''}worst_{union.norm}"
@@ -47,6 +55,7 @@ def _of_attack(attack: AttackResult) -> dict[str, float | None]:
 def headline(report: Report) -> dict[str, float]:
     """The few of the metrics that a manifest carries and `advsentry info` prints."""
     wanted = {"clean_accuracy", "attacked_images"}
+    wanted |= {f"{which}_auroc{among}" for which in ("mean", "worst") for among in ("", "_successful")}
     wanted |= {f"false_positive_rate_at_{row.alpha:g}" for row in report.false_positives}
     wanted |= {f"{attack.name}_auroc" for attack in report.attacks if not attack.is_adaptive}
     wanted |= {f"worst_{union.norm}_accuracy" for union in report.unions}
@@ -58,7 +67,7 @@ def headline(report: Report) -> dict[str, float]:
 def breaking_sentence(report: Report) -> str:
     """The epsilon at which the bundle breaks, in words: by the strongest attack of each norm."""
     strongest: dict[str, AttackResult] = {}
-    blind = [attack for attack in report.attacks if not attack.is_adaptive]
+    blind = [attack for attack in report.attacks if not attack.is_adaptive and attack.norm in BUDGETED]
     for attack in sorted(blind, key=lambda attack: attack.breaks_at or 0.0, reverse=True):
         if attack.breaks_at is not None:
             strongest[attack.norm] = attack  # the smallest change comes last
@@ -127,6 +136,12 @@ def words(report: Report) -> str:
             continue
         found = ", ".join(f"{_percent(row.successful.value)} at {row.alpha:g}" for row in attack.detected)
         lines.append(f"{attack.name}: succeeds on {_percent(attack.success_rate.value)}; of these found {found}")
+    for what, over in (("successful attacks", report.overall.successful), ("all attacked images", report.overall.all)):
+        if over.mean is not None and over.worst is not None:
+            lines.append(
+                f"AUROC over {over.attacks} attacks, {what}: mean {over.mean:.3f}, worst {over.worst:.3f} "
+                f"({over.worst_attack}, {over.worst_images} images)"
+            )
     for union in report.unions:
         knowing = ", detectors known" if union.is_adaptive else ""
         safe = ", ".join(f"{_percent(row.robust_accuracy.value)} at {row.alpha:g}" for row in union.rejection)

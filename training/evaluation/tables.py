@@ -95,7 +95,8 @@ def attack_table(report: Report) -> str:
         "AUROC, successful",
         *(f"Found at {100 * alpha:g} %{_need(refused.get(alpha))}" for alpha in _SHOWN_ALPHAS),
     ]
-    return table(head, (_attack_row(attack) for attack in report.attacks if not attack.is_adaptive), kind="attacks")
+    rows = (_attack_row(attack, report) for attack in report.attacks if not attack.is_adaptive)
+    return table(head, rows, kind="attacks")
 
 
 def adaptive_table(report: Report) -> str:
@@ -136,12 +137,14 @@ def _need(images: int | None) -> str:
     return "" if images is None else f"<small>would need {images} calibration images</small>"
 
 
-def _attack_row(attack: AttackResult) -> list[str]:
+def _attack_row(attack: AttackResult, report: Report) -> list[str]:
     fused = attack.aurocs[-1]
     found = {row.alpha: row for row in attack.detected}
+    some = f"<small>on {attack.images} images</small>" if attack.images < report.data.attacked_images else ""
+    smallest = _KINDS.get(attack.norm, "smallest<br>that fools")
     return [
-        f'{escape(attack.title)}<small class="what">{escape(attack.description)}</small>',
-        "smallest<br>that fools" if attack.eps is None else _size(attack.norm, attack.eps),
+        f'{escape(attack.title)}{some}<small class="what">{escape(attack.description)}</small>',
+        smallest if attack.eps is None else _size(attack.norm, attack.eps),
         rate(attack.success_rate),
         rate(attack.accuracy),
         _median_change(attack),
@@ -149,6 +152,10 @@ def _attack_row(attack: AttackResult) -> list[str]:
         _area(fused.successful),
         *(_found(found.get(alpha)) for alpha in _SHOWN_ALPHAS),
     ]
+
+
+_KINDS = {"l0": "few pixels", "patch": "one square", "spatial": "no value"}
+"""What changes under attacks of a kind without a budget."""
 
 
 def _size(norm: str, eps: float) -> str:

@@ -6,14 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.attacks.library import DDN, FMN, CarliniWagnerL2, DeepFool
+from training.attacks.fmn import Fmn
+from training.attacks.library import DDN, CarliniWagnerL2, DeepFool
 
 ATTACKS = {
     "cw_l2": CarliniWagnerL2(steps=60, bisections=5, initial_constant=0.1),
     "deepfool_l2": DeepFool(norm="l2"),
     "deepfool_linf": DeepFool(norm="linf"),
     "ddn": DDN(steps=150),
-    "fmn_linf": FMN(steps=60),
+    "fmn_linf": Fmn(steps=60),
+    "fmn_l2": Fmn(norm="l2", steps=60),
 }
 
 

@@ -13,6 +13,7 @@ from service.errors import SetupError
 from training.attacks import Apgd, Attack, FirstFooling, Mim, NFgsm, Pgd, Square, TargetedApgd, aa_like
 from training.attacks.apgd import checkpoints
 from training.attacks.dlr import dlr, targeted_dlr
+from training.attacks.jsma import Jsma
 from training.attacks.square import hill_and_hollow, pyramid
 from training.attacks.threat import named_norm
 from training.data import load_data
@@ -288,3 +289,29 @@ def test_the_squares_of_l2_rise_to_their_middle() -> None:
 def test_wrong_settings_are_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_jsma_changes_what_the_librarys_does(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
+    """Of two classes, where ours, which stops at the first wrong label, and theirs, at the target, are one."""
+
+    class Parity(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits = model(images)
+            return torch.stack([logits[:, ::2].sum(dim=1), logits[:, 1::2].sum(dim=1)], dim=1)
+
+    two, images = Parity().eval(), batch[0][:30]
+    with torch.no_grad():
+        labels = two(images).argmax(dim=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from art.attacks.evasion import SaliencyMapMethod
+        from art.estimators.classification import PyTorchClassifier
+
+        classifier = PyTorchClassifier(
+            two, nn.CrossEntropyLoss(), (1, 8, 8), 2, clip_values=(0.0, 1.0), device_type="cpu"
+        )
+        theirs = SaliencyMapMethod(classifier, theta=1.0, gamma=0.9, batch_size=30, verbose=False)
+        expected = theirs.generate(images.numpy(), np.eye(2, dtype=np.float32)[1 - labels.numpy()])
+    found = Jsma(theta=1.0, gamma=0.9)(two, images, labels, generator())
+    assert torch.allclose(found, torch.from_numpy(expected), atol=1e-6)
+    assert not right(two, found, labels).all()

@@ -8,9 +8,11 @@ from tests import tiny
 from training.evaluation.assemble import assemble
 from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
 from training.evaluation.results import Provenance, Report
-from training.evaluation.suite import SuiteEntry, budgets_for, quick_suite
+from training.evaluation.suite import SuiteEntry, budgets_for, chosen, quick_suite
 
 BUDGETS = budgets_for("linf", 0.1, 64)
+NAMES = ("fgsm", "pgd", "margin_pgd", "pgd_150", "pgd_l2", "deepfool", "ddn", "fmn_linf", "cw_l2", "patch")
+SUITE = chosen(quick_suite(BUDGETS), NAMES)
 
 
 class Twin(nn.Module):
@@ -39,9 +41,7 @@ def held_out(count: int = 60, seed: int = 5) -> HeldOut:
     return HeldOut(images=images, labels=labels, chosen=choose_images(labels, count, 0))
 
 
-def run(
-    engine: Engine, suite: tuple[SuiteEntry, ...] = quick_suite(BUDGETS), *, test: HeldOut | None = None
-) -> Evaluation:
+def run(engine: Engine, suite: tuple[SuiteEntry, ...] = SUITE, *, test: HeldOut | None = None) -> Evaluation:
     return evaluate(
         engine,
         Twin().eval(),

@@ -73,7 +73,7 @@ def test_publish_puts_the_headline_into_the_bundle_and_result_into_its_file(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "full_suite", lambda budgets: quick_suite(budgets)[:3])  # the whole takes minutes
+    monkeypatch.setattr(command, "blind_suite", lambda budgets, _: quick_suite(budgets)[:4])  # the whole takes minutes
     monkeypatch.setitem(command._STRENGTHS, "standard", BRIEF)
     bundle, result = tmp_path / "tiny", tmp_path / "results" / "tiny-attacks.json"
     shutil.copytree(exported, bundle)
@@ -132,7 +132,7 @@ def test_a_run_of_another_recipe_is_refused(engine: Engine, run: tuple[Path, Pat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--attacks", "fgms"], "expected some of fgsm, pgd"),
+        (["--attacks", "fgms"], "expected some of fgsm, fgsm_l2"),
         (["--publish", "--budget", "quick"], "--publish: needs the whole suite at standard strength or more"),
         (["--publish", "--non-adaptive"], "--publish: needs the whole suite at standard strength or more"),
         (["--images", "0"], "--images: expected at least 1, got 0"),

@@ -51,7 +51,8 @@ def test_images_keep_their_budget_after_rounding(evaluation: Evaluation) -> None
 
 def test_the_three_counts_are_all_images(evaluation: Evaluation) -> None:
     for attack in evaluation.attacks:
-        assert attack.successful + attack.failed + attack.wrong_before == attack.images == 60
+        assert attack.successful + attack.failed + attack.wrong_before == attack.images
+        assert attack.images == (50 if attack.name in {"cw_l2", "patch"} else 60)
 
 
 def test_the_worst_case_is_at_least_as_bad_as_each_attack_within_its_budget(evaluation: Evaluation) -> None:
@@ -63,7 +64,7 @@ def test_the_worst_case_is_at_least_as_bad_as_each_attack_within_its_budget(eval
 
 def test_torch_and_the_bundle_agree(evaluation: Evaluation) -> None:
     assert evaluation.clean.disagreements <= 6  # quadrants of equal sums, where the order of adding decides
-    assert evaluation.clean.compared == 60 * 11
+    assert evaluation.clean.compared == 60 * 9 + 50 * 2
 
 
 def test_an_attack_does_not_depend_on_which_others_run(engine: Engine, evaluation: Evaluation) -> None:

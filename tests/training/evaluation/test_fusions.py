@@ -1,5 +1,6 @@
 """Fusions side by side: figures by hand, and the command from end to end."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -85,7 +86,8 @@ def test_a_fusion_without_weights_is_left_out_and_said_so() -> None:
 def test_the_command_prints_a_table_and_writes_its_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suite, "SHORT", {"steps": 3, "restarts": 1, "search_steps": 4, "bisections": 2})
+    weak = dataclasses.replace(suite.SHORT, steps=3, carlini_steps=4, bisections=2)
+    monkeypatch.setattr(suite, "SHORT", weak)
     run = tmp_path / "run"
     assert main(["fit", "digits", "--out", str(run), *TINY, "data.selection=120"]) == 0
     capsys.readouterr()

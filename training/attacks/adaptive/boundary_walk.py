@@ -41,6 +41,8 @@ class BoundaryWalk:
     """Of the first turn; turn t has sqrt(t) times as many."""
     rounds: bool = True
     """Whether the target sees 8-bit images."""
+    stays_inside: bool = True
+    """Whether an image whose walk ends outside of the ball is put into it; else it stays where it came to."""
 
     def __post_init__(self) -> None:
         check_budget("boundary walk", self.norm, self.eps, 0.0)
@@ -85,7 +87,7 @@ class BoundaryWalk:
                     break
                 walk.jump(turn, math.ceil(self.probes * math.sqrt(turn)), generator)
             walk.close_in()
-            return walk.found()
+            return walk.found(stays_inside=self.stays_inside)
 
 
 class _Walk:
@@ -130,13 +132,14 @@ class _Walk:
             self.places[self.rows[flying[won]]] = self.oracle.seen(tried[won])
             flying, lengths = flying[~won], lengths / 2
 
-    def found(self) -> Found:
-        """The places in the ball; of who never came there, its place put into the ball."""
+    def found(self, *, stays_inside: bool) -> Found:
+        """The places in the ball; of who never came there, its place put into the ball or left where it is."""
         inside = self.images + self.norm.project(self.places - self.images, self.oracle.eps)
         if self.oracle.rounds:
             inside = settled(inside, self.images, self.oracle.norm, self.oracle.eps)
         outside = self.norm.size(self.places - self.images) > self.oracle.eps * (1 + 1e-6)
         every = torch.arange(len(inside), device=inside.device)
+        outside = outside & stays_inside
         return found_by(self.oracle.ask_anywhere(torch.where(wide(outside), inside, self.places), every), self.queries)
 
     def _won(self, tried: Tensor, rows: Tensor) -> Tensor:
