@@ -35,7 +35,7 @@ class CarliniWagnerL2:
     initial_constant: float = 1e-3
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Attacked images, (N, C, H, W) in [0, 1]; the attack draws nothing from `generator`."""
+        """Attacked images, (N, C, H, W) in [0, 1]; `generator` seeds what foolbox draws."""
         attack = _foolbox().attacks.L2CarliniWagnerAttack(
             binary_search_steps=self.bisections,
             steps=self.steps,
@@ -43,7 +43,7 @@ class CarliniWagnerL2:
             confidence=self.confidence,
             initial_const=self.initial_constant,
         )
-        return _nearest_fooling(attack, model, images, labels)
+        return _nearest_fooling(attack, model, images, labels, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,11 @@ class DeepFool:
     overshoot: float = 0.02
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Attacked images, (N, C, H, W) in [0, 1]; the attack draws nothing from `generator`."""
+        """Attacked images, (N, C, H, W) in [0, 1]; `generator` seeds what foolbox draws."""
         attacks = _foolbox().attacks
         kind = attacks.L2DeepFoolAttack if self.norm == "l2" else attacks.LinfDeepFoolAttack
         attack = kind(steps=self.steps, candidates=self.candidates, overshoot=self.overshoot)
-        return _nearest_fooling(attack, model, images, labels)
+        return _nearest_fooling(attack, model, images, labels, generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,18 +80,24 @@ class DDN:
     """Share by which the radius changes in a step."""
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """Attacked images, (N, C, H, W) in [0, 1]; the attack draws nothing from `generator`."""
+        """Attacked images, (N, C, H, W) in [0, 1]; `generator` seeds what foolbox draws."""
         attack = _foolbox().attacks.DDNAttack(init_epsilon=self.init_eps, steps=self.steps, gamma=self.gamma)
-        return _nearest_fooling(attack, model, images, labels)
+        return _nearest_fooling(attack, model, images, labels, generator)
 
 
-def _nearest_fooling(attack: Any, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def _nearest_fooling(
+    attack: Any, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator
+) -> Tensor:
     """Runs a foolbox attack; an image on which it finds nothing comes back as the attack left it.
 
     Images that the model gets wrong already come back as they are: their nearest fooling image is themselves.
-    foolbox calls `backward`; `undisturbed` keeps that from adding to the weights' gradients.
+    foolbox calls `backward`; `undisturbed` keeps that from adding to the weights' gradients. It draws torch's global
+    random numbers (DDN does), whose state is put back.
     """
-    with undisturbed(model), warnings.catch_warnings():
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    devices = [images.device] if images.is_cuda else []
+    with undisturbed(model), warnings.catch_warnings(), torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
         warnings.simplefilter("ignore")  # of foolbox and eagerpy, none of them about the result
         with torch.no_grad():
             right = model(images).argmax(dim=1) == labels

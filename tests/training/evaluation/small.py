@@ -6,7 +6,10 @@ from torch import Tensor, nn
 from service.detection.engine import Engine
 from tests import tiny
 from training.evaluation.assemble import assemble
+from training.evaluation.bootstrap import draw_weights
+from training.evaluation.decisions import decide
 from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
+from training.evaluation.judging import Subject
 from training.evaluation.results import Provenance, Report
 from training.evaluation.suite import SuiteEntry, budgets_for, chosen, quick_suite
 
@@ -72,4 +75,11 @@ def report(engine: Engine, evaluation: Evaluation, *, publishable: bool = True) 
         data_name="quadrants",
         provenance=provenance,
         publishable=publishable,
+    )
+
+
+def subject(engine: Engine, count: int) -> Subject:
+    test = held_out(count)
+    return Subject(
+        images=test.images, truth=test.labels, clean=decide(engine, test.images), weights=draw_weights(count, 0)
     )
