@@ -63,5 +63,5 @@ def test_a_quick_report_is_refused(bundle: Path, report: Report) -> None:
 
 
 def test_a_report_that_is_too_large_is_refused(bundle: Path, report: Report) -> None:
-    with pytest.raises(BundleError, match="at most 300000 bytes"):
+    with pytest.raises(BundleError, match="at most 500000 bytes"):
         publish(bundle, dataclasses.replace(report, remarks=("x" * MAX_REPORT_BYTES,)))
