@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench protos results docs clean
+.PHONY: help setup demo test check bench bench-detectors protos results docs clean
 
 help:  ## list the commands
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(STAMP)  ## make .venv and install everything into it
 
@@ -33,6 +33,9 @@ check: $(STAMP)  ## ruff, mypy strict, import arrows
 bench: $(STAMP)  ## throughput and latency of the service, images a second of training; ratios from one run
 	$(BIN)/python -m deploy.bench
 	$(BIN)/python -m deploy.bench_training
+
+bench-detectors: $(STAMP)  ## our detectors beside those of peers, on the digits that `make demo` leaves
+	$(BIN)/python -m deploy.peers --out build/demo/peers-digits.json
 
 protos: $(STAMP)  ## make the committed stubs again
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/detection.proto

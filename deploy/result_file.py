@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["write_result"]
@@ -19,13 +19,28 @@ def write_result(
     seconds: float,
     data: Mapping[str, object],
     metrics: Mapping[str, float],
+    arguments: Sequence[str] | None = None,
+    further: Mapping[str, object] | None = None,
 ) -> None:
-    """Writes the figures of this call of `python -m module`, with the code and the machine that made them."""
+    """Writes the figures of this call of `python -m module`, with the code and the machine that made them.
+
+    Args:
+        path: of the file.
+        name: of the figures, without the file's ending.
+        module: that was called.
+        recipe: what was set.
+        seed: of the random numbers.
+        seconds: that it took.
+        data: what it was measured on.
+        metrics: flat names to finite numbers.
+        arguments: that give the same figures; None for those of this process.
+        further: fields of this kind of result alone.
+    """
     from training.evaluation.provenance import commit, machine  # torch comes with it: seconds, and only wanted here
 
     value = {
         "name": name,
-        "command": shlex.join(["python", "-m", module, *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)]),
         "recipe": recipe,
         "seed": seed,
         "commit": commit(),
@@ -33,5 +48,6 @@ def write_result(
         "seconds": seconds,
         "data": data,
         "metrics": metrics,
+        **(further or {}),
     }
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")

@@ -9,6 +9,8 @@ from typing import Any
 
 from deploy.asked import Asked
 from deploy.comparison import comparison
+from deploy.peers.tables import DETECTORS
+from deploy.peers.tables import markdown as detector_tables
 from deploy.recipe_words import recipe_words
 from training.config import SECTIONS
 
@@ -89,7 +91,7 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
     def _reached(name: str) -> str:
         return Asked.parsed(asked[name]).reached(metrics[name], metrics) if name in asked else ""
 
-    runs = _by_run(metrics)
+    runs = detector_tables(result) if DETECTORS in result else _by_run(metrics)
     shown = {name: metrics[name] for name in asked} if runs else metrics
     rows = [f"| {name} | {asked.get(name, '')} | {value:.4g} | {_reached(name)} |" for name, value in shown.items()]
     return "\n".join(
@@ -102,10 +104,7 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
             f"{_flat(result['machine'])}; {result['seconds']:.0f} s; data {_flat(result['data'])}.",
             "",
             *runs,
-            "| metric | asked | measured | reached |",
-            "|---|---|---|---|",
-            *rows,
-            "",
+            *(["| metric | asked | measured | reached |", "|---|---|---|---|", *rows, ""] if rows else []),
         ]
     )
 

@@ -42,7 +42,7 @@ from training.evaluation.views import views_of
 from training.folders import make_folder
 from training.precision import deterministic
 
-__all__ = ["Options", "run_command", "run_evaluation"]
+__all__ = ["Options", "held_out", "run_command", "run_evaluation"]
 
 _BLIND = {"quick": blind_strength.QUICK, "standard": blind_strength.STANDARD, "full": blind_strength.FULL}
 _STRENGTHS = {"quick": QUICK, "standard": STANDARD, "full": FULL}
@@ -140,16 +140,16 @@ def run_evaluation(options: Options) -> Report:
     check_pair(run, engine.bundle)
     make_folder(options.out, "--out")
     parts = run.parts(options.data)
-    held_out = _held_out(run, parts, options)
+    test = held_out(run, parts, images=options.images, seed=options.seed)
     shape, threat = engine.bundle.manifest.input, engine.bundle.manifest.threat_model
     budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
     with reporting() as progress, deterministic(0):
         adaptive, denial = ((), ()) if options.non_adaptive else _adaptive(engine, run, parts, budgets, options)
-        allowed = _allowed(run, held_out, budgets, adaptive, options)
+        allowed = _allowed(run, test, budgets, adaptive, options)
         evaluation = evaluate(
             engine,
             run.model,
-            held_out,
+            test,
             allowed.entries,
             budgets=budgets,
             seed=options.seed,
@@ -160,7 +160,7 @@ def run_evaluation(options: Options) -> Report:
     report = assemble(
         evaluation,
         engine.bundle,
-        held_out,
+        test,
         budgets=budgets,
         data_name=run.recipe.data.set,
         provenance=_provenance(options, code, started, time.monotonic() - began + evaluation.spared),
@@ -203,15 +203,20 @@ def _adaptive(
     )
 
 
-def _held_out(run: Run, parts: Parts, options: Options) -> HeldOut:
+def held_out(run: Run, parts: Parts, *, images: int | None, seed: int) -> HeldOut:
+    """The test images of a run and which of them are attacked; None chooses how many by the size of the set.
+
+    Raises:
+        SetupError: there is no test image.
+    """
     test = parts.test
     if not len(test):
         raise SetupError(f"{run.path}: expected test images, got none")
-    count = options.images or (len(test) if len(test) <= _ALL_UP_TO else _SOME)
+    count = images or (len(test) if len(test) <= _ALL_UP_TO else _SOME)
     return HeldOut(
         images=np.ascontiguousarray(test.images),
         labels=test.labels,
-        chosen=choose_images(test.labels, count, options.seed),
+        chosen=choose_images(test.labels, count, seed),
         in_tracks=parts.train.tracks is not None,  # a published test split tells no tracks, yet has them
     )
 
