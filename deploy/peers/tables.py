@@ -82,7 +82,7 @@ def _rows(
 
 def _rates(detectors: Sequence[Mapping[str, Any]], result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     metrics, attacks = result["metrics"], result["attacks"]
-    rows = [("detector", "fitted on", *attacks.values(), "false positives", "ms an image")]
+    rows = [("detector", "fitted on", *attacks.values(), "false positives", "CPU ms an image")]
     for one in detectors:
         name = one["name"]
         found = [
