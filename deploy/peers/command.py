@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import functools
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -126,6 +127,8 @@ def _options(arguments: Sequence[str] | None) -> Options:
             raise SetupError(
                 f"{found.run}: expected the run of `make demo`, found none; run it, or name bundle and run"
             )
+    if found.data is None and "ADVSENTRY_DATA" in os.environ:
+        found.data = Path(os.environ["ADVSENTRY_DATA"])
     found.detectors = tuple(name for name in found.detectors.split(",") if name)
     return Options(**{field.name: getattr(found, field.name) for field in dataclasses.fields(Options)})
 

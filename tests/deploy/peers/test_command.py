@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from deploy import results
-from deploy.peers.command import Options, compare, main
+from deploy.peers.command import Options, _options, compare, main
 from deploy.peers.contestants import Contestant, of_bundle
 from deploy.peers.measure import Labelled, figures
 from deploy.peers.suite import NAMES, aimed_at, blind_suite
@@ -81,6 +81,17 @@ def test_a_second_call_takes_the_attacked_images_and_finds_the_same(words: list[
     assert {name: value for name, value in again.items() if name not in timed} == {
         name: value for name, value in metrics.items() if name not in timed
     }
+
+
+def test_the_data_folder_may_come_from_the_environment(
+    words: list[str], written: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = [word for i, word in enumerate(words) if i not in (3, 4)]
+    monkeypatch.delenv("ADVSENTRY_DATA", raising=False)
+    assert main(without) == 1
+    assert "expected a data folder, got none" in capsys.readouterr().err
+    monkeypatch.setenv("ADVSENTRY_DATA", words[4])
+    assert _options(without).data == Path(words[4])
 
 
 def test_every_detector_that_is_attacked_has_its_own_attacked_images(words: list[str], written: Path) -> None:
