@@ -13,8 +13,8 @@ _FEW = 100
 """Images below which a rate is shown as a fraction."""
 
 _OWN = {
-    "adaptive_accepted_and_wrong_at_0.05": "misread and accepted",
-    "adaptive_success_rate": "misread at all",
+    "adaptive_accepted_and_wrong_at_0.05": "misread and accepted, of all",
+    "adaptive_success_rate": "misread, of those read rightly",
     "adaptive_auroc": "AUROC",
     "robust_accuracy_with_rejection_at_0.05": "robust accuracy with rejection, all attacks",
 }
