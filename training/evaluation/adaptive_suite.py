@@ -32,7 +32,7 @@ from training.evaluation.aimed import Aimed, Each, Known, NearExemplars
 from training.evaluation.suite import Budgets, NormName, SuiteEntry
 from training.graph import BundleGraph
 
-__all__ = ["FULL", "QUICK", "STANDARD", "AdaptiveStrength", "adaptive_suite"]
+__all__ = ["FULL", "QUICK", "STANDARD", "AdaptiveStrength", "adaptive_suite", "device_of", "embedding_of"]
 
 _MOST_CLASSES = 10
 """Every wrong class is a run of its own: with more of them the attack by confidence is left out."""
@@ -80,7 +80,7 @@ def adaptive_suite(
         alpha: the false-positive rate whose threshold the attack without gradients aims at; the others serve all.
     """
     fused = GraphTarget(known.graph, known.calibration)
-    scale = clean_spread(fused, from_8_bit(known.images).to(_device(known.graph)))
+    scale = clean_spread(fused, from_8_bit(known.images).to(device_of(known.graph)))
     other: NormName = "l2" if norm == "linf" else "linf"
     entries = []
     for one in (norm, other):
@@ -180,7 +180,7 @@ def _further_attacks(known: Known, loop: Loop, strength: AdaptiveStrength, scale
                 attack=NearExemplars(loop=loop, known=known, see=see, nearest=strength.nearest, others=strength.others),
                 words=f"Matching({what}, nearest={strength.nearest}, others={strength.others}, {loop})",
             )
-            for what, see in (("embedding", _embedding_of(known.graph)), ("logits", _logits_of(known.graph)))
+            for what, see in (("embedding", embedding_of(known.graph)), ("logits", _logits_of(known.graph)))
         ),
         _Named(
             name="square",
@@ -207,7 +207,9 @@ def _further_attacks(known: Known, loop: Loop, strength: AdaptiveStrength, scale
     return attacks
 
 
-def _embedding_of(graph: BundleGraph) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def embedding_of(graph: BundleGraph) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    """What a classifier's images are matched by, and what their nearness is judged by: its embedding."""
+
     def see(images: Tensor) -> tuple[Tensor, Tensor]:
         embedding = graph.model.views(images)[1]
         return embedding, embedding
@@ -232,5 +234,6 @@ def _accepted_up_to(calibration: Calibration, alpha: float) -> float:
     return threshold
 
 
-def _device(module: nn.Module) -> torch.device:
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes."""
     return next(module.parameters()).device

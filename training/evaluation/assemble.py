@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from service.detection.bundle import Bundle
 from training.evaluation.evaluate import Evaluation, HeldOut
 from training.evaluation.overall import overall
+from training.evaluation.records import Cost
 from training.evaluation.remarks import remarks
 from training.evaluation.results import FORMAT as REPORT_FORMAT
 from training.evaluation.results import BundleCard, DataCard, DetectorCard, Provenance, Report, ThreatCard
@@ -23,6 +24,7 @@ def assemble(
     provenance: Provenance,
     publishable: bool,
     left_out: Sequence[str] = (),
+    cost: Cost | None = None,
 ) -> Report:
     """The whole report; `left_out` has a sentence for each attack that the model does not allow."""
     return Report(
@@ -40,6 +42,11 @@ def assemble(
         overall=overall(evaluation.attacks),
         unions=evaluation.unions,
         availability=evaluation.availability,
+        uniformity=evaluation.uniformity,
+        left_out=evaluation.left_out,
+        sweep=evaluation.sweep,
+        convergence=evaluation.convergence,
+        cost=cost,
         remarks=(
             *remarks(
                 evaluation, alpha=bundle.manifest.default_alpha, publishable=publishable, in_tracks=test.in_tracks

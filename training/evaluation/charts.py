@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from service.detection.types import Float64s
 
-__all__ = ["Line", "histogram", "roc_chart"]
+__all__ = ["Line", "histogram", "roc_chart", "share_chart"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 10, 26, 40
 _LEAST_FPR = 1e-3
@@ -18,13 +18,15 @@ _SHOWN_POINTS = 400
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Line:
-    """One ROC curve."""
+    """One curve: ROC, or a share over something else."""
 
     title: str
     number: int
     """Picks colour and dashes; the legend of the page uses the same."""
-    fpr: Float64s
-    tpr: Float64s
+    xs: Float64s
+    """False-positive rate of a ROC curve."""
+    ys: Float64s
+    """Its true-positive rate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ def roc_chart(lines: Sequence[Line], *, log: bool) -> str:
 
 
 def _roc_line(frame: _Frame, line: Line) -> str:
-    fpr, tpr = line.fpr, line.tpr
+    fpr, tpr = line.xs, line.ys
     if frame.log:
         start = np.interp(_LEAST_FPR, fpr, tpr)  # the axis has no zero
         fpr, tpr = np.append(_LEAST_FPR, fpr[fpr > _LEAST_FPR]), np.append(start, tpr[fpr > _LEAST_FPR])
@@ -76,6 +78,28 @@ def _thinned(fpr: Float64s, tpr: Float64s) -> NDArray[np.int64]:
     corners = np.flatnonzero(np.concatenate([[True], ~straight, [True]]))
     shown = np.unique(np.linspace(0, len(corners) - 1, _SHOWN_POINTS).round().astype(int))
     return np.asarray(corners[shown])
+
+
+def share_chart(lines: Sequence[Line], ticks: Sequence[float], x_title: str, y_title: str) -> str:
+    """Shares in [0, 1] over a quantity that runs from 0 to the last tick; a corner stands for a measured value.
+
+    Args:
+        lines: `xs` is the quantity, rising; `ys` the share.
+        ticks: rising, the first 0.
+        x_title: of the quantity.
+        y_title: of the share.
+    """
+    frame = _Frame(width=440, height=370)
+    parts = _grid(frame, [tick / ticks[-1] for tick in ticks], [f"{tick:g}" for tick in ticks])
+    for line in lines:
+        marks = "".join(
+            f'<circle class="mark s{line.number}" cx="{frame.x(x / ticks[-1]):.1f}" cy="{frame.y(y):.1f}" r="3"/>'
+            for x, y in zip(line.xs, line.ys, strict=True)
+        )
+        drawn = _polyline(frame, line.xs / ticks[-1], line.ys, f"line s{line.number}")
+        parts.append(f"<g><title>{escape(line.title)}</title>{drawn}{marks}</g>")
+    parts.append(_axis_titles(frame, x_title, y_title))
+    return _svg(frame, parts, f"{y_title} over {x_title}")
 
 
 def histogram(clean: Float64s, attacked: Float64s, title: str) -> str:

@@ -21,12 +21,13 @@ from service.detection.engine import Engine
 from service.errors import SetupError
 from training.checkpoint import Run, code_version, load_run, write_atomically
 from training.data.splits import Parts
-from training.evaluation import blind_strength
+from training.evaluation import blind_strength, series
 from training.evaluation.adaptive_suite import FULL, QUICK, STANDARD, adaptive_suite
 from training.evaluation.aimed import Known
 from training.evaluation.assemble import assemble
 from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.availability import availability_suite
+from training.evaluation.cost import BATCH, measure_cost, passes_of
 from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
 from training.evaluation.pairing import check_pair
 from training.evaluation.progress import reporting
@@ -46,6 +47,7 @@ __all__ = ["Options", "held_out", "run_command", "run_evaluation"]
 
 _BLIND = {"quick": blind_strength.QUICK, "standard": blind_strength.STANDARD, "full": blind_strength.FULL}
 _STRENGTHS = {"quick": QUICK, "standard": STANDARD, "full": FULL}
+_SERIES = {"quick": series.QUICK, "standard": series.STANDARD, "full": series.FULL}
 _EXEMPLARS = 1_000
 """Clean training images that adaptive attackers take exemplars and units from."""
 _ALL_UP_TO = 2_000
@@ -144,7 +146,8 @@ def run_evaluation(options: Options) -> Report:
     shape, threat = engine.bundle.manifest.input, engine.bundle.manifest.threat_model
     budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
     with reporting() as progress, deterministic(0):
-        adaptive, denial = ((), ()) if options.non_adaptive else _adaptive(engine, run, parts, budgets, options)
+        known = None if options.non_adaptive else _known(engine, run, parts, options)
+        adaptive, denial, beside = _adaptive(engine, known, budgets, options) if known else ((), (), None)
         allowed = _allowed(run, test, budgets, adaptive, options)
         evaluation = evaluate(
             engine,
@@ -155,6 +158,8 @@ def run_evaluation(options: Options) -> Report:
             seed=options.seed,
             progress=progress,
             denial=() if options.attacks else denial,
+            series=None if options.attacks else beside,
+            fusion=np.ascontiguousarray(parts.fusion.images),
             cache=AttackCache(run.path / ATTACKED, warn=progress),
         )
     report = assemble(
@@ -166,6 +171,9 @@ def run_evaluation(options: Options) -> Report:
         provenance=_provenance(options, code, started, time.monotonic() - began + evaluation.spared),
         publishable=not options.is_quick,
         left_out=allowed.remarks,
+        cost=measure_cost(
+            engine.bundle, test.images[:BATCH], passes=passes_of(known.graph, test.images) if known else None
+        ),
     )
     _write(options, run, report, evaluation)
     return report
@@ -182,24 +190,31 @@ def _allowed(
     return fitting(suite, options.attacks, classes=len(run.class_names), widest=widest)
 
 
-def _adaptive(
-    engine: Engine, run: Run, parts: Parts, budgets: Budgets, options: Options
-) -> tuple[tuple[SuiteEntry, ...], tuple[SuiteEntry, ...]]:
-    """The attacks that know the detectors, and those on availability."""
-    manifest, calibration = engine.bundle.manifest, engine.bundle.calibration
-    strength = _STRENGTHS[options.budget]
-    graph = torch_twin(run, parts, engine)
+def _known(engine: Engine, run: Run, parts: Parts, options: Options) -> Known:
+    """What those who know the detectors have."""
     places = choose_images(parts.train.labels, _EXEMPLARS, options.seed)
-    known = Known.of(graph, engine, parts.train.images[places])
+    return Known.of(torch_twin(run, parts, engine), engine, parts.train.images[places])
+
+
+def _adaptive(
+    engine: Engine, known: Known, budgets: Budgets, options: Options
+) -> tuple[tuple[SuiteEntry, ...], tuple[SuiteEntry, ...], series.Series]:
+    """The attacks that know the detectors, those on availability, and the series beside them."""
+    manifest = engine.bundle.manifest
+    strength = _STRENGTHS[options.budget]
     norm: NormName = "l2" if manifest.threat_model.norm == "l2" else "linf"
-    return adaptive_suite(known, budgets, norm, strength, alpha=manifest.default_alpha), availability_suite(
-        graph,
-        calibration,
-        engine.bundle.calibration_id,
-        budgets,
-        norm,
-        steps=strength.steps,
-        restarts=strength.restarts,
+    return (
+        adaptive_suite(known, budgets, norm, strength, alpha=manifest.default_alpha),
+        availability_suite(
+            known.graph,
+            known.calibration,
+            known.calibration_id,
+            budgets,
+            norm,
+            steps=strength.steps,
+            restarts=strength.restarts,
+        ),
+        series.attack_series(known, budgets, norm, _SERIES[options.budget]),
     )
 
 

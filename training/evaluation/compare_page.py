@@ -67,7 +67,7 @@ def _remarks(remarks: Sequence[str]) -> str:
 def _section(name: str, pairs: Sequence["Pair"]) -> str:
     rows = ([escape(pair.name), _cell(pair, "first"), _cell(pair, "second")] for pair in pairs)
     more = "more" if pairs[0].wanted == "more" else "less"
-    body = table(["", "A", "B"], rows)
+    body = table(["", "A", "B"], rows, kind="pairs")
     return f"<section><h2>{escape(name)}</h2><p>{more.capitalize()} is better.</p>{body}</section>"
 
 

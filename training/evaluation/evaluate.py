@@ -18,6 +18,7 @@ from training.evaluation.benign import judge_classes, judge_shifts
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, Decisions, decide
 from training.evaluation.entries import BUDGETED, Budgets, SuiteEntry
+from training.evaluation.examples import typical, worst_misses
 from training.evaluation.judging import (
     ALPHAS,
     Attacked,
@@ -27,7 +28,9 @@ from training.evaluation.judging import (
     judge_false_positives,
     judge_union,
 )
+from training.evaluation.left_out import judge_left_out
 from training.evaluation.pictures import Example
+from training.evaluation.records import Convergence, SweepPoint, Uniformity, Without
 from training.evaluation.results import (
     AttackResult,
     AvailabilityAt,
@@ -38,7 +41,10 @@ from training.evaluation.results import (
     UnionResult,
 )
 from training.evaluation.rounding import predict
+from training.evaluation.series import Series
 from training.evaluation.shifts import shifts
+from training.evaluation.sweep import judge_series
+from training.evaluation.uniformity import judge_uniformity
 
 __all__ = ["Evaluation", "HeldOut", "Plot", "choose_images", "evaluate"]
 
@@ -84,6 +90,12 @@ class Evaluation:
     attacks: tuple[AttackResult, ...]
     unions: tuple[UnionResult, ...]
     availability: tuple[AvailabilityAt, ...]
+    uniformity: tuple[Uniformity, ...]
+    left_out: tuple[Without, ...]
+    sweep: tuple[SweepPoint, ...]
+    convergence: Convergence | None
+    misses: tuple[Example, ...]
+    """The least suspicious images that attacks which knew the detectors got wrong and accepted."""
     clean_scores: Float64s
     """(N,) fused statistic of the chosen images, unattacked."""
     clean_p: Float64s
@@ -116,6 +128,8 @@ def evaluate(
     seed: int,
     progress: Progress,
     denial: Sequence[SuiteEntry] = (),
+    series: Series | None = None,
+    fusion: Bytes8 | None = None,
     cache: AttackCache | None = None,
 ) -> Evaluation:
     """Runs every attack on the chosen images and judges them all.
@@ -128,6 +142,8 @@ def evaluate(
         seed: of every random number; an attack's do not depend on which others run.
         progress: takes a line for people.
         denial: attacks on availability, in rising budgets.
+        series: attacks at growing changes and with ever more steps, on some of the images.
+        fusion: (n2, H, W, C) images of the second calibration split, to leave out one detector after the other.
         cache: of attacked images; what it holds is not made again.
     """
     progress(f"clean: {len(test.images)} images")
@@ -140,7 +156,7 @@ def evaluate(
     )
     spared = 0.0
 
-    def attack(entry: SuiteEntry) -> Attacked:
+    def attack(entry: SuiteEntry, subject: Subject = subject) -> Attacked:
         nonlocal spared
         began = time.monotonic()
         rows = None if entry.images is None else choose_images(subject.truth, entry.images, seed)
@@ -159,8 +175,14 @@ def evaluate(
 
     attacked = [attack(entry) for entry in suite]
     availability = judge_availability(subject, [attack(entry) for entry in denial])
+    points: tuple[SweepPoint, ...] = ()
+    convergence = None
+    if series:
+        rows = choose_images(subject.truth, series.strength.images, seed)
+        points, convergence = judge_series(series, subject, attacked, attack, rows=rows, seed=seed)
     progress("figures and intervals")
     manifest = engine.bundle.manifest
+    calibration = engine.bundle.calibration
     shifted = choose_images(test.labels, _SHIFTED, seed)
     disagreements = _disagreements(model, subject.images, subject.clean) + sum(a.disagreements for a in attacked)
     return Evaluation(
@@ -190,6 +212,11 @@ def evaluate(
             for norm in ("linf", "l2")
         ),
         availability=availability,
+        uniformity=judge_uniformity(every, calibration),
+        left_out=() if fusion is None else judge_left_out(engine, fusion, every, subject, attacked, seed=seed),
+        sweep=points,
+        convergence=convergence,
+        misses=worst_misses(subject, attacked, manifest.class_names, manifest.default_alpha),
         clean_scores=subject.clean.scores[FUSED],
         clean_p=subject.clean.p_values[FUSED],
         plots=tuple(_plot(subject, one, manifest.class_names) for one in attacked),
@@ -217,31 +244,10 @@ def _disagreements(model: nn.Module, images: Bytes8, decisions: Decisions) -> in
 
 
 def _plot(subject: Subject, attacked: Attacked, names: Sequence[str]) -> Plot:
-    every = np.arange(len(subject.truth))
-    subject = attacked.of(subject)
-    row = _typical(subject, attacked)
-    clean, after = subject.clean, attacked.decisions
+    own = attacked.of(subject)
     return Plot(
-        rows=every if attacked.rows is None else attacked.rows,
-        attacked_scores=after.scores[FUSED],
-        attacked_p=after.p_values[FUSED],
-        example=Example(
-            attack=attacked.entry.title,
-            clean=subject.images[row],
-            attacked=attacked.images[row],
-            truth=names[subject.truth[row]],
-            clean_label=names[clean.labels[row]],
-            attacked_label=names[after.labels[row]],
-            clean_p=float(clean.p_values[FUSED][row]),
-            attacked_p=float(after.p_values[FUSED][row]),
-            succeeded=bool(subject.right[row] and after.labels[row] != subject.truth[row]),
-        ),
+        rows=np.arange(len(subject.truth)) if attacked.rows is None else attacked.rows,
+        attacked_scores=attacked.decisions.scores[FUSED],
+        attacked_p=attacked.decisions.p_values[FUSED],
+        example=typical(own, attacked, names),
     )
-
-
-def _typical(subject: Subject, attacked: Attacked) -> int:
-    """The successful attack in the middle by suspicion, so that no picture is picked for its looks; else of all."""
-    successful = np.flatnonzero(subject.right & (attacked.decisions.labels != subject.truth))
-    among = successful if successful.size else np.arange(len(subject.truth))
-    order = np.argsort(attacked.decisions.scores[FUSED][among], kind="stable")
-    return int(among[order[len(order) // 2]])

@@ -1,7 +1,7 @@
 """Decisions on clean and attacked images to the figures of a report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,13 +60,13 @@ class Subject:
         """Where the bundle is right on the unattacked image, (N,)."""
         return np.asarray(self.clean.labels == self.truth)
 
-    def rows(self, chosen: NDArray[np.int64]) -> "Subject":
-        """Some of the images; each keeps how often a resample drew it."""
+    def rows(self, chosen: NDArray[np.int64], weights: Float32s | None = None) -> "Subject":
+        """Some of the images; without weights of their own each keeps how often a resample drew it."""
         return Subject(
             images=self.images[chosen],
             truth=self.truth[chosen],
             clean=self.clean.rows(chosen),
-            weights=self.weights[:, chosen],
+            weights=self.weights[:, chosen] if weights is None else weights,
         )
 
 
@@ -95,6 +95,14 @@ class Attacked:
         every = np.zeros(images, bool)
         every[self.rows] = hits
         return every
+
+    def among(self, chosen: NDArray[np.int64]) -> "Attacked":
+        """What it made of these images of the subject, as an attack on them alone; others stay out."""
+        if self.rows is None:
+            return replace(self, images=self.images[chosen], decisions=self.decisions.rows(chosen))
+        taken = np.flatnonzero(np.isin(chosen, self.rows))
+        places = np.searchsorted(self.rows, chosen[taken])
+        return replace(self, images=self.images[places], decisions=self.decisions.rows(places), rows=taken)
 
 
 def pixels_changed(attacked: Bytes8, clean: Bytes8) -> Float64s:

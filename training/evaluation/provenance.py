@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["commit", "libraries", "machine"]
+__all__ = ["commit", "libraries", "machine", "processor"]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _LIBRARIES = ("torch", "numpy", "onnxruntime", "onnxruntime-gpu", "foolbox")
@@ -26,7 +26,7 @@ def machine() -> str:
     """Processor, cores that the process may use, GPU where torch sees one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{_processor()}, {cores} cores{gpu}, {platform.system()}"
+    return f"{processor()}, {cores} cores{gpu}, {platform.system()}"
 
 
 def libraries() -> dict[str, str]:
@@ -34,7 +34,8 @@ def libraries() -> dict[str, str]:
     return {name: version for name in _LIBRARIES if (version := _version(name))}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Its name, as the system gives it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

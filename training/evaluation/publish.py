@@ -5,8 +5,10 @@ from pathlib import Path
 
 from service.detection.bundle import file_entries, load_bundle, read_files, write_bundle
 from service.errors import BundleError
+from training.evaluation.report import headline_alpha
 from training.evaluation.results import Report
 from training.evaluation.summary import breaking_sentence, headline, shift_sentence
+from training.evaluation.verdict import rejection_sentence
 from training.model_card import model_card
 
 __all__ = ["MAX_REPORT_BYTES", "publish"]
@@ -36,7 +38,12 @@ def publish(path: Path, report: Report) -> None:
         **read_files(path, bundle.manifest.files),
         "report.json": content,
         "model_card.md": model_card(
-            manifest, bundle.calibration, breaks_at=breaking_sentence(report), shifts=shift_sentence(report)
+            manifest, bundle.calibration, breaks_at=_breaks(report), shifts=shift_sentence(report)
         ).encode(),
     }
     write_bundle(path, dataclasses.replace(manifest, files=file_entries(files)), files, replace=True)
+
+
+def _breaks(report: Report) -> str:
+    sentences = (breaking_sentence(report), rejection_sentence(report, headline_alpha(report)))
+    return " ".join(filter(None, sentences))

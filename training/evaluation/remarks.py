@@ -2,12 +2,15 @@
 
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.results import AttackResult
+from training.evaluation.sweep import last_gain, suspects
 
 __all__ = ["remarks"]
 
 _MANY_DISAGREEMENTS = 0.01
 _NOISE = 0.01
 """A difference of shares that says nothing."""
+_ONE_DETECTOR = 2
+"""Rows of uniformity with a single detector: its own and the fused one."""
 _BLIND_SEARCH = "adaptive_square"
 """The adaptive attack without gradients."""
 
@@ -44,7 +47,38 @@ def remarks(evaluation: Evaluation, *, alpha: float, publishable: bool, in_track
 
 
 def _warnings(evaluation: Evaluation, alpha: float) -> list[str]:
-    return [*_of_the_attacks(evaluation, alpha), *_of_the_promise(evaluation, alpha)]
+    return [
+        *_of_the_attacks(evaluation, alpha),
+        *_of_the_promise(evaluation, alpha),
+        *_of_the_records(evaluation, alpha),
+    ]
+
+
+def _of_the_records(evaluation: Evaluation, alpha: float) -> list[str]:
+    """What the p-values, the attacks at growing changes and the longer ones warn of."""
+    found = [
+        f"Warning: the p-values of clean test images by {row.detector} are not uniform (distance {row.distance:.3f}, "
+        f"bound {row.bound:.3f}): test and calibration images are not alike, or several show one object."
+        for row in evaluation.uniformity
+        if row.is_beyond
+    ]
+    found += [
+        f"Warning: suspect, attack harder: within {point.share:g} budgets more images are right or rejected (strict) "
+        "than the classifier alone keeps right at half of that, beyond its interval."
+        for point in suspects(evaluation.sweep, alpha)
+    ]
+    convergence = evaluation.convergence
+    if convergence and (gain := last_gain(convergence)) > _NOISE:
+        found.append(
+            f"Warning: {convergence.attack} still gained {100 * gain:.1f} points with the last increase of its steps; "
+            "more of them would break more images."
+        )
+    if not evaluation.left_out and len(evaluation.uniformity) > _ONE_DETECTOR:
+        found.append(
+            "What each detector adds was not measured: it takes attacks that saw none, and the images of the second "
+            "calibration split that the bundle was calibrated on."
+        )
+    return found
 
 
 def _of_the_attacks(evaluation: Evaluation, alpha: float) -> list[str]:

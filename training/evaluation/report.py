@@ -1,6 +1,7 @@
 """`report.html`: one page with everything in it, for a reader who has never seen the project."""
 
 import string
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
@@ -10,20 +11,27 @@ from training.evaluation.evaluate import Evaluation
 from training.evaluation.metrics import roc_points
 from training.evaluation.pictures import Example, difference, png_address, spectrum_pair
 from training.evaluation.report_adaptive import adaptive_section, caveat
+from training.evaluation.report_cards import provenance_card, settings_table, threat_card
+from training.evaluation.report_further import (
+    convergence_section,
+    left_out_section,
+    operating_section,
+    sweep_section,
+    uniform_words,
+)
 from training.evaluation.report_overall import overall_table
 from training.evaluation.results import AttackResult, RateAt, Report, UnionResult
 from training.evaluation.tables import (
     attack_table,
     auroc_table,
-    budget,
     class_table,
+    counted_share,
     false_positive_table,
-    percent,
     rate,
     shift_table,
-    table,
     union_table,
 )
+from training.evaluation.verdict import verdict_sentences
 
 __all__ = ["headline_alpha", "page"]
 
@@ -40,13 +48,19 @@ def page(report: Report, evaluation: Evaluation) -> str:
         title=escape(f"How does “{report.bundle.name}” hold up under attack?"),
         subtitle=_subtitle(report),
         banner=_banner(report),
+        verdict=_verdict(report),
         summary=_summary(report),
         cards=_cards(report),
         caveat=caveat(report, headline_alpha(report)),
         attacks=attack_table(report),
         overall=overall_table(report.overall),
+        operating=operating_section(report),
         adaptive=adaptive_section(report),
         unions=union_table(report),
+        convergence=convergence_section(report),
+        sweep=sweep_section(report, headline_alpha(report)),
+        uniform=uniform_words(report),
+        left_out=left_out_section(report),
         false_positives=false_positive_table(report.false_positives),
         classes=_classes(report),
         shifts=shift_table(report.shifts),
@@ -57,9 +71,10 @@ def page(report: Report, evaluation: Evaluation) -> str:
         **_curves(report, evaluation),
         histograms=_histograms(report, evaluation),
         examples="".join(_example(plot.example) for plot in evaluation.plots),
-        threat=_threat(report),
-        settings=_settings(report),
-        provenance=_provenance(report),
+        misses=_misses(evaluation.misses),
+        threat=threat_card(report),
+        settings=settings_table(report),
+        provenance=provenance_card(report),
         remarks="".join(f"<li>{escape(remark)}</li>" for remark in report.remarks),
         command=escape(report.provenance.command),
     )
@@ -90,6 +105,10 @@ def _banner(report: Report) -> str:
         '<p class="banner"><strong>Quick run: do not quote these figures.</strong> The attacks were cut short, so '
         "everything below looks safer than it is.</p>"
     )
+
+
+def _verdict(report: Report) -> str:
+    return f'<p class="verdict">{" ".join(map(escape, verdict_sentences(report, headline_alpha(report))))}</p>'
 
 
 def _summary(report: Report) -> str:
@@ -155,10 +174,10 @@ def _share(pair: tuple[str, Estimate]) -> float:
 def _promise_words(report: Report) -> str:
     alpha = headline_alpha(report)
     row = next((row for row in report.false_positives if row.alpha == alpha), None)
-    if row is None or row.rate is None:
+    if row is None or row.count is None:
         return ""
     return (
-        f"On untouched images it raised a false alarm in <strong>{percent(row.rate)}</strong> "
+        f"On untouched images it raised a false alarm in <strong>{counted_share(row.count, row.images)}</strong> "
         f"({row.count} of {row.images}) where at most {100 * row.alpha:g} % was promised."
     )
 
@@ -174,9 +193,9 @@ def _cards(report: Report) -> str:
         safe = next(row for row in union.rejection if row.alpha == alpha)
         row = next(row for row in report.false_positives if row.alpha == alpha)
         if found:
-            least, most = min(map(_share, found)), max(map(_share, found))
-            note = f"weakest to strongest, at {100 * alpha:g} %"
-            cards.append(("Successful attacks found", f"{100 * least:.0f}–{100 * most:.0f} %", note))
+            title, least = min(found, key=_share)
+            note = f"{escape(title)}, successful ones, at {100 * alpha:g} %"
+            cards.append(("Least found of an attack", rate(least, interval=False), note))
         cards.append(
             (
                 "Not fooled unseen",
@@ -184,7 +203,7 @@ def _cards(report: Report) -> str:
                 "right, or at least flagged, worst attack",
             )
         )
-        cards.append(("False alarms", percent(row.rate or 0.0), f"at most {100 * alpha:g} % promised"))
+        cards.append(("False alarms", counted_share(row.count or 0, row.images), f"at most {100 * alpha:g} % promised"))
     return "".join(
         f'<div class="card"><span>{name}</span><b>{value}</b><small>{note}</small></div>' for name, value, note in cards
     )
@@ -212,7 +231,7 @@ def _curves(report: Report, evaluation: Evaluation) -> dict[str, str]:
     least_seen = sorted(blind, key=lambda pair: pair[0].aurocs[-1].all.value or 0.0)[:_DRAWN]
     for number, (attack, plot) in enumerate(pair for pair in blind if pair in least_seen):
         fpr, tpr = roc_points(plot.attacked_scores, evaluation.clean_scores[plot.rows])
-        lines.append(Line(title=attack.title, number=number, fpr=fpr, tpr=tpr))
+        lines.append(Line(title=attack.title, number=number, xs=fpr, ys=tpr))
     legend = "".join(
         f'<li><svg viewBox="0 0 28 8"><path class="line s{line.number}" d="M1 4H27"/></svg>{escape(line.title)}</li>'
         for line in lines
@@ -250,44 +269,10 @@ def _example(example: Example) -> str:
     )
 
 
-def _threat(report: Report) -> str:
-    threat = report.threat_model
-    rows = [
-        ("Trained for", f"{'L∞' if threat.norm == 'linf' else 'L2'} changes up to {budget(threat.eps)}"),
-        ("L2 budget", f"{threat.l2_eps:.3g}"),
-        ("Goal", "a chosen wrong class" if threat.targeted else "any wrong class"),
-        ("Attacker knows", threat.knowledge),
-        ("Knows the detectors", "the adaptive attacks do" if threat.adaptive else "no: these are non-adaptive figures"),
-        ("Questions to the model", threat.queries),
-        ("Answers shown", threat.reveal_mode),
-        ("Rounding", threat.rounding),
-    ]
-    return table(["", ""], ([escape(name), escape(value)] for name, value in rows), kind="card-table")
-
-
-def _settings(report: Report) -> str:
-    rows = (
-        [escape(attack.title), f"<code>{escape(attack.settings)}</code>", f"{attack.seconds:.1f} s"]
-        for attack in report.attacks
+def _misses(misses: Sequence[Example]) -> str:
+    if not misses:
+        return ""
+    return (
+        "<h3>The worst misses</h3><p>Of the images that attackers who know the detectors got wrong and accepted, those "
+        f'that looked least suspicious.</p><div class="examples">{"".join(map(_example, misses))}</div>'
     )
-    return table(["Attack", "Settings", "Time"], rows, kind="settings")
-
-
-def _provenance(report: Report) -> str:
-    made, bundle, clean = report.provenance, report.bundle, report.clean
-    rows = [
-        ("Bundle", f"{bundle.name} {bundle.version}, exported by {bundle.code_version}"),
-        ("Graph, sha-256", bundle.sha256["model.onnx"]),
-        ("Calibration, sha-256", bundle.sha256["calibration.npz"]),
-        (
-            "Calibration images",
-            f"{bundle.calibration_images} for the detectors, {bundle.fused_calibration_images} fused",
-        ),
-        ("Data", f"{report.data.name}, {report.data.split}: {report.data.test_images} images"),
-        ("Labels that differ", f"{clean.disagreements} of {clean.compared} between torch and the bundle"),
-        ("Code", f"advsentry {made.code_version}, commit {made.commit}"),
-        ("Libraries", ", ".join(f"{name} {version}" for name, version in made.libraries.items())),
-        ("Machine", made.machine),
-        ("Seed and time", f"{made.seed}; {made.seconds:.0f} s"),
-    ]
-    return table(["", ""], ([escape(name), escape(value)] for name, value in rows), kind="card-table")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from training.evaluation.bootstrap import Estimate
 from training.evaluation.metrics import Range
+from training.evaluation.records import Convergence, Cost, SweepPoint, Uniformity, Without
 
 __all__ = [
     "FORMAT",
@@ -343,6 +344,17 @@ class Report:
     """Of each norm over the attacks that see the classifier alone, then over all where others were run."""
     availability: tuple[AvailabilityAt, ...]
     """Rising budgets; empty where no attack knew the detectors."""
+    uniformity: tuple[Uniformity, ...]
+    """Of each detector and the fused statistic on the clean test images."""
+    left_out: tuple[Without, ...]
+    """The whole bundle, then each detector left out; empty for a single one, or where the run's second calibration
+    part is not what the bundle was calibrated on."""
+    sweep: tuple[SweepPoint, ...]
+    """Rising changes, on some of the attacked images; empty where no attack knew the detectors."""
+    convergence: Convergence | None
+    """Null where there is no sweep, or its rate is refused."""
+    cost: Cost | None
+    """Null where it was not measured."""
     remarks: tuple[str, ...]
     """What a reader must know before he quotes a figure."""
 

@@ -1,9 +1,11 @@
 """The headline of a report: for the manifest, for docs/results and for the terminal."""
 
 from training.checkpoint import Run
+from training.evaluation.bootstrap import Estimate
 from training.evaluation.entries import BUDGETED
 from training.evaluation.result_file import result_text
 from training.evaluation.results import AttackResult, Report
+from training.evaluation.tables import rate
 
 __all__ = ["breaking_sentence", "headline", "metrics", "result_json", "shift_sentence", "words"]
 
@@ -23,6 +25,8 @@ def metrics(report: Report) -> dict[str, float]:
         for at in shift.alarms:
             if at.alpha == report.bundle.default_alpha:
                 values[f"{shift.name}_shift_false_positive_rate_at_{at.alpha:g}"] = at.rate.value
+    if mild := _mild_alarms(report):
+        values[f"worst_mild_shift_false_positive_rate_at_{report.bundle.default_alpha:g}"] = max(mild)
     for what, over in (("_successful", report.overall.successful), ("", report.overall.all)):
         values |= {f"mean_auroc{what}": over.mean, f"worst_auroc{what}": over.worst}
     values |= {
@@ -38,7 +42,19 @@ def metrics(report: Report) -> dict[str, float]:
         values[f"{name}_accuracy"] = union.accuracy.value
         for rejection in union.rejection:
             values[f"{name}_safe_at_{rejection.alpha:g}"] = rejection.robust_accuracy.value
+            values[f"{name}_gain_at_{rejection.alpha:g}"] = _minus(rejection.robust_accuracy, union.accuracy)
     return {name: float(value) for name, value in values.items() if value is not None}
+
+
+def _mild_alarms(report: Report) -> list[float]:
+    """Of clean images under each mild shift, at the bundle's own alpha."""
+    alpha = report.bundle.default_alpha
+    rates = [at.rate.value for shift in report.shifts if shift.is_mild for at in shift.alarms if at.alpha == alpha]
+    return [rate for rate in rates if rate is not None]
+
+
+def _minus(more: Estimate, less: Estimate) -> float | None:
+    return None if more.value is None or less.value is None else more.value - less.value
 
 
 def _of_attack(attack: AttackResult) -> dict[str, float | None]:
@@ -128,14 +144,14 @@ def result_json(name: str, run: Run, report: Report) -> str:
 def words(report: Report) -> str:
     """A few lines for the terminal; the page says the rest."""
     lines = [] if report.publishable else ["quick run: do not quote these figures"]
-    lines.append(f"clean accuracy {_percent(report.clean.accuracy.value)} of {report.data.test_images} images")
+    lines.append(f"clean accuracy {_share(report.clean.accuracy)}, {report.data.test_images} test images")
     for attack in report.attacks:
         if attack.is_adaptive:
-            passed = ", ".join(f"{_percent(row.all.value)} at {row.alpha:g}" for row in attack.accepted_and_wrong)
+            passed = ", ".join(f"{_share(row.all)} at {row.alpha:g}" for row in attack.accepted_and_wrong)
             lines.append(f"{attack.name}: wrong and accepted {passed}")
             continue
-        found = ", ".join(f"{_percent(row.successful.value)} at {row.alpha:g}" for row in attack.detected)
-        lines.append(f"{attack.name}: succeeds on {_percent(attack.success_rate.value)}; of these found {found}")
+        found = ", ".join(f"{_share(row.successful)} at {row.alpha:g}" for row in attack.detected)
+        lines.append(f"{attack.name}: succeeds on {_share(attack.success_rate)}; of these found {found}")
     for what, over in (("successful attacks", report.overall.successful), ("all attacked images", report.overall.all)):
         if over.mean is not None and over.worst is not None:
             lines.append(
@@ -144,9 +160,9 @@ def words(report: Report) -> str:
             )
     for union in report.unions:
         knowing = ", detectors known" if union.is_adaptive else ""
-        safe = ", ".join(f"{_percent(row.robust_accuracy.value)} at {row.alpha:g}" for row in union.rejection)
+        safe = ", ".join(f"{_share(row.robust_accuracy)} at {row.alpha:g}" for row in union.rejection)
         lines.append(
-            f"worst case {union.norm} {union.eps:.3g}{knowing}: {_percent(union.accuracy.value)} stay right; right or "
+            f"worst case {union.norm} {union.eps:.3g}{knowing}: {_share(union.accuracy)} stay right; right or "
             f"rejected {safe}"
         )
     if not report.threat_model.adaptive:
@@ -154,5 +170,5 @@ def words(report: Report) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _percent(value: float | None) -> str:
-    return "none" if value is None else f"{100 * value:.1f} %"
+def _share(estimate: Estimate) -> str:
+    return "none" if estimate.value is None else rate(estimate, interval=False)

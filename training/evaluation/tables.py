@@ -23,10 +23,12 @@ __all__ = [
     "availability_table",
     "budget",
     "class_table",
+    "counted_share",
     "false_positive_table",
     "percent",
     "rate",
     "shift_table",
+    "size",
     "table",
     "union_table",
 ]
@@ -65,6 +67,11 @@ def percent(value: float) -> str:
 def budget(value: float) -> str:
     """A change of pixel values in [0, 1], with its size in 8-bit levels."""
     return f"{value:.3g} ({255 * value:.3g}/255)"
+
+
+def counted_share(count: int, images: int) -> str:
+    """A share in percent, or as a fraction when it rests on few images."""
+    return f"{count} of {images}" if images < _FEW else percent(count / images)
 
 
 def rate(estimate: Estimate, *, interval: bool = True) -> str:
@@ -114,22 +121,26 @@ def adaptive_table(report: Report) -> str:
 
 
 def _adaptive_row(attack: AttackResult) -> list[str]:
-    still_right = attack.accuracy.value
-    wrong = "none" if still_right is None else percent(1 - still_right)
     return [
         f'{escape(attack.title)}<small class="what">{escape(attack.description)}</small>',
-        _size(attack.norm, attack.eps or 0.0),
-        wrong,
+        size(attack.norm, attack.eps or 0.0),
+        rate(_rest(attack.accuracy), interval=False),
         *(rate(row.all) for row in attack.accepted_and_wrong),
         _area(attack.aurocs[-1].all),
     ]
+
+
+def _rest(estimate: Estimate) -> Estimate:
+    """The share of all others; its interval is not asked for."""
+    value = None if estimate.value is None else 1 - estimate.value
+    return Estimate(value=value, interval=None, n=estimate.n)
 
 
 def availability_table(report: Report) -> str:
     """Share of good images that an attacker gets rejected, a row a change."""
     alphas = [row.alpha for row in report.availability[0].rejected] if report.availability else []
     head = ["Largest change", *(f"Rejected at {100 * alpha:g} %" for alpha in alphas)]
-    rows = ([_size(one.norm, one.eps), *(rate(row.rate) for row in one.rejected)] for one in report.availability)
+    rows = ([size(one.norm, one.eps), *(rate(row.rate) for row in one.rejected)] for one in report.availability)
     return table(head, rows)
 
 
@@ -144,7 +155,7 @@ def _attack_row(attack: AttackResult, report: Report) -> list[str]:
     smallest = _KINDS.get(attack.norm, "smallest<br>that fools")
     return [
         f'{escape(attack.title)}{some}<small class="what">{escape(attack.description)}</small>',
-        smallest if attack.eps is None else _size(attack.norm, attack.eps),
+        smallest if attack.eps is None else size(attack.norm, attack.eps),
         rate(attack.success_rate),
         rate(attack.accuracy),
         _median_change(attack),
@@ -158,7 +169,8 @@ _KINDS = {"l0": "few pixels", "patch": "one square", "spatial": "no value"}
 """What changes under attacks of a kind without a budget."""
 
 
-def _size(norm: str, eps: float) -> str:
+def size(norm: str, eps: float) -> str:
+    """A change in its norm, as HTML."""
     return f"L∞ {eps:.3g}<small>{255 * eps:.3g}/255</small>" if norm == "linf" else f"L2 {eps:.3g}"
 
 
@@ -195,7 +207,7 @@ def _union_row(union: UnionResult) -> list[str]:
         for row in union.rejection
     ]
     return [
-        f'{_size(union.norm, union.eps)}<small class="what">{escape(others)}</small>',
+        f'{size(union.norm, union.eps)}<small class="what">{escape(others)}</small>',
         rate(union.success_rate),
         rate(union.accuracy),
         *safe,
@@ -219,7 +231,13 @@ def _false_positive_row(row: FalsePositives) -> list[str]:
     if row.rate is None or row.binomial_95 is None or row.promised_95 is None:
         return [f"{100 * row.alpha:g} %", '<td colspan="5" class="none">' + _refusal(row) + "</td>"]
     ranges = [f"{one.low:.0f}–{one.high:.0f}" for one in (row.binomial_95, row.promised_95)]
-    return [f"{100 * row.alpha:g} %", percent(row.rate), f"{row.count} of {row.images}", *ranges, _kept(row)]
+    return [
+        f"{100 * row.alpha:g} %",
+        counted_share(row.count or 0, row.images),
+        f"{row.count} of {row.images}",
+        *ranges,
+        _kept(row),
+    ]
 
 
 def _refusal(row: FalsePositives) -> str:

@@ -11,8 +11,10 @@ from tests import tiny
 from tests.training.evaluation import small
 from training.__main__ import main
 from training.evaluation.adaptive_suite import AdaptiveStrength
+from training.evaluation.series import SeriesStrength
 
 BRIEF = AdaptiveStrength(steps=2, restarts=1, bisections=1, nearest=1, others=1, queries=10)
+SHORT = SeriesStrength(images=10, steps=2, lengths=(1, 3), restarts=(2,), steps_of_restarts=1)
 
 FIT = """
 [data]

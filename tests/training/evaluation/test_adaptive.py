@@ -3,16 +3,18 @@
 import dataclasses
 import json
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from service.detection.bundle import load_bundle
 from service.detection.engine import Engine
 from service.errors import SetupError
-from tests.training.evaluation.conftest import BRIEF
+from tests.training.evaluation.conftest import BRIEF, SHORT
 from training.__main__ import main
 from training.attacks.rounding import from_8_bit
 from training.checkpoint import load_run
@@ -21,10 +23,12 @@ from training.evaluation.adaptive_suite import _accepted_up_to, adaptive_suite
 from training.evaluation.aimed import Known
 from training.evaluation.attacking import attack_images
 from training.evaluation.availability import availability_suite
+from training.evaluation.cost import passes_of
 from training.evaluation.decisions import FUSED, decide
 from training.evaluation.judging import inside
 from training.evaluation.suite import Budgets, SuiteEntry
 from training.evaluation.twin import torch_twin
+from training.graph import BundleGraph
 
 BUDGETS = Budgets(linf=0.1, l2=0.4)
 
@@ -130,6 +134,7 @@ def report(
     out = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(command._STRENGTHS, "quick", BRIEF)
+        patch.setitem(command._SERIES, "quick", SHORT)
         words = ["--budget", "quick", "--images", "20"]
         given = ["evaluate", str(exported), "--run", str(run[0]), "--data", str(run[1]), "--out", str(out), *words]
         assert main(given) == 0
@@ -160,6 +165,46 @@ def test_the_page_tells_what_those_who_know_reach(report: tuple[dict[str, Any], 
     assert "Against those who know them, <strong>" in html
     assert all(escape(attack["title"]) in html for attack in report[0]["attacks"])
     assert report[0]["threat_model"]["adaptive"]
+
+
+def test_the_series_grow_and_lengthen_on_some_of_the_images(report: tuple[dict[str, Any], str]) -> None:
+    sweep, longer = report[0]["sweep"], report[0]["convergence"]
+    assert [row["share"] for row in sweep] == [0.25, 0.5, 0.75, 1, 1.5, 2]
+    assert {row["accuracy"]["n"] for row in sweep} == {SHORT.images}
+    accuracies = [row["accuracy"]["value"] for row in sweep]
+    assert accuracies == sorted(accuracies, reverse=True)
+    knowing = [[at["robust_accuracy"]["value"] for at in row["rejection"]] for row in sweep if row["rejection"]]
+    assert len(knowing) == 4
+    assert all(small <= large for one, other in pairwise(knowing) for small, large in zip(other, one, strict=True))
+    assert [(row["steps"], row["restarts"]) for row in longer["rows"]] == [(1, 1), (3, 1), (1, 2)]
+
+
+def test_the_cost_and_what_each_detector_adds_are_told(report: tuple[dict[str, Any], str]) -> None:
+    cost, left_out = report[0]["cost"], report[0]["left_out"]
+    assert cost["passes"] == 1
+    assert cost["batched_ms"] > 0
+    assert 0 < cost["graph_mb"] < 1
+    assert [row["detector"] for row in left_out] == [None, "gaussian", "mixture", "spectrum"]
+    assert [row["detector"] for row in report[0]["uniformity"]] == ["gaussian", "mixture", "spectrum", "fused"]
+    assert "What each detector adds" in report[1]
+
+
+def test_detectors_that_read_a_changed_image_cost_a_pass_more(setting: Setting) -> None:
+    graph = setting.known.graph
+    more = BundleGraph(graph.model, [*graph.detectors, LowPass(graph.model)])
+    assert (passes_of(graph, setting.images), passes_of(more, setting.images)) == (1, 2)
+
+
+class LowPass(torch.nn.Module):
+    """Asks the classifier again."""
+
+    def __init__(self, classifier: torch.nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, images: torch.Tensor, logits: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        changed: torch.Tensor = self.classifier(images / 2)
+        return changed.amax(dim=1)
 
 
 def test_adaptive_attacks_may_be_run_alone(run: tuple[Path, Path], exported: Path, tmp_path: Path) -> None:

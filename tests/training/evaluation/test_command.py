@@ -11,7 +11,7 @@ import pytest
 from service.detection.bundle import Bundle, load_bundle
 from service.detection.engine import Engine
 from service.errors import SetupError
-from tests.training.evaluation.conftest import BRIEF
+from tests.training.evaluation.conftest import BRIEF, SHORT
 from training.__main__ import main
 from training.checkpoint import load_run
 from training.config import Recipe, recipe_to_dict
@@ -75,6 +75,7 @@ def test_publish_puts_the_headline_into_the_bundle_and_result_into_its_file(
 ) -> None:
     monkeypatch.setattr(command, "blind_suite", lambda budgets, _: quick_suite(budgets)[:4])  # the whole takes minutes
     monkeypatch.setitem(command._STRENGTHS, "standard", BRIEF)
+    monkeypatch.setitem(command._SERIES, "standard", SHORT)
     bundle, result = tmp_path / "tiny", tmp_path / "results" / "tiny-attacks.json"
     shutil.copytree(exported, bundle)
     more = ("--publish", "--result", str(result), "--json")
