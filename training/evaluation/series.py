@@ -50,7 +50,7 @@ class SeriesStrength:
 
 QUICK = SeriesStrength(images=32, steps=5, lengths=(3, 10), restarts=(2,), steps_of_restarts=3)
 """Far too weak for a figure; for tests and a first look."""
-STANDARD = SeriesStrength(images=200, steps=30, lengths=(10, 30, 100), restarts=(2, 5), steps_of_restarts=30)
+STANDARD = SeriesStrength(images=200, steps=30, lengths=(10, 30, 100), restarts=(2, 5), steps_of_restarts=10)
 FULL = SeriesStrength(images=500, steps=200, lengths=(10, 30, 100, 300, 1_000), restarts=(2, 5), steps_of_restarts=100)
 
 
