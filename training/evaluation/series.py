@@ -30,7 +30,7 @@ KNOWING = (1 / 2, 1.0, 3 / 2, 2.0)
 
 _WEIGHTS = (0.1, 1.0, 10.0)
 """Of the Lagrangian attack, a third of those of the suite."""
-_BISECTIONS = 2
+_BISECTIONS = 1
 
 
 @dataclass(frozen=True, kw_only=True)
