@@ -6,7 +6,7 @@ import importlib
 import pytest
 
 MODULES = (
-    "service.detection.calibration",
+    "service.detection.ranks",
     "service.detection.verdict",
     "service.report",
     "service.settings",

@@ -22,7 +22,7 @@ def test_the_table_has_a_line_a_recipe_and_aligned_columns(capsys: pytest.Captur
     assert "TLA + SAR + EMA" in signs
     assert "n_fgsm" in signs
     assert "linf 8/255" in signs
-    assert signs.endswith("our default, and what the bundle gtsrb is made by.")
+    assert signs.endswith("our default.")
 
 
 def test_json_has_the_same_recipes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,9 @@ from service.rpc.status import CODES, code_of, error_of, item_reason, trailers_o
 
 
 def classes(kind: type[AdvsentryError] = AdvsentryError) -> list[type[AdvsentryError]]:
-    return [kind, *(found for child in kind.__subclasses__() for found in classes(child))]
+    """The service's own: what other packages derive from them goes by their codes."""
+    children = [child for child in kind.__subclasses__() if child.__module__.startswith("service.")]
+    return [kind, *(found for child in children for found in classes(child))]
 
 
 def make(kind: type[AdvsentryError]) -> AdvsentryError:
