@@ -85,6 +85,14 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="also try attacks made on this finished run of the same data; may be given several times",
     )
+    parser.add_argument(
+        "--surrogate",
+        type=Path,
+        metavar="RUN",
+        action="append",
+        default=[],
+        help="also try attacks of somebody who made a bundle of this finished run himself; may be given several times",
+    )
     parser.add_argument("--publish", action="store_true", help="put the report and its headline into the bundle")
     parser.add_argument("--result", type=Path, metavar="FILE", help="also write the small file for docs/results")
     parser.add_argument("--json", action="store_true", help="print the headline figures as JSON")

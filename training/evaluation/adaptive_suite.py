@@ -21,6 +21,7 @@ from training.attacks.adaptive import (
     HighConfidence,
     LagrangianSweep,
     Loop,
+    MultiTargeted,
     Orthogonal,
     Selective,
     clean_spread,
@@ -30,6 +31,7 @@ from training.attacks.rounding import from_8_bit
 from training.attacks.square import Square
 from training.evaluation.aimed import Aimed, Each, Known, NearExemplars
 from training.evaluation.suite import Budgets, NormName, SuiteEntry
+from training.evaluation.walking import WalkFromKnown
 from training.graph import BundleGraph
 
 __all__ = ["FULL", "QUICK", "STANDARD", "AdaptiveStrength", "adaptive_suite", "device_of", "embedding_of"]
@@ -59,12 +61,53 @@ class AdaptiveStrength:
     """Exemplars at random."""
     queries: int
     """Of the attack without gradients."""
+    targets: int
+    """Wrong classes that an image is led to in turn."""
+    turns: int
+    """Of the walk along the boundary."""
+    probes: int
+    """Of its first turn."""
+    walk_images: int
+    """That walk, at most: it asks some ten thousand times for each."""
 
 
-QUICK = AdaptiveStrength(steps=10, restarts=1, bisections=2, nearest=1, others=1, queries=50)
+QUICK = AdaptiveStrength(
+    steps=10,
+    restarts=1,
+    bisections=2,
+    nearest=1,
+    others=1,
+    queries=50,
+    targets=2,
+    turns=2,
+    probes=10,
+    walk_images=10,
+)
 """Far too weak for a figure; for tests and a first look."""
-STANDARD = AdaptiveStrength(steps=50, restarts=2, bisections=6, nearest=2, others=1, queries=1_000)
-FULL = AdaptiveStrength(steps=1_000, restarts=5, bisections=8, nearest=10, others=5, queries=5_000)
+STANDARD = AdaptiveStrength(
+    steps=50,
+    restarts=2,
+    bisections=6,
+    nearest=2,
+    others=1,
+    queries=1_000,
+    targets=3,
+    turns=28,
+    probes=100,
+    walk_images=50,
+)
+FULL = AdaptiveStrength(
+    steps=1_000,
+    restarts=5,
+    bisections=8,
+    nearest=10,
+    others=5,
+    queries=5_000,
+    targets=9,
+    turns=28,
+    probes=100,
+    walk_images=200,
+)
 
 
 def adaptive_suite(
@@ -100,6 +143,7 @@ def adaptive_suite(
                     attack=attack.attack, target=fused, words=f"{attack.words} at bundle {known.calibration_id}"
                 ),
                 is_adaptive=True,
+                images=attack.images,
             )
             for attack in attacks
         ]
@@ -113,6 +157,8 @@ class _Named:
     description: str
     attack: AdaptiveAttack
     words: str
+    images: int | None = None
+    """How many it takes; None for all."""
 
 
 def _main_attacks(known: Known, loop: Loop, strength: AdaptiveStrength, scale: float) -> list[_Named]:
@@ -166,6 +212,13 @@ def _further_attacks(known: Known, loop: Loop, strength: AdaptiveStrength, scale
             words=f"Selective(guides {', '.join(known.names)}, largest, {loop})",
         ),
         _Named(
+            name="targeted",
+            title="Selective PGD, targeted",
+            description="Selective PGD to one likely wrong class after the other.",
+            attack=MultiTargeted(attack=AdaptivePgd(loop=once, rule=Selective()), classes=strength.targets),
+            words=f"MultiTargeted({strength.targets}, Selective, {once})",
+        ),
+        _Named(
             name="deep",
             title="Rejection-aware",
             description="Drives the wrong label deep, so that it survives a detector of nearness to the boundary.",
@@ -194,6 +247,25 @@ def _further_attacks(known: Known, loop: Loop, strength: AdaptiveStrength, scale
             words=f"AcceptedSquare(queries={strength.queries}, alpha={alpha:g}, {loop.norm}, eps={loop.eps:g})",
         ),
     ]
+    attacks.append(
+        _Named(
+            name="walk",
+            title="HopSkipJump on accepted and wrong",
+            description="From an accepted image of another class along the boundary, by label and verdict alone, at "
+            f"{100 * alpha:g} % false positives.",
+            attack=WalkFromKnown(
+                known=known,
+                norm=loop.norm,
+                eps=loop.eps,
+                alpha=alpha,
+                threshold=_accepted_up_to(known.calibration, alpha),
+                turns=strength.turns,
+                probes=strength.probes,
+            ),
+            words=f"Walk(turns={strength.turns}, probes={strength.probes}, alpha={alpha:g}, {loop.norm}, {loop.eps:g})",
+            images=strength.walk_images,
+        )
+    )
     if known.graph.model.head.out_features <= _MOST_CLASSES:
         attacks.append(
             _Named(

@@ -29,6 +29,7 @@ from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.availability import availability_suite
 from training.evaluation.cost import BATCH, measure_cost, passes_of
 from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
+from training.evaluation.limited import limited_suite
 from training.evaluation.pairing import check_pair
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, libraries, machine
@@ -77,6 +78,8 @@ class Options:
     """Leaves out the attacks that know the detectors."""
     transfer: Sequence[Path] = ()
     """Other runs, on whose networks attacks are made too."""
+    surrogate: Sequence[Path] = ()
+    """Runs of attackers who fit and calibrate these detectors on networks of their own."""
     publish: bool = False
     result: Path | None = None
     """Where the small file for docs/results goes."""
@@ -93,6 +96,8 @@ class Options:
                 "--publish: needs the whole suite at standard strength or more; leave --budget quick, --attacks and "
                 "--non-adaptive out"
             )
+        if self.surrogate and self.non_adaptive:
+            raise SetupError("--surrogate: expected no --non-adaptive beside it, which leaves such attacks out")
         if self.result and self.is_quick:
             raise SetupError("--result: the figures of a quick run are not kept; leave --budget quick out")
 
@@ -113,6 +118,8 @@ class Options:
         words += [] if self.budget == "standard" else ["--budget", self.budget]
         for other in self.transfer:
             words += ["--transfer", str(other)]
+        for other in self.surrogate:
+            words += ["--surrogate", str(other)]
         return shlex.join(words + (["--non-adaptive"] if self.non_adaptive else []))
 
 
@@ -147,7 +154,7 @@ def run_evaluation(options: Options) -> Report:
     budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
     with reporting() as progress, deterministic(0):
         known = None if options.non_adaptive else _known(engine, run, parts, options)
-        adaptive, denial, beside = _adaptive(engine, known, budgets, options) if known else ((), (), None)
+        adaptive, denial, beside = _adaptive(engine, run, known, budgets, options) if known else ((), (), None)
         allowed = _allowed(run, test, budgets, adaptive, options)
         evaluation = evaluate(
             engine,
@@ -197,14 +204,26 @@ def _known(engine: Engine, run: Run, parts: Parts, options: Options) -> Known:
 
 
 def _adaptive(
-    engine: Engine, known: Known, budgets: Budgets, options: Options
+    engine: Engine, run: Run, known: Known, budgets: Budgets, options: Options
 ) -> tuple[tuple[SuiteEntry, ...], tuple[SuiteEntry, ...], series.Series]:
     """The attacks that know the detectors, those on availability, and the series beside them."""
     manifest = engine.bundle.manifest
     strength = _STRENGTHS[options.budget]
     norm: NormName = "l2" if manifest.threat_model.norm == "l2" else "linf"
     return (
-        adaptive_suite(known, budgets, norm, strength, alpha=manifest.default_alpha),
+        (
+            *adaptive_suite(known, budgets, norm, strength, alpha=manifest.default_alpha),
+            *limited_suite(
+                run,
+                options.surrogate,
+                known,
+                budgets,
+                norm,
+                strength,
+                data_root=options.data,
+                seed=options.seed,
+            ),
+        ),
         availability_suite(
             known.graph,
             known.calibration,

@@ -14,7 +14,7 @@ from training.evaluation.attack_cache import network_digest
 from training.evaluation.blind_strength import BlindStrength
 from training.evaluation.entries import Budgets, SuiteEntry
 
-__all__ = ["Transferred", "transfer_suite"]
+__all__ = ["Transferred", "check_same_data", "transfer_suite"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,14 +43,12 @@ def transfer_suite(
     Raises:
         SetupError: a run is missing or unfinished, is of other data, classes or images, or has this run's own network.
     """
-    device, own = next(run.model.parameters()).device, network_digest(run.model)
+    device = next(run.model.parameters()).device
     entries: list[SuiteEntry] = []
     for number, path in enumerate(others, start=1):
         other = load_run(path, device=device)
-        _check(run, other)
+        check_same_data("--transfer", run, other)
         weights = network_digest(other.model)
-        if weights == own:
-            raise SetupError(f"--transfer {path}: expected another network, got the weights of {run.path} itself")
         attacks: tuple[tuple[str, str, Pgd | Apgd], ...] = (
             ("pgd", "PGD", Pgd(eps=budgets.linf, steps=strength.steps, restarts=strength.further_restarts)),
             ("apgd_ce", "APGD-CE", Apgd(eps=budgets.linf, steps=strength.apgd_steps, restarts=strength.apgd_restarts)),
@@ -71,7 +69,17 @@ def transfer_suite(
     return tuple(entries)
 
 
-def _check(run: Run, other: Run) -> None:
+def check_same_data(flag: str, run: Run, other: Run) -> None:
+    """Refuses a run whose attacks would not fit, or would be no other's.
+
+    Args:
+        flag: of the command line, for the message.
+        run: that is attacked.
+        other: that attacks are made on.
+
+    Raises:
+        SetupError: other data, classes or images, or the same weights.
+    """
     for what, ours, theirs in (
         ("data set", run.recipe.data.set, other.recipe.data.set),
         ("shape of images", run.input_shape, other.input_shape),
@@ -79,6 +87,8 @@ def _check(run: Run, other: Run) -> None:
     ):
         if ours != theirs:
             raise SetupError(
-                f"--transfer {other.path}: expected the {what} of {run.path}, {ours}, got {theirs}; name a run of the "
-                "same data"
+                f"{flag} {other.path}: expected the {what} of {run.path}, {ours}, got {theirs}; name a run of the same "
+                "data"
             )
+    if network_digest(other.model) == network_digest(run.model):
+        raise SetupError(f"{flag} {other.path}: expected another network, got the weights of {run.path} itself")

@@ -10,10 +10,22 @@ import torch
 from tests import tiny
 from tests.training.evaluation import small
 from training.__main__ import main
+from training.checkpoint import read_checkpoint, write_checkpoint
 from training.evaluation.adaptive_suite import AdaptiveStrength
 from training.evaluation.series import SeriesStrength
 
-BRIEF = AdaptiveStrength(steps=2, restarts=1, bisections=1, nearest=1, others=1, queries=10)
+BRIEF = AdaptiveStrength(
+    steps=2,
+    restarts=1,
+    bisections=1,
+    nearest=1,
+    others=1,
+    queries=10,
+    targets=2,
+    turns=1,
+    probes=2,
+    walk_images=5,
+)
 SHORT = SeriesStrength(images=10, steps=2, lengths=(1, 3), restarts=(2,), steps_of_restarts=1)
 
 FIT = """
@@ -71,3 +83,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def other(run: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A run of the same data with other weights."""
+    content = read_checkpoint(run[0])
+    weights = (content["loop"]["best_averaged"] or content["loop"]["best"] or content["loop"])["model"]
+    draws = torch.Generator().manual_seed(0)
+    for value in weights.values():
+        if value.is_floating_point():
+            value += 0.3 * value.abs().mean() * torch.randn(value.shape, generator=draws)
+    (tmp_path / "other").mkdir()
+    write_checkpoint(tmp_path / "other", content)
+    return tmp_path / "other"

@@ -57,7 +57,7 @@ def entries(setting: Setting) -> tuple[SuiteEntry, ...]:
 
 def test_every_attack_keeps_its_budget_and_can_be_told_from_the_others(setting: Setting) -> None:
     suite = entries(setting)
-    assert len({entry.name for entry in suite}) == len({repr(entry.attack) for entry in suite}) == len(suite) == 14
+    assert len({entry.name for entry in suite}) == len({repr(entry.attack) for entry in suite}) == len(suite) == 16
     for entry in suite:
         assert entry.is_adaptive
         assert setting.known.calibration_id in repr(entry.attack)

@@ -21,20 +21,6 @@ from training.evaluation.transfer import transfer_suite
 BUDGETS = Budgets(linf=0.1, l2=0.4)
 
 
-@pytest.fixture
-def other(run: tuple[Path, Path], tmp_path: Path) -> Path:
-    """A run of the same data with other weights."""
-    content = read_checkpoint(run[0])
-    weights = (content["loop"]["best_averaged"] or content["loop"]["best"] or content["loop"])["model"]
-    draws = torch.Generator().manual_seed(0)
-    for value in weights.values():
-        if value.is_floating_point():
-            value += 0.3 * value.abs().mean() * torch.randn(value.shape, generator=draws)
-    (tmp_path / "other").mkdir()
-    write_checkpoint(tmp_path / "other", content)
-    return tmp_path / "other"
-
-
 def test_the_gradients_are_those_of_the_other_network(run: tuple[Path, Path], other: Path, tmp_path: Path) -> None:
     loaded = load_run(run[0])
     test = loaded.parts(run[1]).test

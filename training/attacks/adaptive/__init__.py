@@ -19,6 +19,7 @@ from training.attacks.adaptive.rules import Confident, Deep, Lagrangian, Orthogo
 from training.attacks.adaptive.stand_in import GraphTarget, RowOrder, SmoothLogP, SmoothSuspicion
 from training.attacks.adaptive.sweep import WEIGHTS, LagrangianSweep
 from training.attacks.adaptive.target import Target, aim_at, clean_spread
+from training.attacks.adaptive.targeted import MultiTargeted
 from training.attacks.adaptive.union import AttackUnion, union_of
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "Loop",
     "Matched",
     "Matching",
+    "MultiTargeted",
     "Orthogonal",
     "Raised",
     "RowOrder",
