@@ -46,6 +46,7 @@ def assemble(
         left_out=evaluation.left_out,
         sweep=evaluation.sweep,
         convergence=evaluation.convergence,
+        sanity=evaluation.sanity,
         cost=cost,
         remarks=(
             *remarks(

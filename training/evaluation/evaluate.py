@@ -30,7 +30,7 @@ from training.evaluation.judging import (
 )
 from training.evaluation.left_out import judge_left_out
 from training.evaluation.pictures import Example
-from training.evaluation.records import Convergence, SweepPoint, Uniformity, Without
+from training.evaluation.records import Check, Convergence, SweepPoint, Uniformity, Without
 from training.evaluation.results import (
     AttackResult,
     AvailabilityAt,
@@ -41,6 +41,7 @@ from training.evaluation.results import (
     UnionResult,
 )
 from training.evaluation.rounding import predict
+from training.evaluation.sanity import judge_sanity
 from training.evaluation.series import Series
 from training.evaluation.shifts import shifts
 from training.evaluation.sweep import judge_series
@@ -94,6 +95,7 @@ class Evaluation:
     left_out: tuple[Without, ...]
     sweep: tuple[SweepPoint, ...]
     convergence: Convergence | None
+    sanity: tuple[Check, ...]
     misses: tuple[Example, ...]
     """The least suspicious images that attacks which knew the detectors got wrong and accepted."""
     clean_scores: Float64s
@@ -185,6 +187,7 @@ def evaluate(
     calibration = engine.bundle.calibration
     shifted = choose_images(test.labels, _SHIFTED, seed)
     disagreements = _disagreements(model, subject.images, subject.clean) + sum(a.disagreements for a in attacked)
+    results = tuple(judge_attack(subject, one, budgets) for one in attacked)
     return Evaluation(
         clean=judge_clean(
             every,
@@ -205,7 +208,7 @@ def evaluate(
             seed=seed,
             progress=progress,
         ),
-        attacks=tuple(judge_attack(subject, one, budgets) for one in attacked),
+        attacks=results,
         unions=tuple(
             judge_union(subject, among, norm, budgets.of(norm))
             for among in _by_knowledge(attacked)
@@ -216,6 +219,7 @@ def evaluate(
         left_out=() if fusion is None else judge_left_out(engine, fusion, every, subject, attacked, seed=seed),
         sweep=points,
         convergence=convergence,
+        sanity=judge_sanity(engine, model, subject, results, points, convergence, series.known if series else None),
         misses=worst_misses(subject, attacked, manifest.class_names, manifest.default_alpha),
         clean_scores=subject.clean.scores[FUSED],
         clean_p=subject.clean.p_values[FUSED],

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from training.evaluation.bootstrap import Estimate
 
-__all__ = ["Convergence", "Cost", "Lengthened", "SweepAt", "SweepPoint", "Uniformity", "Without"]
+__all__ = ["Check", "Convergence", "Cost", "Lengthened", "SweepAt", "SweepPoint", "Uniformity", "Without"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,3 +98,13 @@ class Convergence:
     alpha: float
     rows: tuple[Lengthened, ...]
     """Rising steps of one restart, then rising restarts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A check that the evaluation made of itself."""
+
+    name: str
+    passed: bool
+    words: str
+    """What was found and what was expected."""

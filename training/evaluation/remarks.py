@@ -55,8 +55,13 @@ def _warnings(evaluation: Evaluation, alpha: float) -> list[str]:
 
 
 def _of_the_records(evaluation: Evaluation, alpha: float) -> list[str]:
-    """What the p-values, the attacks at growing changes and the longer ones warn of."""
+    """What the p-values, the attacks at growing changes, the longer ones and the checks warn of."""
     found = [
+        f"Warning: robustness is not established: {check.name.lower()}: {check.words}."
+        for check in evaluation.sanity
+        if not check.passed
+    ]
+    found += [
         f"Warning: the p-values of clean test images by {row.detector} are not uniform (distance {row.distance:.3f}, "
         f"bound {row.bound:.3f}): test and calibration images are not alike, or several show one object."
         for row in evaluation.uniformity

@@ -16,6 +16,7 @@ from training.evaluation.report_further import (
     convergence_section,
     left_out_section,
     operating_section,
+    sanity_section,
     sweep_section,
     uniform_words,
 )
@@ -60,6 +61,7 @@ def page(report: Report, evaluation: Evaluation) -> str:
         convergence=convergence_section(report),
         sweep=sweep_section(report, headline_alpha(report)),
         uniform=uniform_words(report),
+        sanity=sanity_section(report),
         left_out=left_out_section(report),
         false_positives=false_positive_table(report.false_positives),
         classes=_classes(report),

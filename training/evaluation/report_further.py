@@ -15,6 +15,7 @@ __all__ = [
     "cost_rows",
     "left_out_section",
     "operating_section",
+    "sanity_section",
     "sweep_section",
     "uniform_words",
 ]
@@ -77,6 +78,21 @@ def uniform_words(report: Report) -> str:
         "are alike it passes the bound once in a thousand times.</p>"
         + table(["Detector", "Distance", "Bound", ""], rows)
     )
+
+
+def sanity_section(report: Report) -> str:
+    """The checks that the evaluation made of itself; those that failed come first, and are said to spoil the rest."""
+    failed = [check for check in report.sanity if not check.passed]
+    rows = (
+        [
+            escape(check.name),
+            '<span class="good">✓ passed</span>' if check.passed else '<span class="bad">✗ failed</span>',
+            escape(check.words),
+        ]
+        for check in sorted(report.sanity, key=lambda check: check.passed)
+    )
+    spoilt = "<p><strong>Robustness is not established:</strong> a check failed.</p>" if failed else ""
+    return f"<h3>Do the attacks do what they can?</h3>{spoilt}{table(['Check', '', 'Found'], rows)}"
 
 
 def left_out_section(report: Report) -> str:

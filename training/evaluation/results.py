@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from training.evaluation.bootstrap import Estimate
 from training.evaluation.metrics import Range
-from training.evaluation.records import Convergence, Cost, SweepPoint, Uniformity, Without
+from training.evaluation.records import Check, Convergence, Cost, SweepPoint, Uniformity, Without
 
 __all__ = [
     "FORMAT",
@@ -353,6 +353,8 @@ class Report:
     """Rising changes, on some of the attacked images; empty where no attack knew the detectors."""
     convergence: Convergence | None
     """Null where there is no sweep, or its rate is refused."""
+    sanity: tuple[Check, ...]
+    """Checks that the evaluation made of itself."""
     cost: Cost | None
     """Null where it was not measured."""
     remarks: tuple[str, ...]
