@@ -94,7 +94,7 @@ STANDARD = AdaptiveStrength(
     targets=3,
     turns=28,
     probes=100,
-    walk_images=50,
+    walk_images=20,
 )
 FULL = AdaptiveStrength(
     steps=1_000,
