@@ -137,7 +137,6 @@ def check_exportable(recipe: Recipe, parts: Parts, classes: int) -> None:
         SetupError: an unknown detector, a class with too few images to fit on, or too few calibration images.
     """
     check_detectors(recipe)
-    check_detectors(recipe)
     needed = max(DETECTORS[name].images_a_class for name in recipe.export.detectors)
     class_counts(torch.from_numpy(parts.fit.labels), classes, at_least=needed)
     found, alpha = len(parts.fusion), recipe.export.default_alpha

@@ -84,7 +84,7 @@ def _by_class(manifest: Manifest, calibration: Calibration) -> list[str]:
         "It was calibrated by predicted class: that rate is kept among the clean images that are predicted as a class "
         f"with a row of its own (images): {', '.join(own) or 'no class has enough'}."
         + (
-            f" The other classes share a row of {shared} images; there it is kept for all of them together."
+            f" The other classes share a row of {shared} images; there it is kept nearly, for all of them together."
             if shared
             else ""
         ),

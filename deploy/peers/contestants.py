@@ -16,7 +16,7 @@ from service.detection.types import Bytes8, Float64s
 from training.attacks.adaptive import GraphTarget, Target
 from training.attacks.rounding import from_8_bit, nearest_8_bit
 from training.data.types import ImageSet
-from training.detectors import Lessons
+from training.detectors import DETECTORS, Lessons
 from training.evaluation.decisions import FUSED, decide
 from training.evaluation.evaluate import choose_images
 from training.graph import BundleGraph, clean_views
@@ -123,6 +123,7 @@ def of_bundle(engine: Engine, graph: BundleGraph) -> list[Contestant]:
     bundle = engine.bundle
     entries = bundle.manifest.detectors
     names = {FUSED: "ours: fused", **{entry.name: f"ours: {entry.name} alone" for entry in entries}}
+    aware = {entry.name for entry in entries if DETECTORS[entry.kind].is_attack_aware}
     contestants = []
     for place, (name, title) in enumerate(names.items(), start=-1):
         of: Literal["fused"] | int = place if place >= 0 else "fused"
@@ -131,7 +132,7 @@ def of_bundle(engine: Engine, graph: BundleGraph) -> list[Contestant]:
                 name=f"ours_{name}",
                 title=title,
                 source=f"bundle {bundle.manifest.name}",
-                fit_data="clean",
+                fit_data="clean and PGD" if name in aware or (name == FUSED and aware) else "clean",
                 score=_scores_of(engine, name),
                 target=GraphTarget(graph, bundle.calibration, of),
                 identity=f"{name} of bundle {bundle.calibration_id}",

@@ -54,7 +54,9 @@ class ByClass:
         """Gives a class its own row where at least so many images were predicted as it.
 
         Decided by the counts alone, never by scores. Where the classes that are left have too few images together,
-        the smallest of those with a row join them, until the shared row has `at_least` images too.
+        the smallest of those with a row join them, until the shared row has `at_least` images too. A row of a class's
+        own keeps alpha exactly, given its count; the shared one nearly, because its classes are those that happened to
+        be rare among the very images that it is made of.
 
         Args:
             predicted: (n2,) classes.

@@ -41,8 +41,8 @@ def bundle_path(run_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def graph(run_path: Path) -> BundleGraph:
     run = load_run(run_path)
-    fitted = run.parts(None).fit
-    clean = clean_views(run.model, fitted.images, fitted.labels, lessons_of(run, fitted))
+    parts = run.parts(None)
+    clean = clean_views(run.model, parts.fit.images, parts.fit.labels, lessons_of(run, parts.train))
     return BundleGraph(run.model, [DETECTORS[name].fit(clean) for name in run.recipe.export.detectors])
 
 

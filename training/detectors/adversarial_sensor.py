@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from training.attacks.objectives import margin
+from training.attacks.rounding import from_8_bit, nearest_8_bit
 from training.attacks.threat import Linf
 from training.detectors.detector import CleanViews
 from training.detectors.learned import learn
@@ -64,4 +65,4 @@ def _attacked(
             (gradient,) = torch.autograd.grad(torch.where(lead < -KAPPA, odds, lead).sum(), places)
         moved = places.detach() - 2.5 * eps / STEPS * gradient.sign()
         places = (images + (moved - images).clamp(-eps, eps)).clamp(0, 1)
-    return places.detach()
+    return from_8_bit(nearest_8_bit(places)).to(images)  # or the sensor would learn to see what lies between levels

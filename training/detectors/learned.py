@@ -80,6 +80,9 @@ def learn(network: nn.Module, lessons: Lessons, loss: Loss, *, epochs: float, na
         loss: of one batch.
         epochs: passes over the images of a full training.
         name: for progress.
+
+    Raises:
+        SetupError: the loss is no longer finite.
     """
     count = len(lessons.images)
     batch = min(BATCH, count)
@@ -103,11 +106,14 @@ def learn(network: nn.Module, lessons: Lessons, loss: Loss, *, epochs: float, na
             optimiser.step()
             rates.step()
             smoothed += (float(value.detach()) - smoothed) * max(0.01, 1 / (step + 1))
+            if not math.isfinite(smoothed):
+                raise SetupError(
+                    f"{name}: expected a finite loss, got {smoothed} in step {step + 1} of {steps}; leave it out of "
+                    "export.detectors, or train with another train.seed"
+                )
             if (step + 1) % TOLD_EVERY == 0:
                 left = time_left(time.monotonic() - began, done=step + 1, left=steps - step - 1)
                 lessons.tell(f"{name}: step {step + 1} of {steps}, loss {smoothed:.3f}{left}")
-    if not math.isfinite(smoothed):
-        raise FloatingPointError(f"{name}: the loss became {smoothed}")
     frozen(network)
 
 

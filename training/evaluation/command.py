@@ -28,6 +28,7 @@ from training.evaluation.assemble import assemble
 from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.availability import availability_suite
 from training.evaluation.cost import BATCH, measure_cost, passes_of
+from training.evaluation.entries import BUDGETED
 from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
 from training.evaluation.limited import limited_suite
 from training.evaluation.pairing import check_pair
@@ -96,6 +97,9 @@ class Options:
                 "--publish: needs the whole suite at standard strength or more; leave --budget quick, --attacks and "
                 "--non-adaptive out"
             )
+        for flag, runs, name in (("transfer", self.transfer, "transfer1_"), ("surrogate", self.surrogate, "limited1_")):
+            if runs and self.attacks and not any(attack.startswith(name[:-2]) for attack in self.attacks):
+                raise SetupError(f"--{flag}: expected {name}... among --attacks, which leaves its attacks out; add it")
         if self.surrogate and self.non_adaptive:
             raise SetupError("--surrogate: expected no --non-adaptive beside it, which leaves such attacks out")
         if self.result and self.is_quick:
@@ -194,7 +198,13 @@ def _allowed(
     suite = (*blind_suite(budgets, strength), *transfer_suite(run, options.transfer, budgets, strength), *adaptive)
     logits = views_of(run.model, held_out.images[held_out.chosen]).logits.topk(2, dim=1).values  # (N, 2)
     widest = float((logits[:, 0] - logits[:, 1]).max())
-    return fitting(suite, options.attacks, classes=len(run.class_names), widest=widest)
+    allowed = fitting(suite, options.attacks, classes=len(run.class_names), widest=widest)
+    if all(entry.norm not in BUDGETED for entry in allowed.entries):
+        raise SetupError(
+            f"--attacks: expected one within a Linf or L2 budget, by which the worst case is told, got "
+            f"{', '.join(options.attacks)}; add pgd"
+        )
+    return allowed
 
 
 def _known(engine: Engine, run: Run, parts: Parts, options: Options) -> Known:
@@ -271,8 +281,8 @@ def _provenance(options: Options, code: str, started: str, seconds: float) -> Pr
 def _write(options: Options, run: Run, report: Report, evaluation: Evaluation) -> None:
     write_atomically(options.out / "report.json", report.to_json())
     write_atomically(options.out / "report.html", page(report, evaluation))
-    if options.publish:
-        publish(find_bundle(options.bundle), report)
     if options.result:
         make_folder(options.result.parent, "--result")
         write_atomically(options.result, result_json(options.result.stem, run, report))
+    if options.publish:
+        publish(find_bundle(options.bundle), report)

@@ -219,7 +219,7 @@ def evaluate(
         left_out=() if fusion is None else judge_left_out(engine, fusion, every, subject, attacked, seed=seed),
         sweep=points,
         convergence=convergence,
-        sanity=judge_sanity(engine, model, subject, results, points, convergence, series.known if series else None),
+        sanity=judge_sanity(engine, model, subject, results, points, seed=seed),
         misses=worst_misses(subject, attacked, manifest.class_names, manifest.default_alpha),
         clean_scores=subject.clean.scores[FUSED],
         clean_p=subject.clean.p_values[FUSED],

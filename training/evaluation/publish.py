@@ -32,7 +32,10 @@ def publish(path: Path, report: Report) -> None:
         )
     content = report.to_json().encode()
     if len(content) > MAX_REPORT_BYTES:
-        raise BundleError(f"report.json: expected at most {MAX_REPORT_BYTES} bytes, got {len(content)}")
+        raise BundleError(
+            f"report.json: expected at most {MAX_REPORT_BYTES} bytes, got {len(content)}; evaluate with fewer "
+            "--transfer and --surrogate, or export with fewer detectors"
+        )
     manifest = dataclasses.replace(bundle.manifest, metrics=headline(report), metrics_command=report.provenance.command)
     files = {
         **read_files(path, bundle.manifest.files),

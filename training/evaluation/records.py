@@ -75,6 +75,8 @@ class SweepPoint:
     eps: float
     accuracy: Estimate
     """Of the classifier alone: right on every version."""
+    alone: Estimate
+    """The same under one attack, margin PGD of this very size: it may rise where an attack is misled."""
     rejection: tuple[SweepAt, ...]
     """Empty where no attack that knew the detectors was aimed at this size."""
 

@@ -116,9 +116,9 @@ def _verdict(report: Report) -> str:
 def _summary(report: Report) -> str:
     data, union = report.data, _main_union(report)
     tested = (
-        f"We took {data.attacked_images} images that the classifier had never seen, changed each of them on purpose "
-        f"with {len(report.attacks)} different attacks so that it would be misread, and asked the shipped bundle two "
-        "questions about every one: <em>what is it?</em> and <em>has somebody tampered with it?</em>"
+        f"We took {data.attacked_images} images that the classifier had never seen, changed them on purpose "
+        f"with {len(report.attacks)} different attacks so that they would be misread, and asked the shipped bundle two "
+        "questions about each: <em>what is it?</em> and <em>has somebody tampered with it?</em>"
     )
     clean = f"Nobody attacking, it names {_plain(report.clean.accuracy)} of {data.test_images} test images rightly."
     worst = (

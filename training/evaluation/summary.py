@@ -81,9 +81,13 @@ def headline(report: Report) -> dict[str, float]:
 
 
 def breaking_sentence(report: Report) -> str:
-    """The epsilon at which the bundle breaks, in words: by the strongest attack of each norm."""
+    """The epsilon at which the bundle breaks, in words: by the strongest attack of each norm that took every image."""
     strongest: dict[str, AttackResult] = {}
-    blind = [attack for attack in report.attacks if not attack.is_adaptive and attack.norm in BUDGETED]
+    blind = [
+        attack
+        for attack in report.attacks
+        if not attack.is_adaptive and attack.norm in BUDGETED and attack.images == report.data.attacked_images
+    ]
     for attack in sorted(blind, key=lambda attack: attack.breaks_at or 0.0, reverse=True):
         if attack.breaks_at is not None:
             strongest[attack.norm] = attack  # the smallest change comes last

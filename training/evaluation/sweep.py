@@ -96,7 +96,7 @@ def _at(point: SweepPoint, alpha: float) -> SweepAt | None:
 
 
 def _points(series: Series, subject: Subject, attacks: Sequence[Attacked]) -> tuple[SweepPoint, ...]:
-    aimed = {one.entry.eps for one in attacks if one.entry.name.startswith("sweep_")}
+    aimed = {one.entry.eps: one for one in attacks if one.entry.name.startswith("sweep_pgd_")}
     points = []
     for share in ALONE:
         eps = share * series.eps
@@ -109,6 +109,9 @@ def _points(series: Series, subject: Subject, attacks: Sequence[Attacked]) -> tu
                 norm=series.norm,
                 eps=eps,
                 accuracy=union.accuracy,
+                alone=share_estimate(
+                    aimed[eps].decisions.labels == subject.truth, np.ones(len(subject.truth), bool), subject.weights
+                ),
                 rejection=tuple(
                     SweepAt(alpha=row.alpha, robust_accuracy=row.robust_accuracy, strict=row.strict)
                     for row in union.rejection

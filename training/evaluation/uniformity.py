@@ -50,7 +50,12 @@ def judge_uniformity(clean: Decisions, calibration: Calibration) -> tuple[Unifor
     names = [*(name for name in clean.scores if name != FUSED), FUSED]
     found = []
     for name, sample in zip(names, samples, strict=True):
-        size, limit = distance(mid_ranks(clean.scores[name], sample)), bound(sample.size, len(clean.labels))
+        if name == FUSED and calibration.by_class is not None:
+            # Ranked row by row: the statistic itself is not comparable between them.
+            ranks = clean.p_values[FUSED] - 0.5 / (clean.row_sizes[clean.ranked_in] + 1)
+        else:
+            ranks = mid_ranks(clean.scores[name], sample)
+        size, limit = distance(ranks), bound(sample.size, len(clean.labels))
         found.append(
             Uniformity(
                 detector=name,

@@ -19,6 +19,7 @@ def point(share: float, accuracy: float, robust: float | None = None, strict: fl
         norm="linf",
         eps=0.1 * share,
         accuracy=estimate(accuracy),
+        alone=estimate(accuracy),
         rejection=() if robust is None else (at,),
     )
 

@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import kstest
 
 from service.detection.calibration import Calibration
+from service.detection.rows import ByClass
 from training.evaluation.decisions import FUSED, Decisions
 from training.evaluation.uniformity import bound, distance, judge_uniformity, mid_ranks
 
@@ -42,3 +43,22 @@ def judged(shift: float, *, seed: int = 0) -> tuple[bool, ...]:
 def test_images_like_those_of_the_calibration_stay_within_the_bound_and_others_do_not() -> None:
     assert all(judged(0.0, seed=seed) == (False, False) for seed in range(5))
     assert judged(0.5) == (True, True)
+
+
+def test_rows_of_classes_are_ranked_each_in_its_own() -> None:
+    draws = np.random.default_rng(0)
+    scale = np.array([1.0, 30.0])
+    labels = [draws.integers(0, 2, count) for count in (800, 700, 600)]
+    first, second, fresh = (
+        (scale[classes] * draws.exponential(size=len(classes))).astype(np.float32)[:, None] for classes in labels
+    )
+    calibration = Calibration.from_clean(first, second, by_class=ByClass.of(labels[1], 2, 19))
+    rows = calibration.rows
+    clean = Decisions(
+        labels=labels[2],
+        scores={"one": fresh[:, 0].astype(np.float64), FUSED: calibration.suspicion(fresh, labels[2])},
+        p_values={FUSED: calibration.fused_p_values(fresh, labels[2])},
+        ranked_in=rows.of_labels(labels[2]),
+        row_sizes=rows.sizes,
+    )
+    assert [row.is_beyond for row in judge_uniformity(clean, calibration)] == [False, False]
