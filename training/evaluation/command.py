@@ -31,7 +31,7 @@ from training.evaluation.cost import BATCH, measure_cost, passes_of
 from training.evaluation.entries import BUDGETED
 from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
 from training.evaluation.limited import limited_suite
-from training.evaluation.pairing import check_pair
+from training.evaluation.pairing import as_exported, check_pair
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, libraries, machine
 from training.evaluation.publish import publish
@@ -151,6 +151,7 @@ def run_evaluation(options: Options) -> Report:
     engine = Engine.load(find_bundle(options.bundle))
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     check_pair(run, engine.bundle)
+    run = as_exported(run, engine.bundle)
     make_folder(options.out, "--out")
     parts = run.parts(options.data)
     test = held_out(run, parts, images=options.images, seed=options.seed)

@@ -1,5 +1,6 @@
 """Whether a run and a bundle belong together."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 from service.detection.bundle import Bundle
 from service.errors import SetupError
 from training.checkpoint import Run
-from training.config import recipe_to_dict
+from training.config import recipe_from_dict, recipe_to_dict
 
-__all__ = ["check_pair"]
+__all__ = ["as_exported", "check_pair"]
 
 
 def check_pair(run: Run, bundle: Bundle) -> None:
@@ -39,6 +40,14 @@ def check_pair(run: Run, bundle: Bundle) -> None:
             f"{run.path}: its recipe is not the one that the bundle {manifest.name} was made by; name the run that it "
             "was exported from"
         )
+
+
+def as_exported(run: Run, bundle: Bundle) -> Run:
+    """The run with the bundle's section `export` in its recipe: it may have been exported with other detectors."""
+    if not bundle.manifest.training:
+        return run
+    exported = recipe_from_dict(bundle.manifest.training).export
+    return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, export=exported))
 
 
 def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from training.evaluation.availability import availability_suite
 from training.evaluation.cost import passes_of
 from training.evaluation.decisions import FUSED, decide
 from training.evaluation.judging import inside
+from training.evaluation.pairing import as_exported
 from training.evaluation.suite import Budgets, SuiteEntry
 from training.evaluation.twin import torch_twin
 from training.graph import BundleGraph
@@ -212,3 +213,13 @@ def test_adaptive_attacks_may_be_run_alone(run: tuple[Path, Path], exported: Pat
     assert main([*given, "--budget", "quick", "--images", "10", "--attacks", "adaptive_selective"]) == 0
     unions = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["unions"]
     assert [(union["norm"], union["is_adaptive"]) for union in unions] == [("linf", True), ("l2", True)]
+
+
+def test_a_result_tells_how_the_bundle_was_exported_and_not_the_run(run: tuple[Path, Path], exported: Path) -> None:
+    trained, bundle = load_run(run[0]), load_bundle(exported)
+    other = dataclasses.replace(trained.recipe.export, detectors=("softmax",), version="9")
+    changed = dataclasses.replace(trained, recipe=dataclasses.replace(trained.recipe, export=other))
+    found = as_exported(changed, bundle).recipe
+    assert list(found.export.detectors) == [entry.kind for entry in bundle.manifest.detectors]
+    assert found.export.version == bundle.manifest.version
+    assert dataclasses.replace(found, export=other) == changed.recipe
