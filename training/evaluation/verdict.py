@@ -35,11 +35,14 @@ def _untouched(report: Report, alpha: float | None) -> str:
     row = next((row for row in report.false_positives if row.alpha == alpha), None)
     if row is None or row.rate is None or row.promised_95 is None or row.count is None:
         return f"{named}; it has too few calibration images for any promise on false alarms."
-    kept = "more than" if row.count > row.promised_95.high else "as was"
-    return (
-        f"{named} and calls {percent(row.rate)} adversarial ({row.count} of {row.images}), {kept} promised "
-        f"({100 * row.alpha:g} % at most)."
-    )
+    promise = f"{100 * row.alpha:g} % promised on average"
+    if row.count > row.promised_95.high:
+        kept = f"more than the {promise}"
+    elif row.rate > row.alpha:
+        kept = f"within the scatter of one calibration around the {promise}"
+    else:
+        kept = f"no more than the {promise}"
+    return f"{named} and calls {percent(row.rate)} adversarial ({row.count} of {row.images}), {kept}."
 
 
 def _knowing(report: Report, alpha: float | None) -> str:

@@ -11,6 +11,7 @@ from tests.training.evaluation.growing import ALPHA, POINTS, convergence, point
 from training.evaluation.decisions import Decisions
 from training.evaluation.evaluate import Evaluation
 from training.evaluation.judging import Attacked
+from training.evaluation.metrics import Range
 from training.evaluation.remarks import remarks
 from training.evaluation.report import page
 from training.evaluation.sweep import breaks_at, half, last_gain, suspects
@@ -101,3 +102,17 @@ def test_an_attack_on_some_images_keeps_its_places_among_fewer() -> None:
     np.testing.assert_array_equal(fewer.images, images[[3, 4]])
     assert fewer.decisions.labels.tolist() == [1, 2]
     assert fewer.spread(np.array([True, False]), 4).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(3, "no more than the 5 % promised"), (5, "within the scatter"), (60, "more than the 5 % promised")],
+)
+def test_the_verdict_says_how_false_alarms_keep_the_promise(engine: Engine, count: int, words: str) -> None:
+    report = small.report(engine, small.run(engine, (small.NOTHING,)))
+    row = next(row for row in report.false_positives if row.alpha == ALPHA)
+    measured = dataclasses.replace(
+        row, count=count, rate=count / 80, images=80, images_needed=None, promised_95=Range(low=0, high=9)
+    )
+    first, *_ = verdict_sentences(dataclasses.replace(report, false_positives=(measured,)), ALPHA)
+    assert words in first
