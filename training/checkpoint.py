@@ -204,10 +204,7 @@ def read_checkpoint(run: Path) -> dict[str, Any]:
         raise SetupError(
             f"{run}: expected a run directory with {CHECKPOINT}, found none; `advsentry-train fit` makes one"
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise SetupError(f"{path}: expected a readable checkpoint, got a damaged file; {AGAIN}") from error
+    content = _loaded(path, "a readable checkpoint", AGAIN)
     if not isinstance(content, dict) or not content.keys() >= KEYS or content["format"] != FORMAT:
         raise SetupError(f"{path}: expected a checkpoint of format {FORMAT}, got another file; {AGAIN}")
     return content
@@ -219,13 +216,17 @@ def read_tensors(path: Path) -> dict[str, Any]:
     Raises:
         SetupError: it is damaged.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise SetupError(f"{path}: expected readable weights, got a damaged file; export the bundle again") from error
+    content = _loaded(path, "readable weights", "export the bundle again")
     if not isinstance(content, dict):
         raise SetupError(f"{path}: expected weights by name, got {type(content).__name__}; export the bundle again")
     return content
+
+
+def _loaded(path: Path, wanted: str, remedy: str) -> Any:  # whatever the file holds
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise SetupError(f"{path}: expected {wanted}, got a damaged file; {remedy}") from error
 
 
 def write_tensors(path: Path, content: Mapping[str, Any]) -> None:

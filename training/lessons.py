@@ -10,6 +10,7 @@ from torch import Tensor
 from training.checkpoint import Run, read_tensors, write_tensors
 from training.data import ImageSet
 from training.detectors import Learned, Lessons
+from training.evaluation.entries import budgets_for
 from training.folders import make_folder
 from training.graph import BundleGraph
 
@@ -23,13 +24,12 @@ Weights = Mapping[str, Mapping[str, Tensor]]
 
 
 def lessons_of(run: Run, images: ImageSet) -> Lessons:
-    """These images and the run's Linf budget; an L2 budget counts as a change of every sixteenth value."""
+    """These images and the run's Linf budget, see budgets_for."""
     attack = run.recipe.attack
-    ratio = 1.0 if attack.norm == "linf" else math.sqrt(math.prod(run.input_shape)) / 4
     return Lessons(
         images=images.images,
         labels=images.labels,
-        eps=attack.eps / ratio,
+        eps=budgets_for(attack.norm, attack.eps, math.prod(run.input_shape)).linf,
         seed=run.recipe.train.seed,
         tell=_tell,
     )
