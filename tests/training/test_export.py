@@ -17,7 +17,7 @@ from training.evaluation.pairing import check_pair
 from training.export import check_exportable, compare_outputs, export
 from training.fit import fit
 from training.graph import BundleGraph, clean_views, torch_outputs
-from training.lessons import lessons_of
+from training.lessons import kept_learned, lessons_of
 from training.model_card import model_card
 from training.resizing import resize_bytes
 
@@ -124,6 +124,17 @@ def test_the_card_names_detectors_that_know_attacks(bundle_path: Path) -> None:
     card = model_card(dataclasses.replace(made.manifest, detectors=(entry,)), made.calibration)
     assert "**Attack-aware**: adversarial_sensor made attacked images" in card
     assert "Attack-aware" not in (bundle_path / "model_card.md").read_text()
+
+
+def test_what_its_detectors_learned_is_kept_beside_the_run(run_path: Path, bundle_path: Path, tmp_path: Path) -> None:
+    sha256 = load_bundle(bundle_path).manifest.files["model.onnx"].sha256
+    kept = kept_learned(run_path, sha256)
+    assert set(kept) == {"companion", "perturbation_sensor"}
+    assert kept_learned(run_path, "0" * 64) == {}
+    (tmp_path / "detectors").mkdir()
+    (tmp_path / "detectors" / f"{sha256[:16]}.pt").write_bytes(b"no weights")
+    with pytest.raises(SetupError, match="expected readable weights, got a damaged file; export the bundle again"):
+        kept_learned(tmp_path, sha256)
 
 
 def test_a_bundle_is_not_overwritten_unless_asked(run_path: Path, bundle_path: Path) -> None:
