@@ -45,6 +45,7 @@ results: $(STAMP)  ## docs/results.md and the README's table from docs/results/*
 
 docs: $(STAMP)  ## the tables in docs/ that follow from the code
 	$(BIN)/python -m deploy.recipe_keys
+	$(BIN)/python -m deploy.settings_table
 
 clean:  ## remove what the commands above made
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

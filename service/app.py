@@ -24,7 +24,7 @@ from service.metrics import Metrics
 from service.rpc.convert import SERVICE
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
-from service.rpc.pipeline import Pipeline, Policy
+from service.rpc.pipeline import Pipeline, Policy, Served
 from service.rpc.server import build_server
 from service.settings import Settings
 
@@ -88,7 +88,7 @@ class App:
         """
         settings = self._settings
         servicer = DetectorServicer(
-            self._pipeline, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
+            Served(self._pipeline), max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
         )
         self._server, grpc_port = build_server(
             servicer,

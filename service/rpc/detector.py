@@ -4,15 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from typing import TypeAlias
+from weakref import WeakKeyDictionary
 
 import grpc
 
+from protos import detection_pb2 as pb
 from service.detection.engine import MAX_ALPHA
 from service.detection.types import Bytes8, Scored
 from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest
 from service.rpc import convert
+from service.rpc.call import current_call
 from service.rpc.convert import ServerFacts, Timings
-from service.rpc.pipeline import Pipeline
+from service.rpc.pipeline import Pipeline, Served
 from service.rpc.stream import Stream
 
 __all__ = ["DetectorServicer"]
@@ -23,22 +26,11 @@ Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 class DetectorServicer:
     """Takes and gives bytes, so that what is no message gets a status of our own."""
 
-    def __init__(self, pipeline: Pipeline, *, max_message_bytes: int, max_queue_items: int) -> None:
-        bundle, policy = pipeline.engine.bundle, pipeline.policy
-        provider = pipeline.engine.graph.provider
-        self._pipeline = pipeline
-        self._meta = convert.meta_template(bundle, provider)
-        self._facts = ServerFacts(
-            provider=provider,
-            loaded_at_s=time.time(),
-            max_message_bytes=max_message_bytes,
-            max_batch_items=policy.max_batch_items,
-            max_queue_items=max_queue_items,
-            max_deadline_s=policy.max_deadline_s,
-            images=policy.images,
-            max_alpha=MAX_ALPHA,
-            alpha_steps=pipeline.alpha_steps,
-        )
+    def __init__(self, served: Served, *, max_message_bytes: int, max_queue_items: int) -> None:
+        self._served = served
+        self._max_message_bytes = max_message_bytes
+        self._max_queue_items = max_queue_items
+        self._metas: WeakKeyDictionary[Pipeline, pb.ResponseMeta] = WeakKeyDictionary()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a server is given."""
@@ -53,67 +45,93 @@ class DetectorServicer:
     async def detect(self, data: bytes, context: Context) -> bytes:
         """One image."""
         started = time.monotonic()
+        pipeline = self._served.current
         request = convert.detect_request(data)
-        applied = self._pipeline.apply(request.asked)
-        deadline = self._pipeline.deadline(context.time_remaining())
+        current_call().takes(items=1, size_bytes=len(data), request_id=request.request_id)
+        applied = pipeline.apply(request.asked)
+        deadline = pipeline.deadline(context.time_remaining())
         try:
-            image = await self._pipeline.decode_until(request.picture, deadline)
+            image = await pipeline.decode_until(request.picture, deadline)
             decode_s = time.monotonic() - started
-            scored = await self._pipeline.score(image, deadline)
+            scored = await pipeline.score(image, deadline)
         except AdvsentryError as error:
-            self._pipeline.count_failed(error)
+            pipeline.count_failed(error)
             raise
-        shown = self._pipeline.answer([scored], applied)
+        shown = pipeline.answer([scored], applied)
         timings = _timings(started, decode_s, [scored])
         _tell(context, timings)
-        return convert.detect_answer(self._meta, request.request_id, shown, timings)
+        return convert.detect_answer(self._meta(pipeline), request.request_id, shown, timings)
 
     async def batch_detect(self, data: bytes, context: Context) -> bytes:
         """Several images, each with its own outcome."""
         started = time.monotonic()
-        request = convert.batch_request(data, self._pipeline.policy.max_batch_items)
-        applied = self._pipeline.apply(request.asked)
-        self._check_count(len(request.pictures))
-        deadline = self._pipeline.deadline(context.time_remaining())
-        images = [await self._decoded(picture, deadline) for picture in request.pictures]
+        pipeline = self._served.current
+        request = convert.batch_request(data, pipeline.policy.max_batch_items)
+        _check_count(len(request.pictures), pipeline.policy.max_batch_items)
+        current_call().takes(items=len(request.pictures), size_bytes=len(data), request_id=request.request_id)
+        applied = pipeline.apply(request.asked)
+        deadline = pipeline.deadline(context.time_remaining())
+        images = [await _decoded(pipeline, picture, deadline) for picture in request.pictures]
         decode_s = time.monotonic() - started
         good = [image for image in images if not isinstance(image, AdvsentryError)]
-        rows = iter(await self._pipeline.score_all(good, deadline))
+        rows = iter(await pipeline.score_all(good, deadline))
         outcomes = [image if isinstance(image, AdvsentryError) else next(rows) for image in images]
         errors = [outcome if isinstance(outcome, AdvsentryError) else None for outcome in outcomes]
         for error in errors:
             if error is not None:
-                self._pipeline.count_failed(error)
+                pipeline.count_failed(error)
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
-        shown = self._pipeline.answer(scored, applied) if scored else None
+        shown = pipeline.answer(scored, applied) if scored else None
         timings = _timings(started, decode_s, scored)
         _tell(context, timings)
-        return convert.batch_answer(self._meta, request.request_id, errors, shown, timings)
+        return convert.batch_answer(self._meta(pipeline), request.request_id, errors, shown, timings)
 
     async def stream_detect(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One answer for each message."""
-        await Stream(self._pipeline, self._meta).serve(requests, context)
+        pipeline = self._served.current
+        await Stream(pipeline, self._meta(pipeline)).serve(requests, context)
 
     async def get_model_info(self, data: bytes, context: Context) -> bytes:
         """What runs here."""
         convert.info_request(data)
-        return convert.info_answer(self._pipeline.engine.bundle, self._facts)
+        pipeline = self._served.current
+        return convert.info_answer(pipeline.engine.bundle, self._facts(pipeline))
 
-    def _check_count(self, count: int) -> None:
-        most = self._pipeline.policy.max_batch_items
-        if not 1 <= count <= most:
-            raise InvalidRequest(
-                f"images: expected 1 to {most}, got {count}; use StreamDetect for more", field="images"
-            )
+    def _meta(self, pipeline: Pipeline) -> pb.ResponseMeta:
+        meta = self._metas.get(pipeline)
+        if meta is None:
+            meta = convert.meta_template(pipeline.engine.bundle, pipeline.engine.graph.provider)
+            self._metas[pipeline] = meta
+        return meta
 
-    async def _decoded(self, picture: convert.Picture, deadline: float) -> Bytes8 | InvalidRequest:
-        await asyncio.sleep(0)  # decoding a batch on the loop would hold up all others until its last image
-        if time.monotonic() > deadline:
-            raise DeadlinePassed("the deadline passed while the images were decoded")
-        try:
-            return await self._pipeline.decode_until(picture, deadline)
-        except InvalidRequest as error:
-            return error
+    def _facts(self, pipeline: Pipeline) -> ServerFacts:
+        policy = pipeline.policy
+        return ServerFacts(
+            provider=pipeline.engine.graph.provider,
+            loaded_at_s=pipeline.loaded_at_s,
+            max_message_bytes=self._max_message_bytes,
+            max_batch_items=policy.max_batch_items,
+            max_queue_items=self._max_queue_items,
+            max_deadline_s=policy.max_deadline_s,
+            images=policy.images,
+            max_alpha=MAX_ALPHA,
+            alpha_steps=pipeline.alpha_steps(pipeline.reveal_to(current_call().caller)),
+        )
+
+
+def _check_count(count: int, most: int) -> None:
+    if not 1 <= count <= most:
+        raise InvalidRequest(f"images: expected 1 to {most}, got {count}; use StreamDetect for more", field="images")
+
+
+async def _decoded(pipeline: Pipeline, picture: convert.Picture, deadline: float) -> Bytes8 | InvalidRequest:
+    await asyncio.sleep(0)  # decoding a batch on the loop would hold up all others until its last image
+    if time.monotonic() > deadline:
+        raise DeadlinePassed("the deadline passed while the images were decoded")
+    try:
+        return await pipeline.decode_until(picture, deadline)
+    except InvalidRequest as error:
+        return error
 
 
 def _timings(started: float, decode_s: float, scored: list[Scored]) -> Timings:

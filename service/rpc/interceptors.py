@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from service.errors import AdvsentryError
 from service.metrics import Metrics, RpcMetrics
+from service.rpc.call import ANONYMOUS, begin_call
 from service.rpc.status import code_of, trailers_of
 
 __all__ = ["Edge"]
@@ -73,6 +74,7 @@ class _Call:
 
     async def run(self, call: Awaitable[Any]) -> Any:
         code = "OK"
+        begin_call(ANONYMOUS)
         try:
             return await call
         except asyncio.CancelledError:

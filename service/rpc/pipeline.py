@@ -24,10 +24,11 @@ from service.detection.verdict import (
 from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, Overloaded, UnknownModel
 from service.metrics import Metrics
 from service.rpc.budget import PixelBudget
+from service.rpc.call import Caller, Scope, current_call
 from service.rpc.convert import Asked, Picture
 from service.rpc.status import item_reason
 
-__all__ = ["Applied", "Pipeline", "Policy", "Queue"]
+__all__ = ["Applied", "Pipeline", "Policy", "Queue", "Served"]
 
 INLINE_PIXELS = 64 * 64
 INLINE_BYTES = 32 * 1024
@@ -57,7 +58,7 @@ class Policy:
     """What callers may send and see."""
 
     reveal: RevealMode = RevealMode.P_VALUES
-    """There are no identities: the mode holds for every caller, `scores` too."""
+    """The ceiling for every caller; `scores` also takes the scope of that name."""
     images: ImageLimits = field(default_factory=ImageLimits)
     max_batch_items: int = 256
     stream_window: int = 256
@@ -72,6 +73,14 @@ class Applied:
 
     alpha: float
     wish: Wish
+    reveal: RevealMode
+
+
+class Served:
+    """What is served now. A reload puts another pipeline in, so take `current` once for each call or item."""
+
+    def __init__(self, current: "Pipeline") -> None:
+        self.current = current
 
 
 class Pipeline:
@@ -84,6 +93,7 @@ class Pipeline:
             decoders: a small pool; decoding lets the interpreter's lock go.
         """
         self.engine = engine
+        self.loaded_at_s = time.time()
         self.queue = queue
         self.policy = policy
         self.metrics = metrics
@@ -96,11 +106,8 @@ class Pipeline:
         self._budget = PixelBudget(policy.images.max_pixels)
         self._undecoded_bytes = 0
         self._undecoded_left = asyncio.Event()
-        manifest = engine.bundle.manifest
-        self.alpha_steps: tuple[float, ...] = ()
-        if policy.reveal is not RevealMode.SCORES:
-            self.alpha_steps = alpha_steps(engine.bundle.calibration, manifest.default_alpha, MAX_ALPHA)
-        self._defaults = Applied(engine.resolve_alpha(None), Wish())
+        self._alpha_steps = alpha_steps(engine.bundle.calibration, engine.bundle.manifest.default_alpha, MAX_ALPHA)
+        self._default_alpha = engine.resolve_alpha(None)
 
     def drain(self) -> None:
         """Has each stream end as soon as nothing of it is open."""
@@ -108,8 +115,18 @@ class Pipeline:
         for event in self.to_wake:
             event.set()
 
+    def reveal_to(self, caller: Caller) -> RevealMode:
+        """What a caller may see at most."""
+        if self.policy.reveal is RevealMode.SCORES and Scope.SCORES not in caller.scopes:
+            return RevealMode.P_VALUES
+        return self.policy.reveal
+
+    def alpha_steps(self, reveal: RevealMode) -> tuple[float, ...]:
+        """The only rates that are taken from those who see so much; empty when any in the range will do."""
+        return () if reveal is RevealMode.SCORES else self._alpha_steps
+
     def apply(self, asked: Asked) -> Applied:
-        """Checks the options of a call.
+        """Checks the options of the current call.
 
         Raises:
             InvalidRequest, PermissionRefused, UnknownModel: an option is wrong, too much, or names another version.
@@ -120,20 +137,22 @@ class Pipeline:
                 f"model_version: this server has {manifest.version!r} of {manifest.name}, not "
                 f"{asked.model_version[:64]!r}"
             )
-        check_wish(asked.wish, self.engine.bundle, self.policy.reveal)
-        if asked.alpha is None:
-            return Applied(self._defaults.alpha, asked.wish)
-        return Applied(self._alpha(asked.alpha), asked.wish)
+        call = current_call()
+        call.model_version = manifest.version
+        seen = self.reveal_to(call.caller)
+        check_wish(asked.wish, self.engine.bundle, seen)
+        alpha = self._default_alpha if asked.alpha is None else self._alpha(asked.alpha, self.alpha_steps(seen))
+        return Applied(alpha, asked.wish, seen)
 
-    def _alpha(self, asked: float) -> float:
+    def _alpha(self, asked: float, allowed: tuple[float, ...]) -> float:
         try:
             alpha = self.engine.resolve_alpha(asked)
         except InvalidRequest as error:
-            if not self.alpha_steps:
+            if not allowed:
                 raise
-            steps = ", ".join(f"{step:g}" for step in self.alpha_steps)
+            steps = ", ".join(f"{step:g}" for step in allowed)
             raise InvalidRequest(f"{error}; this server takes {steps}", field=error.field) from error
-        check_step(alpha, self.alpha_steps)
+        check_step(alpha, allowed)
         return alpha
 
     def deadline(self, left_s: float | None) -> float:
@@ -245,7 +264,7 @@ class Pipeline:
         started = time.perf_counter()
         judged = judge(gather(scored), self.engine.bundle, applied.alpha)
         self._count(judged)
-        shown = reveal(judged, self.policy.reveal, applied.wish)
+        shown = reveal(judged, applied.reveal, applied.wish)
         self.metrics.stage["queue"].observe_all([one.queue_s for one in scored])
         each_s = (time.perf_counter() - started) / len(scored)
         self.metrics.stage["postprocess"].observe_all([each_s] * len(scored))
@@ -254,6 +273,9 @@ class Pipeline:
     def _count(self, judged: Judged) -> None:
         metrics, measured = self.metrics, judged.measured
         found = int(judged.is_adversarial.sum())
+        call = current_call()
+        call.adversarial += found
+        call.clean += len(measured) - found
         metrics.images_detected.inc(len(measured))
         metrics.verdict(Verdict.ADVERSARIAL).inc(found)
         metrics.verdict(Verdict.CLEAN).inc(len(measured) - found)
@@ -265,8 +287,10 @@ class Pipeline:
 
     def count_failed(self, error: AdvsentryError) -> None:
         """Counts an image that got no detection."""
+        reason = item_reason(error)[0]
         self.metrics.images_failed.inc()
-        self.metrics.image_error(item_reason(error)[0]).inc()
+        self.metrics.image_error(reason).inc()
+        current_call().failed(reason)
 
     async def score(self, image: Bytes8, deadline: float) -> Scored:
         """The row of one image.

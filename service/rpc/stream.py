@@ -14,6 +14,7 @@ from protos import detection_pb2 as pb
 from service.detection.types import Bytes8, Scored
 from service.errors import AdvsentryError, Unavailable
 from service.rpc import convert
+from service.rpc.call import current_call
 from service.rpc.convert import Picture, StreamWriter, Timings
 from service.rpc.pipeline import Applied, Pipeline
 
@@ -126,12 +127,13 @@ class Stream:
         self._news.set()
 
     async def _read(self, requests: AsyncIterator[bytes]) -> None:
-        window = self._pipeline.policy.stream_window
+        window, call = self._pipeline.policy.stream_window, current_call()
         async for data in requests:
             while len(self._open) >= window:
                 self._room.clear()
                 await self._room.wait()
             item = convert.stream_item(data)
+            call.takes(items=1, size_bytes=len(data))
             if self._applied is None:
                 self._applied = self._pipeline.apply(item.asked)
                 self._in_order = item.preserve_order

@@ -1,0 +1,77 @@
+"""What is known of the call that runs now: who calls, and what is worth a line of the log at its end."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = ["ANONYMOUS", "Call", "Caller", "Scope", "begin_call", "current_call"]
+
+
+class Scope(StrEnum):
+    """What a caller may do."""
+
+    DETECT = "detect"
+    """Ask about images."""
+    SCORES = "detect.scores"
+    """See exact scores and p-values, where the server reveals them at all."""
+    INFO = "info"
+    """Ask what the server runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """Who calls."""
+
+    name: str
+    """For the log, never a label of a metric."""
+    scopes: frozenset[Scope]
+
+
+ANONYMOUS = Caller(name="anonymous", scopes=frozenset(Scope))
+"""Everybody, where there are no identities: the reveal mode alone says what is shown."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Call:
+    """One RPC; written to by whoever serves it, read when it ends."""
+
+    caller: Caller = ANONYMOUS
+    request_id: str = ""
+    items: int = 0
+    size_bytes: int = 0
+    clean: int = 0
+    adversarial: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    """Images without a detection, by reason."""
+    model_version: str = ""
+    decode_s: float = 0.0
+    queue_s: float = 0.0
+    inference_s: float = 0.0
+    """The longest of its images, as are the two above."""
+    batch_size: int = 0
+
+    def takes(self, *, items: int, size_bytes: int, request_id: str = "") -> None:
+        """Notes images that came; once for each message."""
+        self.items += items
+        self.size_bytes += size_bytes
+        self.request_id = self.request_id or request_id
+
+    def failed(self, reason: str) -> None:
+        """Notes an image without a detection."""
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+_CURRENT: ContextVar[Call] = ContextVar("call")
+
+
+def begin_call(caller: Caller) -> Call:
+    """A new call, the current one of this task and of those that it starts."""
+    call = Call(caller=caller)
+    _CURRENT.set(call)
+    return call
+
+
+def current_call() -> Call:
+    """The call that this task serves; one of nobody in particular outside of any."""
+    call = _CURRENT.get(None)
+    return begin_call(ANONYMOUS) if call is None else call
