@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from service.app import Ports, run
-from service.client import DEFAULT_TARGET, Client
+from service.client import DEFAULT_TARGET, Client, find_images
 from service.detection.bundle import find_bundle, load_bundle
 from service.detection.verdict import RevealMode
 from service.errors import AdvsentryError, SetupError
 from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
-from service.scan import Result, find_images, scan_here, scan_remote
+from service.scan import Result, scan_here, scan_remote
 from service.settings import Settings, env_name, flag_name, setting_fields
 
 __all__ = ["run_command"]

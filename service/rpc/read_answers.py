@@ -32,6 +32,8 @@ class Options:
     """Classes to return; all when 0."""
     embedding: bool = False
     raw_scores: bool = False
+    priority: int = 0
+    """0 takes the default, 1 is the highest; 2 and more is for bulk, which lets others go first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,7 @@ def options_message(options: Options) -> pb.DetectOptions:
         top_k=options.top_k,
         return_embedding=options.embedding,
         return_raw_scores=options.raw_scores,
+        priority=options.priority,
     )
 
 

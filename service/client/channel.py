@@ -1,0 +1,79 @@
+"""What both clients say to gRPC: when a call is tried again, and how its end becomes an error of ours."""
+
+import json
+import random
+import re
+
+import grpc
+
+from service.errors import AdvsentryError, Unavailable
+from service.rpc.convert import SERVICE
+from service.rpc.status import error_of
+
+__all__ = [
+    "DEFAULT_TARGET",
+    "MAX_ATTEMPTS",
+    "MAX_MESSAGE_BYTES",
+    "OPTIONS",
+    "USUAL_LIMIT_BYTES",
+    "backoff_s",
+    "error_from",
+]
+
+DEFAULT_TARGET = "127.0.0.1:50051"
+MAX_MESSAGE_BYTES = 64 * 2**20
+"""Of this client; a server's limit is mostly lower."""
+USUAL_LIMIT_BYTES = 16 * 2**20
+"""What servers take unless they are told otherwise."""
+MAX_ATTEMPTS = 4
+_FIRST_BACKOFF_S, _LONGEST_BACKOFF_S = 0.1, 2.0
+
+_SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],  # of a name that has several addresses
+    "methodConfig": [
+        {
+            "name": [{"service": SERVICE, "method": name} for name in ("Detect", "BatchDetect", "GetModelInfo")],
+            "retryPolicy": {
+                "maxAttempts": MAX_ATTEMPTS,
+                "initialBackoff": f"{_FIRST_BACKOFF_S}s",
+                "maxBackoff": f"{_LONGEST_BACKOFF_S}s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["RESOURCE_EXHAUSTED", "UNAVAILABLE"],
+            },
+        }
+    ],
+}
+"""A detection changes nothing, so that trying again is safe. A server without room says when to come back; gRPC waits
+for that. A stream is opened again by the clients, which know what of it is answered."""
+
+OPTIONS: list[tuple[str, str | int]] = [
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),  # a server whose machine is gone is noticed in a stream, too
+    ("grpc.keepalive_timeout_ms", 10_000),
+]
+
+
+def backoff_s(attempt: int) -> float:
+    """Seconds to wait before an attempt, the second of all being 1.
+
+    A part of it is chance, so that many clients do not come back together.
+    """
+    longest: float = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (attempt - 1))
+    return longest * random.uniform(0.5, 1.0)
+
+
+def error_from(target: str, error: grpc.RpcError) -> AdvsentryError:
+    """What a call's end means.
+
+    Args:
+        error: of a call of either kind of channel.
+    """
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        return AdvsentryError(f"{target}: {error}")
+    trailers = {str(key): str(value) for key, value in error.trailing_metadata() or ()}
+    made = error_of(error.code(), error.details() or "", trailers)
+    if isinstance(made, Unavailable) and re.search("connect|resolv", str(made)):
+        return Unavailable(f"no server answers at {target}; start one with `advsentry serve`")
+    return made

@@ -1,0 +1,206 @@
+"""service/client: both clients do the same, and a stream loses nothing."""
+
+import io
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image as Pillow
+
+from protos import detection_pb2 as pb
+from service.client import Client, Image, Options
+from service.client.window import MOST_ITEMS
+from service.detection.engine import Engine
+from service.detection.types import Detection
+from service.errors import AdvsentryError, ErrorReason, InvalidRequest, Unavailable
+from tests.service.client.stub import Asynchronous, Blocking, Face, answer_to, stub
+from tests.service.running import Running, running
+
+CLIENTS = pytest.mark.parametrize("kind", [Blocking, Asynchronous])
+
+
+@pytest.fixture(scope="module")
+def server(engine: Engine) -> Iterator[Running]:
+    with running(engine) as made:
+        yield made
+
+
+@pytest.fixture
+def face(kind: type[Face], server: Running) -> Face:
+    return kind(server.ports.grpc)  # type: ignore[call-arg]
+
+
+@pytest.fixture(scope="module")
+def pixels(engine: Engine) -> np.ndarray:
+    shape = engine.bundle.manifest.input
+    size = (shape.height, shape.width, shape.channels)
+    return np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    pillow(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def pillow(pixels: np.ndarray) -> Pillow.Image:
+    return Pillow.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+
+def indices(outcomes: Iterable[object]) -> list[int]:
+    return [outcome.top.index if isinstance(outcome, Detection) else -1 for outcome in outcomes]
+
+
+@CLIENTS
+def test_an_image_may_come_in_every_form(face: Face, pixels: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "one.png"
+    path.write_bytes(png(pixels))
+    forms: list[Image] = [png(pixels), path, pixels, pillow(pixels)]
+    alone = [face.detect(form) for form in forms]
+    assert alone == [alone[0]] * len(forms)
+    assert face.batch(forms) == alone
+    assert face.stream(forms) == alone
+    assert face.folder(tmp_path) == [(path, alone[0])]
+    assert face.is_serving()
+
+
+@CLIENTS
+def test_what_is_no_image_is_said_of_that_one_alone(face: Face, pixels: np.ndarray, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(17 * 2**20)
+    images: list[Image] = [
+        pixels,
+        tmp_path / "missing.png",
+        pixels.astype(np.float32),  # type: ignore[list-item]
+        large,
+        b"no image",
+        pillow(pixels).convert("RGBA"),
+        "cat.png",  # type: ignore[list-item]
+        pixels,
+    ]
+    outcomes = face.stream(images)
+    assert isinstance(outcomes[0], Detection)
+    assert outcomes[-1] == outcomes[0]
+    said = [str(outcome) for outcome in outcomes[1:-1]]
+    wanted = ("cannot be read", "uint8", "expected at most", "PNG", "use image.convert()", "got str")
+    for text, want in zip(said, wanted, strict=True):
+        assert want in text
+    assert [str(outcome) for outcome in face.batch(images[:3])[1:]] == said[:2]
+    with pytest.raises(InvalidRequest) as caught:
+        face.detect(images[2])
+    assert caught.value.reason is ErrorReason.BAD_TENSOR
+
+
+@CLIENTS
+def test_a_stream_that_breaks_goes_on_where_it_was(kind: type[Blocking]) -> None:
+    seen: list[list[str]] = []
+
+    def breaking(
+        requests: Iterator[pb.StreamDetectRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.StreamDetectResponse]:
+        ids: list[str] = []
+        seen.append(ids)
+        for request in requests:
+            assert request.HasField("stream_options") == (not ids)
+            ids.append(request.item_id)
+            if len(seen) < 4 and len(ids) > 5 * len(seen):
+                context.abort(grpc.StatusCode.UNAVAILABLE, "going")
+            yield answer_to(request)
+
+    with stub(breaking) as target:
+        outcomes = kind(target).stream(bytes(size) for size in range(1, 40))
+    assert indices(outcomes) == list(range(1, 40))
+    assert [ids[0] for ids in seen] == ["0", "5", "15", "30"]  # each began at the first that had no answer
+
+
+@CLIENTS
+def test_a_server_that_never_comes_back_is_given_up(kind: type[Blocking]) -> None:
+    calls = []
+
+    def gone(
+        requests: Iterator[pb.StreamDetectRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.StreamDetectResponse]:
+        calls.append(next(requests))
+        context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        yield from ()
+
+    with stub(gone) as target, pytest.raises(Unavailable, match="shutting down"):
+        kind(target).stream([b"x"])
+    assert len(calls) == 4
+
+
+@CLIENTS
+def test_what_the_callers_iterator_raises_comes_after_the_answers(kind: type[Blocking]) -> None:
+    def images() -> Iterator[bytes]:
+        yield b"12"
+        yield b"123"
+        raise KeyError("mine")
+
+    def answering(requests: Iterator[pb.StreamDetectRequest], _: object) -> Iterator[pb.StreamDetectResponse]:
+        yield from map(answer_to, requests)
+
+    with stub(answering) as target:
+        assert indices(kind(target).stream(images(), most=2)) == [2, 3]
+        with pytest.raises(KeyError, match="mine"):
+            kind(target).stream(images())
+
+
+@CLIENTS
+def test_no_more_images_are_read_than_may_wait(kind: type[Blocking]) -> None:
+    read = 0
+    is_full, goes_on = threading.Event(), threading.Event()
+
+    def images() -> Iterator[bytes]:
+        nonlocal read
+        for read in range(1, 3 * MOST_ITEMS):
+            if read == MOST_ITEMS + 1:
+                is_full.set()
+            yield b"x"
+
+    def slow(requests: Iterator[pb.StreamDetectRequest], _: object) -> Iterator[pb.StreamDetectResponse]:
+        yield answer_to(next(requests))
+        is_full.wait(20)
+        goes_on.wait(0.2)  # time to read on, for one that would
+        assert read == MOST_ITEMS + 1
+        yield from map(answer_to, requests)
+
+    with stub(slow) as target:
+        assert len(kind(target).stream(images())) == 3 * MOST_ITEMS - 1
+
+
+@CLIENTS
+def test_an_answer_to_another_image_is_refused(kind: type[Blocking]) -> None:
+    def wrong(requests: Iterator[pb.StreamDetectRequest], _: object) -> Iterator[pb.StreamDetectResponse]:
+        request = next(requests)
+        request.item_id = "7"
+        yield answer_to(request)
+
+    def few(requests: Iterator[pb.StreamDetectRequest], _: object) -> Iterator[pb.StreamDetectResponse]:
+        yield answer_to(next(requests))
+
+    with stub(wrong) as target, pytest.raises(AdvsentryError, match="item '7' where 0 was due"):
+        kind(target).stream([b"x"])
+    with stub(few) as target, pytest.raises(AdvsentryError, match="before its last answer"):
+        kind(target).stream([b"x", b"y"])
+
+
+@CLIENTS
+def test_nobody_there_is_said_plainly(kind: type[Blocking]) -> None:
+    with pytest.raises(Unavailable, match=r"no server answers at 127\.0\.0\.1:1; start one"):
+        kind("127.0.0.1:1").detect(b"x")
+    assert not kind("127.0.0.1:1").is_serving()
+
+
+def test_a_client_serves_several_threads(server: Running, pixels: np.ndarray) -> None:
+    found: list[Detection] = []
+    with Client(server.ports.grpc) as client:
+        threads = [threading.Thread(target=lambda: found.append(client.detect(pixels, Options()))) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    assert found == [found[0]] * 8
