@@ -39,6 +39,8 @@ bench-detectors: $(STAMP)  ## our detectors beside those of peers, on the digits
 
 protos: $(STAMP)  ## make the committed stubs again
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/detection.proto
+	$(BIN)/python -m grpc_tools.protoc -I. --pyi_out=. --include_imports --descriptor_set_out=protos/inference.binpb protos/inference.proto
+	mv protos/inference_pb2.pyi protos/inference.pyi
 
 results: $(STAMP)  ## docs/results.md and the README's table from docs/results/*.json
 	$(BIN)/python -m deploy.results

@@ -3,10 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError, Message
 
 from protos import detection_pb2 as pb
 from service.detection.bundle import Bundle
@@ -15,6 +13,7 @@ from service.detection.manifest import DetectorEntry
 from service.detection.verdict import Shown, Wish, flag_of
 from service.errors import AdvsentryError, InvalidRequest
 from service.rpc.status import item_reason
+from service.rpc.wire import check_id, has_more_fields, parsed
 
 __all__ = [
     "SERVICE",
@@ -37,11 +36,8 @@ __all__ = [
 ]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectorService"].full_name
-MAX_ID_BYTES = 128
 SPARE_FIELDS = 64
 """Fields of a batch beside its images that are borne, such as those of a newer client."""
-
-AnyMessage = TypeVar("AnyMessage", bound=Message)
 
 _cached = lru_cache(
     maxsize=16384
@@ -129,24 +125,24 @@ def detect_request(data: bytes) -> OneRequest:
     Raises:
         InvalidRequest: the bytes are none, or its id is too long. The same for the other readers.
     """
-    message = _parsed(pb.DetectRequest, data)
-    _check_id(message.request_id, "request_id")
+    message = parsed(pb.DetectRequest, data)
+    check_id(message.request_id, "request_id")
     return OneRequest(message.request_id, _picture(message.image), _asked(message.options))
 
 
 def batch_request(data: bytes, most: int) -> BatchRequest:
     """Reads a BatchDetectRequest of at most `most` images, or few more."""
-    if _has_more_fields(data, most + SPARE_FIELDS):
+    if has_more_fields(data, most + SPARE_FIELDS):
         raise InvalidRequest(f"images: expected 1 to {most}, got far more; use StreamDetect for more", field="images")
-    message = _parsed(pb.BatchDetectRequest, data)
-    _check_id(message.request_id, "request_id")
+    message = parsed(pb.BatchDetectRequest, data)
+    check_id(message.request_id, "request_id")
     return BatchRequest(message.request_id, [_picture(image) for image in message.images], _asked(message.options))
 
 
 def stream_item(data: bytes) -> StreamItem:
     """Reads a StreamDetectRequest."""
-    message = _parsed(pb.StreamDetectRequest, data)
-    _check_id(message.item_id, "item_id")
+    message = parsed(pb.StreamDetectRequest, data)
+    check_id(message.item_id, "item_id")
     picture = _picture(message.image)
     if not message.HasField("stream_options"):
         return StreamItem(message.item_id, picture, NO_OPTIONS, False)
@@ -156,50 +152,7 @@ def stream_item(data: bytes) -> StreamItem:
 
 def info_request(data: bytes) -> None:
     """Reads a GetModelInfoRequest, which says nothing."""
-    _parsed(pb.GetModelInfoRequest, data)
-
-
-def _has_more_fields(data: bytes, most: int) -> bool:
-    """Whether a message has more fields at its top; looked up before parsing, since 16 MiB hold 8 million images."""
-    position, size = 0, len(data)
-    for _ in range(most + 1):
-        if position >= size:
-            return False
-        tag, position = _varint(data, position)
-        kind = tag & 7
-        if kind == 2:
-            length, position = _varint(data, position)
-            position += length
-        elif kind == 0:
-            _, position = _varint(data, position)
-        elif kind in (1, 5):
-            position += 8 if kind == 1 else 4
-        else:
-            return False  # groups: not ours, the parser judges them
-    return position < size
-
-
-def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """A number and the place behind it; what is cut short or too long ends the message, the parser says why."""
-    value = 0
-    for shift, byte in enumerate(data[position : position + 10]):
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value, position + shift + 1
-    return 0, len(data)
-
-
-def _parsed(kind: type[AnyMessage], data: bytes) -> AnyMessage:
-    try:
-        return kind.FromString(data)
-    except DecodeError as error:
-        name = kind.DESCRIPTOR.full_name
-        raise InvalidRequest(f"expected one {name}, got {len(data)} bytes that are none") from error
-
-
-def _check_id(value: str, name: str) -> None:
-    if len(value) > MAX_ID_BYTES // 4 and (size := len(value.encode())) > MAX_ID_BYTES:
-        raise InvalidRequest(f"{name}: expected at most {MAX_ID_BYTES} bytes, got {size}", field=name)
+    parsed(pb.GetModelInfoRequest, data)
 
 
 def _picture(image: pb.Image) -> Picture:
