@@ -21,9 +21,11 @@ from service.detection.engine import Engine
 from service.detection.images import ImageLimits
 from service.errors import SetupError
 from service.metrics import Metrics
+from service.rpc import convert_inference
 from service.rpc.convert import SERVICE
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
+from service.rpc.inference import InferenceServicer
 from service.rpc.pipeline import Pipeline, Policy, Served
 from service.rpc.server import build_server
 from service.settings import Settings
@@ -63,7 +65,7 @@ class App:
         self._settings = settings
         self._engine = engine
         self._metrics = Metrics(registry)
-        self._health = Health((SERVICE,))
+        self._health = Health((SERVICE, convert_inference.SERVICE))
         self._graph_thread = ThreadPoolExecutor(1, thread_name_prefix="graph")
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         limits = QueueLimits(
@@ -87,11 +89,13 @@ class App:
             SetupError: a port cannot be had.
         """
         settings = self._settings
+        served = Served(self._pipeline)
         servicer = DetectorServicer(
-            Served(self._pipeline), max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
+            served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
         )
         self._server, grpc_port = build_server(
             servicer,
+            InferenceServicer(served, self._health),
             self._health,
             metrics=self._metrics,
             address=_address(settings.host, settings.port),

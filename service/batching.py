@@ -259,6 +259,7 @@ class Batcher:
         if done:
             self._slowest_s = max(took_s, 0.999 * self._slowest_s)
         self._metrics.batch_size.observe(len(batch))
+        self._metrics.work.ran(len(batch), took_s)
         self._metrics.stage["inference"].observe(took_s)
         for row, item in enumerate(batch):
             if not item.waiter.is_settled:

@@ -5,6 +5,7 @@ id, a peer or anything that a caller wrote. Children are cached, since looking o
 """
 
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter as Counted
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +17,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-__all__ = ["Metrics", "RpcMetrics"]
+__all__ = ["Metrics", "RpcMetrics", "Work"]
 
 SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
 P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -48,6 +49,11 @@ class Bins:
             for place, count in counts.items():
                 self._counts[place] += count
             self._sum += sum(values)
+
+    def totals(self) -> tuple[int, float]:
+        """How many values, and their sum."""
+        with self._lock:
+            return sum(self._counts), self._sum
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative counts by upper bound, and the sum."""
@@ -85,6 +91,29 @@ class BulkHistogram(Collector):
             buckets, total = bins.read()
             family.add_metric([value], buckets, total)
         yield family
+
+
+class Work:
+    """What the graph did, in figures that no metric holds: Triton's statistics ask for them.
+
+    Attributes:
+        answered_s: of the runs that images were answered from; a run counts once for each image.
+        failed: images without a detection.
+        last_s: Unix time at the end of the last run; 0 before the first.
+    """
+
+    def __init__(self) -> None:
+        self.answered_s = 0.0
+        self.failed = 0
+        self.last_s = 0.0
+        self.runs: dict[int, tuple[int, float]] = {}
+        """How many runs, and their seconds, by images in one."""
+
+    def ran(self, size: int, took_s: float) -> None:
+        """Counts a run of the graph."""
+        count, total_s = self.runs.get(size, (0, 0.0))
+        self.runs[size] = (count + 1, total_s + took_s)
+        self.last_s = time.time()
 
 
 class RpcMetrics:
@@ -139,6 +168,7 @@ class Metrics:
             return BulkHistogram(f"advsentry_{name}", text, label, bounds, registry=registry)
 
         self.registry = registry
+        self.work = Work()
         self._rpc = RpcFamily(registry)
         images = counter("images", "Images answered, by outcome.", "outcome")
         self.images_detected, self.images_failed = images.labels("detected"), images.labels("error")

@@ -18,7 +18,7 @@ from service.rpc.convert import ServerFacts, Timings
 from service.rpc.pipeline import Pipeline, Served
 from service.rpc.stream import Stream
 
-__all__ = ["DetectorServicer"]
+__all__ = ["DetectorServicer", "tell", "timings_of"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
@@ -58,8 +58,8 @@ class DetectorServicer:
             pipeline.count_failed(error)
             raise
         shown = pipeline.answer([scored], applied)
-        timings = _timings(started, decode_s, [scored])
-        _tell(context, timings)
+        timings = timings_of(started, decode_s, [scored])
+        tell(context, timings)
         return convert.detect_answer(self._meta(pipeline), request.request_id, shown, timings)
 
     async def batch_detect(self, data: bytes, context: Context) -> bytes:
@@ -82,8 +82,8 @@ class DetectorServicer:
                 pipeline.count_failed(error)
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
         shown = pipeline.answer(scored, applied) if scored else None
-        timings = _timings(started, decode_s, scored)
-        _tell(context, timings)
+        timings = timings_of(started, decode_s, scored)
+        tell(context, timings)
         return convert.batch_answer(self._meta(pipeline), request.request_id, errors, shown, timings)
 
     async def stream_detect(self, requests: AsyncIterator[bytes], context: Context) -> None:
@@ -134,7 +134,8 @@ async def _decoded(pipeline: Pipeline, picture: convert.Picture, deadline: float
         return error
 
 
-def _timings(started: float, decode_s: float, scored: list[Scored]) -> Timings:
+def timings_of(started: float, decode_s: float, scored: list[Scored]) -> Timings:
+    """Times of a call that began at a monotonic time: of a stage, the longest of its images."""
     return Timings(
         decode_s=decode_s,
         queue_s=max((row.queue_s for row in scored), default=0.0),
@@ -144,7 +145,8 @@ def _timings(started: float, decode_s: float, scored: list[Scored]) -> Timings:
     )
 
 
-def _tell(context: Context, timings: Timings) -> None:
+def tell(context: Context, timings: Timings) -> None:
+    """Puts times into the call's trailing metadata."""
     context.set_trailing_metadata(
         (
             ("x-advsentry-queue-ms", f"{1000 * timings.queue_s:.3f}"),

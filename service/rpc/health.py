@@ -37,6 +37,11 @@ class Health:
         """Whether new calls are served."""
         return self._serving[READY]
 
+    @property
+    def is_live(self) -> bool:
+        """Whether the loop and the worker work."""
+        return self._serving[LIVE]
+
     def set_ready(self, is_ready: bool) -> None:
         """Sets every service but `LIVE`."""
         self._set({name: is_ready for name in self._serving if name != LIVE})

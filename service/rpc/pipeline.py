@@ -266,6 +266,7 @@ class Pipeline:
         self._count(judged)
         shown = reveal(judged, applied.reveal, applied.wish)
         self.metrics.stage["queue"].observe_all([one.queue_s for one in scored])
+        self.metrics.work.answered_s += sum([one.inference_s for one in scored])
         each_s = (time.perf_counter() - started) / len(scored)
         self.metrics.stage["postprocess"].observe_all([each_s] * len(scored))
         return shown
@@ -289,6 +290,7 @@ class Pipeline:
         """Counts an image that got no detection."""
         reason = item_reason(error)[0]
         self.metrics.images_failed.inc()
+        self.metrics.work.failed += 1
         self.metrics.image_error(reason).inc()
         current_call().failed(reason)
 

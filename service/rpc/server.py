@@ -1,15 +1,14 @@
 """The grpc.aio server: options, port, services."""
 
 import grpc
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection
 
 from service.errors import SetupError
 from service.metrics import Metrics
-from service.rpc.convert import SERVICE
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
+from service.rpc.inference import InferenceServicer
 from service.rpc.interceptors import Edge
+from service.rpc.reflection import enable_reflection
 
 __all__ = ["build_server"]
 
@@ -20,6 +19,7 @@ MAX_CALLS = 2000
 
 def build_server(
     servicer: DetectorServicer,
+    inference: InferenceServicer,
     health: Health,
     *,
     metrics: Metrics,
@@ -37,10 +37,9 @@ def build_server(
         options=_options(max_message_bytes),
         maximum_concurrent_rpcs=MAX_CALLS,
     )
-    server.add_generic_rpc_handlers((servicer.handler(), health.handler()))
+    server.add_generic_rpc_handlers((servicer.handler(), inference.handler(), health.handler()))
     if with_reflection:
-        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-        reflection.enable_server_reflection((SERVICE, health_name, reflection.SERVICE_NAME), server)
+        enable_reflection(server)
     try:
         port = server.add_insecure_port(address)
     except RuntimeError as error:

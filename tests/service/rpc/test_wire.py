@@ -6,7 +6,7 @@ from protos import inference as pb
 from service.errors import InvalidRequest
 from service.rpc.wire import check_id, has_more_fields, parsed
 
-REQUEST = pb.ModelInferRequest.DESCRIPTOR
+REQUEST = pb.ModelInferRequest
 INPUT = pb.ModelInferRequest.InferInputTensor
 
 

@@ -1,0 +1,89 @@
+"""One ModelInfer, alone or in a stream: decode, queue, judge; the first image that fails is the failure of all."""
+
+import asyncio
+import time
+
+from service.detection.types import Bytes8, Scored
+from service.errors import AdvsentryError, DeadlinePassed
+from service.rpc.convert import Picture, Timings
+from service.rpc.convert_inference import Answer, InferRequest
+from service.rpc.detector import timings_of
+from service.rpc.inference_inputs import INPUT
+from service.rpc.inference_outputs import outputs_of
+from service.rpc.pipeline import Pipeline
+
+__all__ = ["infer"]
+
+
+async def infer(
+    pipeline: Pipeline, request: InferRequest, left_s: float | None, *, in_stream: bool
+) -> tuple[Answer, Timings]:
+    """What is said of a request's images.
+
+    Args:
+        left_s: seconds until the call's deadline; None without one.
+        in_stream: waits for room in the queue, where it would else be refused. Its bytes have been reserved.
+
+    Raises:
+        AdvsentryError: of the first image that failed, with its index; or of the request.
+    """
+    started = time.monotonic()
+    applied = pipeline.apply(request.asked)
+    outputs = outputs_of(request.outputs, applied.reveal)
+    deadline = pipeline.deadline(request.timeout_s if left_s is None else min(left_s, request.timeout_s))
+    count = request.images.count
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            images = await _decoded(pipeline, request, in_stream=in_stream)
+            decode_s = time.monotonic() - started
+            if in_stream:
+                await pipeline.queue.room()
+            rows = await pipeline.score_all(images, deadline)
+            scored = [_row(i, row) for i, row in enumerate(rows)]
+    except (TimeoutError, AdvsentryError) as error:
+        known = _late(count) if isinstance(error, TimeoutError) else error
+        for _ in range(count):
+            pipeline.count_failed(known)
+        raise known from None
+    answer = Answer(
+        request=request,
+        outputs=outputs,
+        shown=pipeline.answer(scored, applied),
+        bundle=pipeline.engine.bundle,
+        provider=pipeline.engine.graph.provider,
+    )
+    return answer, timings_of(started, decode_s, scored)
+
+
+async def _decoded(pipeline: Pipeline, request: InferRequest, *, in_stream: bool) -> list[Bytes8]:
+    images: list[Bytes8] = []
+    try:
+        for picture in request.images.pictures:
+            if images:
+                await asyncio.sleep(0)  # decoding all on the loop would hold up the others until the last image
+            images.append(await _decode(pipeline, picture, in_stream=in_stream))
+    except AdvsentryError as error:
+        raise _at(len(images), error) from None
+    return images
+
+
+async def _decode(pipeline: Pipeline, picture: Picture, *, in_stream: bool) -> Bytes8:
+    if in_stream and not pipeline.decodes_inline(picture):
+        return await pipeline.decode_in_thread(picture)
+    return await pipeline.decode(picture)
+
+
+def _row(i: int, row: Scored | AdvsentryError) -> Scored:
+    if isinstance(row, AdvsentryError):
+        raise _at(i, row)
+    return row
+
+
+def _at(i: int, error: AdvsentryError) -> AdvsentryError:
+    """The same error, whose text says of which image it is."""
+    error.args = (f"{INPUT}[{i}]: {error}",)
+    return error
+
+
+def _late(count: int) -> DeadlinePassed:
+    return DeadlinePassed(f"the deadline passed before all {count} images were answered")
