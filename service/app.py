@@ -11,7 +11,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
-import numpy as np
 from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
 
 from service.batching import Batcher, QueueLimits
@@ -19,6 +18,7 @@ from service.canary import Canaries
 from service.detection.bundle import find_bundle
 from service.detection.engine import Engine
 from service.detection.images import ImageLimits
+from service.engines import load_engine
 from service.errors import SetupError
 from service.metrics import Metrics
 from service.rpc import convert_inference
@@ -104,7 +104,7 @@ class App:
         )
         metrics_port = self._serve_metrics()
         self._tell_facts()
-        await asyncio.get_running_loop().run_in_executor(self._graph_thread, self._warm_up)
+        await asyncio.get_running_loop().run_in_executor(self._graph_thread, self._engine.warm_up, settings.max_batch)
         self.batcher.start()
         await self._server.start()
         await self._canaries.ask_once(settings.stuck_s)
@@ -151,11 +151,6 @@ class App:
         self._metrics.model_info.labels(bundle.manifest.version, graph_sha, bundle.calibration_id).set(1)
         self._metrics.provider_info.labels(self._engine.graph.provider).set(1)
 
-    def _warm_up(self) -> None:
-        shape = self._engine.bundle.manifest.input
-        for size in {1, 2, self._settings.max_batch}:
-            self._engine.measure(np.zeros((size, shape.height, shape.width, shape.channels), np.uint8))
-
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -179,7 +174,7 @@ async def serve(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
         The exit status: 0 after a signal, 1 when the worker was lost.
     """
     started = time.monotonic()
-    engine = Engine.load(find_bundle(settings.bundle), device=settings.device, threads=settings.threads)
+    engine = load_engine(find_bundle(settings.bundle), settings)
     log.info("settings: %s", " ".join(f"{name}={value}" for name, value in asdict(settings).items()))
     app = App(settings, engine, CollectorRegistry())
     ended = _on_signals()

@@ -36,6 +36,15 @@ class Settings:
     metrics_host: str = _setting("127.0.0.1", "address that /metrics listens on; keep it private")
     metrics_port: int = _setting(9464, "HTTP port of /metrics; 0 takes a free one", least=0, most=65535)
     device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
+    device_id: int = _setting(0, "number of the CUDA device", least=0, most=1023)
+    gpu_mem_limit: int = _setting(
+        0, "bytes of the CUDA device's memory at most, for one bundle; 0 for no limit", least=0, most=2**50
+    )
+    tensorrt: bool = _setting(False, "whether TensorRT runs what it can of the graph; with device cuda")
+    cache_dir: str = _setting(
+        "auto",
+        "folder that keeps large graphs as onnxruntime optimised them; auto is the user's own cache, empty for none",
+    )
     threads: int = _setting(0, "threads of one graph run; 0 takes the processors of this process", least=0, most=1024)
     max_batch: int = _setting(64, "images in one run of the graph at most", least=1, most=4096)
     queue_items: int = _setting(1024, "images that may wait", least=1, most=10**6)

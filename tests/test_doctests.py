@@ -6,6 +6,7 @@ import importlib
 import pytest
 
 MODULES = (
+    "service.detection.providers",
     "service.detection.ranks",
     "service.detection.verdict",
     "service.report",

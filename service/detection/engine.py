@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from service.detection.bundle import Bundle, load_bundle
-from service.detection.graph import Device, Graph, Resizer
+from service.detection.graph import Graph, Resizer
+from service.detection.graph_cache import GraphCache
 from service.detection.images import ImageLimits, decode_image
 from service.detection.manifest import Canary
+from service.detection.providers import CudaOptions, Device
 from service.detection.types import Bytes8, Detection, Measurements, Outputs
 from service.detection.verdict import judge
 from service.errors import BundleError, InvalidRequest
@@ -32,11 +34,21 @@ class Engine:
         resizer: for images of another size; None when the bundle refuses them.
     """
 
-    def __init__(self, bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: Device = "cpu",
+        threads: int = 0,
+        cuda: CudaOptions | None = None,
+        cache: GraphCache | None = None,
+    ) -> None:
         """Makes the session and checks the bundle's canaries.
 
         Args:
             threads: for one batch; 0 takes the processors that the process may use.
+            cuda: how a CUDA device is used.
+            cache: where a large graph is kept as onnxruntime optimised it; None keeps nothing.
 
         Raises:
             BundleError: a graph does not load, is not what the manifest says, or answers a canary wrongly; or the
@@ -44,15 +56,33 @@ class Engine:
             SetupError: the device does not come up.
         """
         self.bundle = bundle
-        self.graph = Graph(bundle.graph, bundle.graph_shape, device=device, threads=threads)
+        self.graph = Graph(bundle.graph, bundle.graph_shape, device=device, threads=threads, cuda=cuda, cache=cache)
         self.resizer = None if bundle.resize is None else Resizer(bundle.resize, bundle.manifest.input)
         self._check_default_alpha()
         self.check_canaries()
 
     @classmethod
-    def load(cls, path: Path, *, device: Device = "cpu", threads: int = 0) -> "Engine":
+    def load(
+        cls,
+        path: Path,
+        *,
+        device: Device = "cpu",
+        threads: int = 0,
+        cuda: CudaOptions | None = None,
+        cache: GraphCache | None = None,
+    ) -> "Engine":
         """Reads, checks and starts a bundle."""
-        return cls(load_bundle(path), device=device, threads=threads)
+        return cls(load_bundle(path), device=device, threads=threads, cuda=cuda, cache=cache)
+
+    def warm_up(self, max_batch: int) -> None:
+        """Runs blank images in every size of a batch that would cost the first request time."""
+        shape = self.bundle.manifest.input
+        for size in self.warm_sizes(max_batch):
+            self.measure(np.zeros((size, shape.height, shape.width, shape.channels), np.uint8))
+
+    def warm_sizes(self, max_batch: int) -> tuple[int, ...]:
+        """Sizes of batches to run once before the first request."""
+        return self.graph.warm_sizes(max_batch)
 
     def measure(self, images: Bytes8) -> Measurements:
         """Everything that needs no alpha.

@@ -1,19 +1,19 @@
-"""The only module that names onnxruntime: checked sessions with typed arrays in and out."""
+"""The graphs of a bundle: checked sessions with typed arrays in and out."""
 
-import os
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
+from service.detection.graph_cache import GraphCache
 from service.detection.manifest import InputShape
+from service.detection.providers import CPU, CudaOptions, Device, bucket, buckets
+from service.detection.sessions import first_line, open_on_device, open_session
 from service.detection.types import Bytes8, Outputs
-from service.errors import BundleError, SetupError
+from service.errors import BundleError
 
-__all__ = ["OUTPUT_NAMES", "Device", "Graph", "GraphShape", "Resizer", "cpu_quota"]
+__all__ = ["OUTPUT_NAMES", "Graph", "GraphShape", "Resizer"]
 
-Device = Literal["cpu", "cuda", "auto"]
 OUTPUT_NAMES = ("logits", "embedding", "scores")
 
 
@@ -29,35 +29,34 @@ class GraphShape:
     detectors: int
 
 
-def cpu_quota() -> int:
-    """Whole processors that this process may use: the cgroup's quota, else its affinity."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
-        if quota != "max":
-            cores = min(cores, max(1, int(quota) // int(period)))
-    except (OSError, ValueError):
-        pass  # no such control group: the affinity is all there is to know
-    return cores
-
-
 class Graph:
     """An ONNX graph, ready to run; safe to call from several threads.
+
+    On a GPU each new size of a batch costs time and memory, so there batches are padded to powers of two.
 
     Attributes:
         provider: the execution provider that really runs.
 
     Raises:
         BundleError: the bytes are no graph, or its inputs or outputs are not those of `shape`.
-        SetupError: CUDA was asked for and does not come up.
+        SetupError: CUDA or TensorRT was asked for and does not come up.
     """
 
-    def __init__(self, model: bytes, shape: GraphShape, *, device: Device = "cpu", threads: int = 0) -> None:
-        self._session = _session("model.onnx", model, _options(threads or cpu_quota()), device)
+    def __init__(
+        self,
+        model: bytes,
+        shape: GraphShape,
+        *,
+        device: Device = "cpu",
+        threads: int = 0,
+        cuda: CudaOptions | None = None,
+        cache: GraphCache | None = None,
+    ) -> None:
+        self._session = open_on_device(
+            "model.onnx", model, device=device, threads=threads, cuda=cuda or CudaOptions(), cache=cache
+        )
         self.provider = str(self._session.get_providers()[0])
-        if device == "cuda" and self.provider != "CUDAExecutionProvider":
-            raise SetupError(f"device cuda was asked for, but onnxruntime runs on {self.provider}; use --device cpu")
+        self._pads = self.provider != CPU
         self._check(shape)
 
     def run(self, images: Bytes8) -> Outputs:
@@ -66,8 +65,16 @@ class Graph:
         Args:
             images: (N, H, W, C), N >= 1.
         """
-        logits, embedding, scores = self._session.run(OUTPUT_NAMES, {"images": images})
+        count = len(images)
+        if self._pads and (missing := bucket(count) - count):
+            images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
+        found = self._session.run(OUTPUT_NAMES, {"images": images})
+        logits, embedding, scores = (values[:count] for values in found) if len(images) > count else found
         return Outputs(logits=logits, embedding=embedding, scores=scores)
+
+    def warm_sizes(self, max_batch: int) -> tuple[int, ...]:
+        """Sizes to run once before the first request: all that padding gives, or the ends where nothing is padded."""
+        return buckets(max_batch) if self._pads else tuple(sorted({1, min(2, max_batch), max_batch}))
 
     def _check(self, shape: GraphShape) -> None:
         wanted_input = ("images", "tensor(uint8)", [shape.height, shape.width, shape.channels])
@@ -88,11 +95,7 @@ class Resizer:
     """
 
     def __init__(self, model: bytes, shape: InputShape) -> None:
-        options = _options(1)
-        # Both keep memory for the next image, which is of another size.
-        options.enable_cpu_mem_arena = False
-        options.enable_mem_pattern = False
-        self._session = _session("resize.onnx", model, options, "cpu")
+        self._session = open_session("resize.onnx", model, threads=1, keeps_memory=False)
         self._size = (shape.height, shape.width, shape.channels)
         self._check_declared()
         self._check_one_colour()
@@ -129,7 +132,7 @@ class Resizer:
             try:
                 found = self.run(np.full(size, 200, np.uint8))
             except Exception as error:
-                raise BundleError(f"resize.onnx: fails on an image of {size}: {_first_line(error)}") from error
+                raise BundleError(f"resize.onnx: fails on an image of {size}: {first_line(error)}") from error
             if found.shape != self._size or (found != 200).any():
                 raise BundleError(
                     f"resize.onnx: expected {self._size} of 200 for an image of 200 everywhere, got {found.shape} of "
@@ -137,32 +140,7 @@ class Resizer:
                 )
 
 
-def _options(threads: int) -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
-
-
-def _session(file: str, model: bytes, options: ort.SessionOptions, device: Device) -> ort.InferenceSession:
-    try:
-        return ort.InferenceSession(model, options, providers=_providers(device))
-    except Exception as error:
-        raise BundleError(f"{file}: onnxruntime cannot load it: {_first_line(error)}") from error
-
-
 def _compare(what: str, wanted: list[tuple[str, str, list[int]]], found: list[Any]) -> None:
     got = [(node.name, node.type, list(node.shape[1:])) for node in found]
     if got != wanted or any(isinstance(node.shape[0], int) for node in found):
         raise BundleError(f"model.onnx: {what} differ from the manifest: expected (N, ...) {wanted}, got {got}")
-
-
-def _providers(device: Device) -> list[str]:
-    return ["CPUExecutionProvider"] if device == "cpu" else ["CUDAExecutionProvider", "CPUExecutionProvider"]
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
