@@ -15,11 +15,11 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, start_
 
 from service.batching import Batcher, QueueLimits
 from service.canary import Canaries
-from service.detection.bundle import find_bundle
 from service.detection.engine import Engine
 from service.detection.images import ImageLimits
 from service.engines import load_engine
 from service.errors import SetupError
+from service.memory import keep_trimmed, limit_arenas
 from service.metrics import Metrics
 from service.rpc import convert_inference
 from service.rpc.convert import SERVICE
@@ -109,6 +109,7 @@ class App:
         await self._server.start()
         await self._canaries.ask_once(settings.stuck_s)
         self._tasks.append(asyncio.create_task(self._canaries.watch(settings.canary_s), name="canary"))
+        self._tasks.append(asyncio.create_task(keep_trimmed(lambda: self.batcher.is_idle), name="memory"))
         return Ports(grpc=_address(settings.host, grpc_port), metrics=_address(settings.metrics_host, metrics_port))
 
     async def stop(self) -> None:
@@ -174,7 +175,7 @@ async def serve(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
         The exit status: 0 after a signal, 1 when the worker was lost.
     """
     started = time.monotonic()
-    engine = load_engine(find_bundle(settings.bundle), settings)
+    engine = load_engine(settings)
     log.info("settings: %s", " ".join(f"{name}={value}" for name, value in asdict(settings).items()))
     app = App(settings, engine, CollectorRegistry())
     ended = _on_signals()
@@ -221,6 +222,7 @@ def run(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
         AdvsentryError: it could not start.
     """
     refuse_two_wheels()
+    limit_arenas()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and nobody reads them
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):

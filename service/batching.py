@@ -123,6 +123,11 @@ class Batcher:
         """Whether one more image would be refused."""
         return len(self._waiting) >= self._limits.items or self._size_bytes >= self._limits.size_bytes
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no image waits or runs."""
+        return not self._waiting and not self._running
+
     async def room(self) -> None:
         """Waits until an image would not be refused for want of room."""
         while self.is_full and not self._refusing:

@@ -1,7 +1,6 @@
 """Starts a bundle as the settings say."""
 
-from pathlib import Path
-
+from service.detection.bundle import find_bundle
 from service.detection.engine import Engine
 from service.detection.graph_cache import GraphCache, cache_folder
 from service.detection.providers import CudaOptions
@@ -10,16 +9,16 @@ from service.settings import Settings
 __all__ = ["load_engine"]
 
 
-def load_engine(path: Path, settings: Settings) -> Engine:
-    """Reads, checks and starts the bundle in a folder.
+def load_engine(settings: Settings) -> Engine:
+    """Reads, checks and starts the bundle that the settings name.
 
     Raises:
-        BundleError: as for Engine.
-        SetupError: as for Engine.
+        BundleError: there is none, or it cannot be used here.
+        SetupError: the device does not come up.
     """
     folder = cache_folder(settings.cache_dir)
     return Engine.load(
-        path,
+        find_bundle(settings.bundle),
         device=settings.device,
         threads=settings.threads,
         cuda=CudaOptions(device_id=settings.device_id, memory_bytes=settings.gpu_mem_limit, tensorrt=settings.tensorrt),
