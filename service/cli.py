@@ -17,6 +17,7 @@ from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
 from service.settings import Settings, env_name, flag_name, setting_fields
+from service.tune_command import add_tune_arguments, tune_text
 
 __all__ = ["run_command"]
 
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_detect(commands.add_parser("detect", help="say of images what they show, and whether they are adversarial"))
     _add_info(commands.add_parser("info", help="describe a bundle"))
     _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
+    _add_tune(commands.add_parser("tune", help="measure this machine, and say which settings serve the most images"))
     return parser
 
 
@@ -97,6 +99,11 @@ def _add_health(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"({DEFAULT_TARGET})")
     parser.add_argument("--service", default="ready", help="ready, live, or the name of a gRPC service (ready)")
     parser.set_defaults(command=_health)
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    add_tune_arguments(parser)
+    parser.set_defaults(command=_tune)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -147,3 +154,8 @@ def _health(options: argparse.Namespace) -> int:
         is_serving = client.is_serving(options.service)
     print("SERVING" if is_serving else "NOT_SERVING")
     return 0 if is_serving else 1
+
+
+def _tune(options: argparse.Namespace) -> int:
+    print(tune_text(options))
+    return 0

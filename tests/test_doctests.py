@@ -11,6 +11,8 @@ MODULES = (
     "service.detection.verdict",
     "service.report",
     "service.settings",
+    "service.tune",
+    "service.tune_command",
     "training.evaluation.progress",
 )
 
