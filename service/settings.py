@@ -43,7 +43,7 @@ class Settings:
     tensorrt: bool = _setting(False, "whether TensorRT runs what it can of the graph; with device cuda")
     cache_dir: str = _setting(
         "auto",
-        "folder that keeps large graphs as onnxruntime optimised them; auto is the user's own cache, empty for none",
+        "folder for graphs that onnxruntime takes long to optimise; auto is the user's own cache, empty for none",
     )
     threads: int = _setting(0, "threads of one graph run; 0 takes the processors of this process", least=0, most=1024)
     max_batch: int = _setting(64, "images in one run of the graph at most", least=1, most=4096)

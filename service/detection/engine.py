@@ -48,7 +48,7 @@ class Engine:
         Args:
             threads: for one batch; 0 takes the processors that the process may use.
             cuda: how a CUDA device is used.
-            cache: where a large graph is kept as onnxruntime optimised it; None keeps nothing.
+            cache: where a graph is kept that onnxruntime takes long to optimise; None keeps nothing.
 
         Raises:
             BundleError: a graph does not load, is not what the manifest says, or answers a canary wrongly; or the

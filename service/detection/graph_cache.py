@@ -18,7 +18,9 @@ __all__ = ["GraphCache", "cache_folder"]
 
 log = logging.getLogger(__name__)
 
-PAYS_BYTES = 16 * 2**20
+PAYS_S = 0.25
+"""Of processor time for making a session, from which on a graph is kept. Most of a short one goes into reading weights,
+which a kept graph has as well, and checking the kept file costs more than is saved."""
 MOST_FILES = 8
 LEFTOVER_S = 3600.0
 """Age at which a temporary file is one that a process left when it was killed."""
@@ -42,20 +44,20 @@ class GraphCache:
     Whatever goes wrong with a file or the folder is a line in the log, and no reason not to start.
     """
 
-    def __init__(self, folder: Path, *, pays_bytes: int = PAYS_BYTES) -> None:
+    def __init__(self, folder: Path, *, pays_s: float = PAYS_S) -> None:
         """Touches nothing yet.
 
         Args:
             folder: what is kept lies in a folder of its own inside.
-            pays_bytes: least size of a graph that is kept. Onnxruntime is ready with a smaller one in about 0.02 s,
-                most of which a kept graph would take as well.
+            pays_s: least processor time of a session whose graph is kept.
         """
         self._folder = folder / "graphs"
-        self._pays_bytes = pays_bytes
+        self.pays_s = pays_s
 
-    def pays_for(self, model: bytes) -> bool:
-        """Whether this graph is large enough to be kept."""
-        return len(model) >= self._pays_bytes
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever kept."""
+        return not self._folder.exists()
 
     def read(self, key: str) -> bytes | None:
         """What was kept under a key, checked; None when there is nothing that may be used."""

@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import io
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,17 +41,21 @@ def open_session(
     Raises:
         BundleError: the bytes are no graph.
     """
-    if cache is not None and cache.pays_for(model):
-        session = _kept_session(model, threads, cache)
-        if session is not None:
-            return session
+    if cache is not None and not cache.is_empty:
+        kept = _kept_session(model, threads, cache)
+        if kept is not None:
+            return kept
     options = _options(threads)
     options.enable_cpu_mem_arena = keeps_memory
     options.enable_mem_pattern = keeps_memory
+    began_s = time.thread_time()  # other work on the machine must not make a graph look slow
     try:
-        return _session(model, options, [(CPU, {})])
+        session = _session(model, options, [(CPU, {})])
     except _NoSession as error:
         raise BundleError(f"{file}: onnxruntime cannot load it: {error}") from error
+    if cache is not None and time.thread_time() - began_s >= cache.pays_s:
+        _keep(model, cache)
+    return session
 
 
 def open_on_device(
@@ -109,24 +114,30 @@ def _session(model: bytes, options: ort.SessionOptions, wanted: list[Provider]) 
 
 
 def _kept_session(model: bytes, threads: int, cache: GraphCache) -> ort.InferenceSession | None:
-    """A session of the optimised graph that an earlier start kept, or one that keeps it; None when neither can be."""
+    """A session of the graph that an earlier start kept; None when there is none that may be used."""
     key = _key(model)
-    options = _options(threads)
     kept = cache.read(key)
-    if kept is not None:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        with contextlib.suppress(_NoSession):
-            return _session(kept, options, [(CPU, {})])
-        log.warning("optimised graph %s: onnxruntime cannot load it; it is made anew", key)
-        options = _options(threads)
+    if kept is None:
+        return None
+    options = _options(threads)
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        with cache.writing(key) as place:
+        return _session(kept, options, [(CPU, {})])
+    except _NoSession as error:
+        log.warning("optimised graph %s: onnxruntime cannot load it: %s", key, error)
+        return None
+
+
+def _keep(model: bytes, cache: GraphCache) -> None:
+    """Makes the session once more, this time writing the optimised graph: later starts are spared the work."""
+    options = _options(threads=1)
+    try:
+        with cache.writing(_key(model)) as place:
             if place is not None:
                 options.optimized_model_filepath = str(place)
-                return _session(model, options, [(CPU, {})])
-    except _NoSession as error:  # a full disk; or no graph, which is told when it is opened without a cache
-        log.warning("optimised graph %s: cannot be kept: %s", key, error)
-    return None
+                _session(model, options, [(CPU, {})])
+    except _NoSession as error:  # such as a full disk
+        log.warning("optimised graph: cannot be kept: %s", error)
 
 
 def _key(model: bytes) -> str:

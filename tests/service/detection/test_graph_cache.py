@@ -13,7 +13,8 @@ import pytest
 from service.detection import graph_cache, sessions
 from service.detection.bundle import SHIPPED, load_bundle
 from service.detection.engine import Engine
-from service.detection.graph_cache import PAYS_BYTES, GraphCache, cache_folder
+from service.detection.graph_cache import GraphCache, cache_folder
+from service.errors import BundleError
 from tests import tiny
 
 BUNDLES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
@@ -21,7 +22,7 @@ BUNDLES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 
 @pytest.fixture
 def cache(tmp_path: Path) -> GraphCache:
-    return GraphCache(tmp_path / "cache", pays_bytes=0)
+    return GraphCache(tmp_path / "cache", pays_s=0)
 
 
 def kept(tmp_path: Path) -> list[Path]:
@@ -111,11 +112,12 @@ def test_a_kept_file_that_is_no_graph_is_told_and_made_anew(
     Engine.load(bundle_path, threads=1, cache=cache)
     (file,) = kept(tmp_path)
     keep(cache, file.stem, b"no graph, but whole")
+    damaged = file.read_bytes()
     with caplog.at_level(logging.WARNING):
         Engine.load(bundle_path, threads=1, cache=cache)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"optimised graph {file.stem}: onnxruntime cannot load it; it is made anew"
-    ]
+    (message,) = caplog.messages
+    assert message.startswith(f"optimised graph {file.stem}: onnxruntime cannot load it: ")
+    assert file.read_bytes() != damaged
 
 
 def test_a_folder_that_others_may_enter_is_not_used(
@@ -162,10 +164,31 @@ def test_a_full_disk_is_told_and_leaves_nothing(
     assert kept(tmp_path) == []
 
 
-def test_what_is_no_graph_is_the_bundles_fault_and_leaves_nothing(tmp_path: Path, cache: GraphCache) -> None:
-    with pytest.raises(sessions.BundleError, match=r"model\.onnx: onnxruntime cannot load it"):
-        sessions.open_session("model.onnx", b"no graph", threads=1, cache=cache)
+def test_a_disk_that_is_full_for_onnxruntime_is_told(
+    tmp_path: Path,
+    bundle_path: Path,
+    cache: GraphCache,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = sessions._session
+
+    def full(model: bytes, options: ort.SessionOptions, wanted: object) -> ort.InferenceSession:
+        if options.optimized_model_filepath:
+            raise sessions._NoSession("No space left on device")
+        return real(model, options, wanted)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sessions, "_session", full)
+    with caplog.at_level(logging.WARNING):
+        Engine.load(bundle_path, threads=1, cache=cache)
+    assert caplog.messages == ["optimised graph: cannot be kept: No space left on device"]
     assert kept(tmp_path) == []
+
+
+def test_what_is_no_graph_is_the_bundles_fault_and_leaves_nothing(tmp_path: Path, cache: GraphCache) -> None:
+    with pytest.raises(BundleError, match=r"model\.onnx: onnxruntime cannot load it"):
+        sessions.open_session("model.onnx", b"no graph", threads=1, cache=cache)
+    assert cache.is_empty
 
 
 def test_the_least_recently_used_go_and_so_do_leftovers(tmp_path: Path, cache: GraphCache) -> None:
@@ -183,13 +206,18 @@ def test_the_least_recently_used_go_and_so_do_leftovers(tmp_path: Path, cache: G
     assert not {"key1.graph", "old.tmp"} & names
 
 
-def test_small_graphs_are_not_kept(tmp_path: Path) -> None:
-    cache = GraphCache(tmp_path / "cache")
-    assert not cache.pays_for(bytes(PAYS_BYTES - 1))
-    assert cache.pays_for(bytes(PAYS_BYTES))
-    assert not any(cache.pays_for(load_bundle(SHIPPED / name).graph) for name in BUNDLES)
+def test_only_graphs_that_take_time_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = GraphCache(tmp_path / "cache", pays_s=0.25)
+    monkeypatch.setattr(sessions, "_key", None)  # nor is any time spent on one that is not kept
+    seconds = iter([10.0, 10.2])
+    monkeypatch.setattr(sessions.time, "thread_time", lambda: next(seconds))
     sessions.open_session("model.onnx", tiny.graph(), threads=1, cache=cache)
-    assert not (tmp_path / "cache").exists()
+    assert cache.is_empty
+    monkeypatch.undo()
+    seconds = iter([10.0, 10.3])
+    monkeypatch.setattr(sessions.time, "thread_time", lambda: next(seconds))
+    sessions.open_session("model.onnx", tiny.graph(), threads=1, cache=cache)
+    assert len(kept(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("fact", ["processor_kind", "ort"])

@@ -1,0 +1,195 @@
+"""How long the service takes to start, what memory it holds, and what a kept optimised graph saves.
+
+    python -m deploy.footprint [--bundle gtsrb ...] [--starts 5] [--result FILE]
+
+Prints one JSON object of flat names. Start is from the start of the process until it says that it serves; with the
+bundle's files in the page cache, since the first start is not counted.
+"""
+
+import argparse
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from deploy.result_file import write_result
+from service.client import Client
+from service.detection.bundle import Bundle, find_bundle, load_bundle
+from service.detection.graph_cache import GraphCache
+from service.detection.sessions import open_session
+from service.errors import AdvsentryError, BundleError
+
+__all__ = ["Started", "serving"]
+
+BUNDLES = ("digits", "mnist", "gtsrb")
+IMAGES = 2000
+SESSIONS = 7
+LAYERS = 500
+CHANNELS = 32
+SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """A server that serves."""
+
+    target: str
+    pid: int
+    start_s: float
+
+    def resident_mb(self) -> float:
+        """Memory of the process that is in RAM, in 1e6 bytes."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * 4096 / 1e6
+
+
+@contextlib.contextmanager
+def serving(bundle: Path, *flags: object) -> Iterator[Started]:
+    """Serves a bundle with the defaults, on all processors.
+
+    Raises:
+        BundleError: it did not start.
+    """
+    arguments = [
+        sys.executable,
+        "-m",
+        "service",
+        "serve",
+        "--bundle",
+        str(bundle),
+        "--port",
+        "0",
+        "--metrics-port",
+        "0",
+    ]
+    further = ["--log-level", "error", "--lame-duck-s", "0", *map(str, flags)]
+    began = time.monotonic()
+    with subprocess.Popen([*arguments, *further], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            found = re.match(r"serving grpc=(\S+)", process.stdout.readline())
+            if found is None:
+                raise BundleError("the server did not start; its own message stands above")
+            yield Started(target=found[1], pid=process.pid, start_s=time.monotonic() - began)
+        finally:
+            process.send_signal(signal.SIGTERM)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints one JSON object; gives the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.footprint", description=__doc__.splitlines()[0])
+    parser.add_argument("--bundle", action="append", help=f"a directory or shipped name ({', '.join(BUNDLES)})")
+    parser.add_argument("--starts", type=int, default=5, help="of each server (5)")
+    parser.add_argument("--layers", type=int, default=LAYERS, help=f"of the graph made for the cache ({LAYERS})")
+    parser.add_argument("--result", type=Path, help="a file for docs/results")
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    try:
+        bundles = [load_bundle(find_bundle(name)) for name in options.bundle or BUNDLES]
+        metrics = {name: value for bundle in bundles for name, value in _of_bundle(bundle, options.starts).items()}
+    except AdvsentryError as error:
+        print(f"footprint: error: {error}", file=sys.stderr)
+        return 1
+    metrics |= _sessions(f"layers_{options.layers}", deep_graph(options.layers))
+    print(json.dumps(metrics, indent=2))
+    if options.result:
+        write_result(
+            options.result,
+            name="footprint",
+            module="deploy.footprint",
+            recipe={"starts": options.starts, "images": IMAGES, "sessions": SESSIONS},
+            seed=SEED,
+            seconds=time.monotonic() - began,
+            data={bundle.manifest.name: bundle.manifest.files["model.onnx"].sha256[:12] for bundle in bundles},
+            metrics=metrics,
+        )
+    return 0
+
+
+def _of_bundle(bundle: Bundle, starts: int) -> dict[str, float]:
+    """Median start and memory of some starts; the memory also after load."""
+    found: list[tuple[float, float, float]] = []
+    with serving(bundle.path):
+        pass  # brings the files into the page cache
+    for _ in range(starts):
+        with serving(bundle.path) as server:
+            at_start = server.resident_mb()
+            _load(server.target, bundle)
+            found.append((server.start_s, at_start, server.resident_mb()))
+    names = ("start_s", "resident_mb", "resident_mb_under_load")
+    name = bundle.manifest.name
+    medians = {f"{name}_{what}": median(values) for what, values in zip(names, zip(*found, strict=True), strict=True)}
+    return medians | _sessions(name, bundle.graph)
+
+
+def _load(target: str, bundle: Bundle) -> None:
+    shape = bundle.manifest.input
+    size = (256, shape.height, shape.width, shape.channels)
+    images = np.random.default_rng(SEED).integers(0, 256, size, dtype=np.uint8)
+    with Client(target, timeout_s=60.0) as client:
+        for result in client.detect_stream(images[number % len(images)] for number in range(IMAGES)):
+            if isinstance(result, AdvsentryError):
+                raise result
+
+
+def _sessions(name: str, graph: bytes) -> dict[str, float]:
+    """Milliseconds until a graph is ready, as the bundle has it and as an earlier start kept it; the best of some."""
+    with tempfile.TemporaryDirectory() as folder:
+        cache = GraphCache(Path(folder), pays_s=0)
+        open_session("model.onnx", graph, threads=1, cache=cache)
+        plain, kept = list[float](), list[float]()
+        for _ in range(SESSIONS):
+            plain.append(_took_ms(lambda: open_session("model.onnx", graph, threads=1)))
+            kept.append(_took_ms(lambda: open_session("model.onnx", graph, threads=1, cache=cache)))
+    return {
+        f"{name}_session_ms": min(plain),
+        f"{name}_session_kept_ms": min(kept),
+    }
+
+
+def _took_ms(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return 1000 * (time.perf_counter() - began)
+
+
+def deep_graph(layers: int) -> bytes:
+    """A graph of so many small convolutions, each with what onnxruntime fuses into it."""
+    generator = np.random.default_rng(SEED)
+    nodes, constants, last = [], {}, "images"
+    for layer in range(layers):
+        weights = generator.standard_normal((CHANNELS, CHANNELS, 3, 3), dtype=np.float32)
+        constants[f"weights{layer}"] = weights
+        for number, what in enumerate(("scale", "shift", "mean", "variance")):
+            constants[f"{what}{layer}"] = np.full(CHANNELS, float(number), np.float32)
+        names = [f"{what}{layer}" for what in ("scale", "shift", "mean", "variance")]
+        nodes += [
+            helper.make_node("Conv", [last, f"weights{layer}"], [f"sum{layer}"], pads=[1, 1, 1, 1]),
+            helper.make_node("BatchNormalization", [f"sum{layer}", *names], [f"normal{layer}"]),
+            helper.make_node("Relu", [f"normal{layer}"], [f"out{layer}"]),
+        ]
+        last = f"out{layer}"
+    made = helper.make_graph(
+        nodes,
+        "deep",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", CHANNELS, 8, 8])],
+        [helper.make_tensor_value_info(last, TensorProto.FLOAT, ["N", CHANNELS, 8, 8])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
