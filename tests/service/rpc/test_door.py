@@ -344,6 +344,7 @@ class Slow:
             engine.resolve_alpha,
             engine.canaries,
         )
+        self.warm_up = engine.warm_up
         self._measure = engine.measure
         self.go = threading.Event()
         self.go.set()

@@ -79,6 +79,7 @@ class Turning:
         self.is_wrong = False
         self._right = engine.measure
         self.bundle, self.graph, self.resolve_alpha = engine.bundle, engine.graph, engine.resolve_alpha
+        self.warm_up = engine.warm_up
         image = tiny.odd_image()
         found = engine.detect(image[None])[0]
         self._canaries = [(Canary(png="", label=found.top.index, verdict=found.verdict), image)]
