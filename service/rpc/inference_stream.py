@@ -125,6 +125,7 @@ class InferenceStream:
         left_s = None if self._ends is None else self._ends - time.monotonic()
         try:
             answer, _ = await infer(pipeline, request, left_s, in_stream=True)
+            return convert.stream_answer(answer)
         except AdvsentryError as error:
             return await self._refusal(request.request_id, error)
         except Exception as error:
@@ -132,7 +133,6 @@ class InferenceStream:
                 raise
             asyncio.get_running_loop().call_exception_handler({"message": "an item failed", "exception": error})
             return convert.stream_error(request.request_id, AdvsentryError("internal error"))
-        return convert.stream_answer(answer)
 
 
 def _release(pipeline: Pipeline, whole: Picture, _: "asyncio.Task[bytes]") -> None:
