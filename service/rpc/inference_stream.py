@@ -81,28 +81,31 @@ class InferenceStream:
             raise Unavailable("the server is shutting down; send the rest to another")
 
     async def _read(self, requests: AsyncIterator[bytes]) -> None:
-        call = current_call()
         async for data in requests:
             self._check_draining()
-            pipeline = self._served.current
-            policy = pipeline.policy
-            came = convert.received(data, policy.max_batch_items)
-            try:
-                request = convert.infer_request(came, pipeline.engine.bundle.manifest, policy.max_batch_items)
-            except AdvsentryError as error:
-                await self._window(1, policy.stream_window)
-                self._start(1, self._refusal(came.request_id, error))
-                continue
-            count, whole = request.images.count, Picture(data, "", request.images.size)
-            call.takes(items=count, size_bytes=len(data))
-            await self._window(count, policy.stream_window)
-            if pipeline.decodes_inline(whole):
-                self._start(count, self._answer(pipeline, request))
-            else:
-                await pipeline.room_to_decode(whole)
-                pipeline.reserve(whole)
-                work = self._start(count, self._answer(pipeline, request))
-                work.add_done_callback(partial(_release, pipeline, whole))
+            await self._take(data)
+
+    async def _take(self, data: bytes) -> None:
+        """Starts a request as soon as there is room for it; holds on to nothing of this bundle after it."""
+        pipeline = self._served.current
+        policy = pipeline.policy
+        came = convert.received(data, policy.max_batch_items)
+        try:
+            request = convert.infer_request(came, pipeline.engine.bundle.manifest, policy.max_batch_items)
+        except AdvsentryError as error:
+            await self._window(1, policy.stream_window)
+            self._start(1, self._refusal(came.request_id, error))
+            return
+        count, whole = request.images.count, Picture(data, "", request.images.size)
+        current_call().takes(items=count, size_bytes=len(data))
+        await self._window(count, policy.stream_window)
+        if pipeline.decodes_inline(whole):
+            self._start(count, self._answer(pipeline, request))
+        else:
+            await pipeline.room_to_decode(whole)
+            pipeline.reserve(whole)
+            work = self._start(count, self._answer(pipeline, request))
+            work.add_done_callback(partial(_release, pipeline, whole))
 
     async def _window(self, images: int, most: int) -> None:
         while self._images and self._images + images > most:

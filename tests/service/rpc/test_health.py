@@ -16,7 +16,7 @@ from tests import tiny
 from tests.service.running import Running, running
 
 KINDS = health_pb2.HealthCheckResponse
-SERVICES = ["", "live", "ready", "advsentry.v1.DetectorService"]
+SERVICES = ["", "live", "ready", "advsentry.v1.DetectorService", "inference.GRPCInferenceService"]
 
 
 def check(server: Running, service: str) -> int:
