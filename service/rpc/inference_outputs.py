@@ -41,7 +41,7 @@ def _probabilities(shown: Shown) -> bytes:
     """(N, L), in the order of the classes."""
     assert shown.probabilities is not None
     made = np.zeros((len(shown), len(shown.class_names)), "<f4")
-    np.put_along_axis(made, np.array(shown.classes), np.array(shown.probabilities, "<f4"), axis=1)
+    made[np.arange(len(shown))[:, None], shown.classes] = shown.probabilities
     return made.tobytes()
 
 
