@@ -122,7 +122,7 @@ def test_the_client_reads_statistics(found: dict[str, Any]) -> None:
         ("output", "INVALID_ARGUMENT", "outputs: expected some of label"),
         ("classes", "INVALID_ARGUMENT", "classification are not served"),
         ("rate", "INVALID_ARGUMENT", "target_fpr to be a double, got int64_param 7"),
-        ("timeout", "DEADLINE_EXCEEDED", "the deadline passed"),
+        ("timeout", "DEADLINE_EXCEEDED", "the deadline "),
         ("client timeout", "DEADLINE_EXCEEDED", ""),
         ("repository", "UNIMPLEMENTED", ""),
         ("shared memory", "UNIMPLEMENTED", ""),
