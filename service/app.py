@@ -72,6 +72,7 @@ class App:
             max_batch=settings.max_batch,
             items=settings.queue_items,
             size_bytes=settings.queue_bytes,
+            wait_s=settings.max_deadline_s / 2,
             stuck_s=settings.stuck_s,
         )
         self.batcher = Batcher(
@@ -104,7 +105,8 @@ class App:
         )
         metrics_port = self._serve_metrics()
         self._tell_facts()
-        await asyncio.get_running_loop().run_in_executor(self._graph_thread, self._engine.warm_up, settings.max_batch)
+        loop = asyncio.get_running_loop()
+        self.batcher.learn(await loop.run_in_executor(self._graph_thread, self._engine.warm_up, settings.max_batch))
         self.batcher.start()
         await self._server.start()
         await self._canaries.ask_once(settings.stuck_s)

@@ -4,6 +4,7 @@ RPC metrics have the names of go-grpc-prometheus, which stock boards know. Label
 id, a peer or anything that a caller wrote. Children are cached, since looking one up costs more than counting.
 """
 
+import math
 import threading
 import time
 from bisect import bisect_left
@@ -21,8 +22,8 @@ __all__ = ["Metrics", "RpcMetrics", "Work"]
 
 SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
 P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
-BATCH_SIZES = tuple(2**i for i in range(9))  # to 256
-DROPPED = ("cancelled", "deadline", "shutdown", "worker", "overload")
+BATCH_SIZES = tuple(2**i for i in range(7))  # to 64
+DROPPED = ("cancelled", "deadline", "shutdown", "overload")
 STAGES = ("decode", "queue", "inference", "postprocess")
 RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -42,6 +43,12 @@ class Bins:
             self._counts[bisect_left(self._bounds, value)] += 1
             self._sum += value
 
+    def observe_same(self, value: float, count: int) -> None:
+        """Counts one value of many."""
+        with self._lock:
+            self._counts[bisect_left(self._bounds, value)] += count
+            self._sum += value * count
+
     def observe_all(self, values: Sequence[float]) -> None:
         """Counts each of many values."""
         counts = Counted(map(partial(bisect_left, self._bounds), values))
@@ -54,6 +61,11 @@ class Bins:
         """How many values, and their sum."""
         with self._lock:
             return sum(self._counts), self._sum
+
+    def at_most(self, bound: float) -> tuple[int, int]:
+        """How many values were counted, and how many of them were at most one of the bounds."""
+        with self._lock:
+            return sum(self._counts), sum(self._counts[: self._bounds.index(bound) + 1])
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative counts by upper bound, and the sum."""
@@ -79,6 +91,10 @@ class BulkHistogram(Collector):
     def labels(self, value: str) -> Bins:
         """The counts of a label's value, for ever the same object."""
         return self._bins.setdefault(value, Bins(self._bounds))
+
+    def known(self) -> dict[str, Bins]:
+        """Every label's value until now, and its counts."""
+        return dict(self._bins)
 
     def describe(self) -> Iterator[HistogramMetricFamily]:
         """Names it to the registry, which refuses a second of that name."""
@@ -119,8 +135,9 @@ class Work:
 class RpcMetrics:
     """Counts of one method."""
 
-    def __init__(self, family: "RpcFamily", labels: tuple[str, str, str]) -> None:
+    def __init__(self, family: "RpcFamily", labels: tuple[str, str, str], requests: Counter | None) -> None:
         self._handled = family.handled
+        self._requests = requests
         self._labels = labels
         self.started = family.started.labels(*labels)
         self.received = family.received.labels(*labels)
@@ -130,6 +147,8 @@ class RpcMetrics:
     def handled(self, code: str) -> None:
         """Counts a call that ended with a status such as `OK`."""
         self._handled.labels(*self._labels, code).inc()
+        if self._requests is not None:
+            self._requests.labels(code).inc()
 
 
 class RpcFamily:
@@ -170,6 +189,7 @@ class Metrics:
         self.registry = registry
         self.work = Work()
         self._rpc = RpcFamily(registry)
+        self._requests = counter("requests", "Calls of the detection services ended, by status.", "code")
         images = counter("images", "Images answered, by outcome.", "outcome")
         self.images_detected, self.images_failed = images.labels("detected"), images.labels("error")
         self._image_errors = counter("image_errors", "Images without a detection.", "reason")
@@ -190,12 +210,33 @@ class Metrics:
         self.canary_ok = gauge("canary_ok", "1 when the last canary was answered rightly.")
         self.canary_success = gauge("canary_last_success_timestamp_seconds", "Unix time of the last good canary.")
         self.loop_lag = gauge("loop_lag_seconds", "How late the event loop last woke.")
-        self.worker_restarts = counter("worker_lost", "Ends of the worker that were not asked for.")
+        self.worker_restarts = counter("worker_restarts", "Ends of the worker that were not asked for.")
+        self.tls_expiry = gauge(
+            "tls_certificate_expiry_timestamp_seconds", "Unix time at which the certificate ends; NaN without TLS."
+        )
+        self.tls_expiry.set(math.nan)
+        self.drift = gauge(
+            "calibration_drift", "Share of p-values of at most 0.1 over an hour; NaN below 1000 images.", "detector"
+        )
+        self.drift_alarm = gauge(
+            "calibration_drift_alarm", "1 while that share is not that of clean images.", "detector"
+        )
+        self.adversarial_share = gauge(
+            "adversarial_share", "Share of adversarial verdicts over 10 minutes; NaN without images."
+        )
+        self.adversarial_share.set(math.nan)
+        self.adversarial_alarm = gauge(
+            "adversarial_share_alarm", "1 while far more images are adversarial than target_fpr lets expect."
+        )
+        self.expected_alarms = 0.0
+        """Sum of the alpha of every verdict: how many of clean images would be adversarial."""
         self.rpc = lru_cache(maxsize=None)(self._rpc_metrics)
         self.p_value = self._p_values.labels
+        self.p_values = self._p_values.known
         self.verdict = lru_cache(maxsize=None)(self._verdicts.labels)
         self.flag = lru_cache(maxsize=None)(self._flagged.labels)
         self.image_error = lru_cache(maxsize=None)(self._image_errors.labels)
 
     def _rpc_metrics(self, kind: str, service: str, method: str) -> RpcMetrics:
-        return RpcMetrics(self._rpc, (kind, service, method))
+        is_ours = "." in service and not service.startswith("grpc.")  # neither health nor reflection nor `unknown`
+        return RpcMetrics(self._rpc, (kind, service, method), self._requests if is_ours else None)

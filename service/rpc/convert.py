@@ -60,6 +60,7 @@ class Asked:
     model_version: str = ""
     alpha: float | None = None
     wish: Wish = field(default_factory=Wish)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,7 @@ def _asked(options: pb.DetectOptions) -> Asked:
             embedding=options.return_embedding,
             raw_scores=options.return_raw_scores,
         ),
+        priority=options.priority,
     )
 
 

@@ -53,7 +53,7 @@ class DetectorServicer:
         try:
             image = await pipeline.decode_until(request.picture, deadline)
             decode_s = time.monotonic() - started
-            scored = await pipeline.score(image, deadline)
+            scored = await pipeline.score(image, deadline, is_bulk=applied.is_bulk)
         except AdvsentryError as error:
             pipeline.count_failed(error)
             raise
@@ -74,7 +74,7 @@ class DetectorServicer:
         images = [await _decoded(pipeline, picture, deadline) for picture in request.pictures]
         decode_s = time.monotonic() - started
         good = [image for image in images if not isinstance(image, AdvsentryError)]
-        rows = iter(await pipeline.score_all(good, deadline))
+        rows = iter(await pipeline.score_all(good, deadline, is_bulk=applied.is_bulk))
         outcomes = [image if isinstance(image, AdvsentryError) else next(rows) for image in images]
         errors = [outcome if isinstance(outcome, AdvsentryError) else None for outcome in outcomes]
         for error in errors:

@@ -86,6 +86,7 @@ class Stream:
         self._writer = StreamWriter(meta)
         self._applied: Applied | None = None
         self._in_order = False
+        self._is_bulk = False
         self._ends: float | None = None
         self._open: dict[_Slot, None] = {}  # in the order of reading
         self._ready: deque[_Slot] = deque()
@@ -137,6 +138,7 @@ class Stream:
             if self._applied is None:
                 self._applied = self._pipeline.apply(item.asked)
                 self._in_order = item.preserve_order
+                self._is_bulk = self._applied.is_bulk
             await self._take(item.item_id, item.picture)
 
     async def _take(self, item_id: str, picture: Picture) -> None:
@@ -167,21 +169,22 @@ class Stream:
         """Puts what is kept back into the queue; reader and writer may both be at it."""
         queue = self._pipeline.queue
         while self._held:
-            if queue.is_full:
-                await queue.room()
+            if queue.is_busy(is_bulk=self._is_bulk):
+                await queue.room(is_bulk=self._is_bulk)
                 continue
             image, deadline, slot = self._held.popleft()
             try:
-                queue.put(image, deadline, slot)
+                queue.put(image, deadline, slot, is_bulk=self._is_bulk)
             except AdvsentryError as error:
                 slot.failed(error)
 
     async def _decode_and_queue(self, slot: _Slot, picture: Picture, deadline: float) -> None:
         image = await self._pipeline.decode_in_thread(picture)
         slot.decode_s = time.monotonic() - slot.started
-        while self._pipeline.queue.is_full:
-            await self._pipeline.queue.room()
-        self._pipeline.queue.put(image, deadline, slot)
+        queue = self._pipeline.queue
+        while queue.is_busy(is_bulk=self._is_bulk):
+            await queue.room(is_bulk=self._is_bulk)
+        queue.put(image, deadline, slot, is_bulk=self._is_bulk)
 
     async def _write_ready(self, context: Context) -> None:
         self._is_writing = True
