@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError
 
 from service.errors import AdvsentryError
 from service.metrics import Metrics, RpcMetrics
-from service.rpc.call import ANONYMOUS, begin_call
-from service.rpc.status import code_of, trailers_of
+from service.rpc.call import ANONYMOUS, begin_call, current_call
+from service.rpc.status import code_of, text_of, times_trailers, trailers_of
 
 __all__ = ["Edge"]
 
@@ -30,7 +30,6 @@ _KINDS = {
     (False, True): "server_stream",
     (True, True): "bidi_stream",
 }
-_MAX_DETAIL = 1000  # characters of a status text; headers are not for essays
 
 
 class Edge(grpc.aio.ServerInterceptor):
@@ -85,7 +84,9 @@ class _Call:
             raise
         except AdvsentryError as error:
             code = code_of(error).name
-            await self._context.abort(code_of(error), str(error)[:_MAX_DETAIL], trailers_of(error))
+            notes = current_call()
+            times = times_trailers(notes.queue_s, notes.inference_s, notes.batch_size)
+            await self._context.abort(code_of(error), text_of(error), (*times, *trailers_of(error)))
         except DecodeError:  # of the services that are not ours, such as reflection
             code = grpc.StatusCode.INVALID_ARGUMENT.name
             await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a message of this method, got others")

@@ -1,7 +1,6 @@
 """One StreamDetect call: a reader that takes what there is room for, a writer that sends what is ready."""
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator
@@ -12,10 +11,10 @@ import grpc
 
 from protos import detection_pb2 as pb
 from service.detection.types import Bytes8, Scored
-from service.errors import AdvsentryError, Unavailable
+from service.errors import AdvsentryError, InvalidRequest, Unavailable
 from service.rpc import convert
 from service.rpc.call import current_call
-from service.rpc.convert import Picture, StreamWriter, Timings
+from service.rpc.convert import Asked, Picture, StreamWriter, Timings
 from service.rpc.pipeline import Applied, Pipeline
 
 __all__ = ["Stream"]
@@ -115,8 +114,9 @@ class Stream:
             reader.cancel()
             for slot in self._open:
                 slot.leave()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await reader
+            await asyncio.wait({reader})  # not `await reader`, whose cancellation could not be told from our own
+            if not reader.cancelled():
+                reader.exception()  # looked at, so that asyncio does not complain
 
     async def _wait_for_news(self) -> None:
         await self._news.wait()
@@ -136,10 +136,17 @@ class Stream:
             item = convert.stream_item(data)
             call.takes(items=1, size_bytes=len(data))
             if self._applied is None:
-                self._applied = self._pipeline.apply(item.asked)
+                self._applied = self._apply(item.asked)
                 self._in_order = item.preserve_order
                 self._is_bulk = self._applied.is_bulk
             await self._take(item.item_id, item.picture)
+
+    def _apply(self, asked: Asked) -> Applied:
+        try:
+            return self._pipeline.apply(asked)
+        except InvalidRequest as error:
+            error.field = f"stream_options.{error.field}"
+            raise
 
     async def _take(self, item_id: str, picture: Picture) -> None:
         pipeline, started = self._pipeline, time.monotonic()
@@ -217,6 +224,8 @@ class Stream:
     def _detections(self, slots: list[_Slot], applied: Applied, now: float) -> list[bytes]:
         rows = [slot.row for slot in slots if slot.row is not None]
         shown = self._pipeline.answer(rows, applied)
+        call = current_call()
+        call.decode_s = max(call.decode_s, *[slot.decode_s for slot in slots])
         self._pipeline.metrics.stage["decode"].observe_all([slot.decode_s for slot in slots if slot.work is None])
         timings = [
             Timings(
