@@ -17,8 +17,10 @@ from service.batching import Batcher, QueueLimits
 from service.canary import Canaries
 from service.detection.engine import Engine
 from service.detection.images import ImageLimits
+from service.drift import Drift
 from service.engines import load_engine
 from service.errors import SetupError
+from service.loop_lag import watch_loop_lag
 from service.memory import keep_trimmed, limit_arenas
 from service.metrics import Metrics
 from service.rpc import convert_inference
@@ -112,6 +114,8 @@ class App:
         await self._canaries.ask_once(settings.stuck_s)
         self._tasks.append(asyncio.create_task(self._canaries.watch(settings.canary_s), name="canary"))
         self._tasks.append(asyncio.create_task(keep_trimmed(lambda: self.batcher.is_idle), name="memory"))
+        self._tasks.append(asyncio.create_task(watch_loop_lag(self._metrics), name="loop lag"))
+        self._tasks.append(asyncio.create_task(Drift(self._metrics).watch(), name="drift"))
         return Ports(grpc=_address(settings.host, grpc_port), metrics=_address(settings.metrics_host, metrics_port))
 
     async def stop(self) -> None:

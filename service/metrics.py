@@ -10,6 +10,7 @@ import time
 from bisect import bisect_left
 from collections import Counter as Counted
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
 
@@ -18,7 +19,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-__all__ = ["Metrics", "RpcMetrics", "Work"]
+__all__ = ["Judged", "Metrics", "RpcMetrics", "Work"]
 
 SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
 P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -132,6 +133,16 @@ class Work:
         self.last_s = time.time()
 
 
+@dataclass
+class Judged:
+    """Sums over all verdicts, which the drift alarms compare."""
+
+    images: int = 0
+    adversarial: int = 0
+    expected: float = 0.0
+    """Sum of alpha: how many would be adversarial if all were clean."""
+
+
 class RpcMetrics:
     """Counts of one method."""
 
@@ -228,8 +239,7 @@ class Metrics:
         self.adversarial_alarm = gauge(
             "adversarial_share_alarm", "1 while far more images are adversarial than target_fpr lets expect."
         )
-        self.expected_alarms = 0.0
-        """Sum of the alpha of every verdict: how many of clean images would be adversarial."""
+        self.judged = Judged()
         self.rpc = lru_cache(maxsize=None)(self._rpc_metrics)
         self.p_value = self._p_values.labels
         self.p_values = self._p_values.known

@@ -315,7 +315,9 @@ class Pipeline:
         call.adversarial += found
         call.clean += len(measured) - found
         metrics.images_detected.inc(len(measured))
-        metrics.expected_alarms += alpha * len(measured)
+        metrics.judged.images += len(measured)
+        metrics.judged.adversarial += found
+        metrics.judged.expected += alpha * len(measured)
         metrics.verdict(Verdict.ADVERSARIAL).inc(found)
         metrics.verdict(Verdict.CLEAN).inc(len(measured) - found)
         metrics.p_value("fused").observe_all(measured.fused_p_value.tolist())
