@@ -22,6 +22,7 @@ from prometheus_client.utils import floatToGoString
 __all__ = ["Judged", "Metrics", "RpcMetrics", "Work"]
 
 SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
+CALL_SECONDS = tuple(0.001 * 4**i for i in range(8))  # to 16 s; few, since each method has them
 P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 BATCH_SIZES = tuple(2**i for i in range(7))  # to 64
 DROPPED = ("cancelled", "deadline", "shutdown", "overload")
@@ -173,7 +174,7 @@ class RpcFamily:
         self.received = Counter("grpc_server_msg_received", "Messages received.", RPC_LABELS, registry=registry)
         self.sent = Counter("grpc_server_msg_sent", "Messages sent.", RPC_LABELS, registry=registry)
         self.seconds = Histogram(
-            "grpc_server_handling_seconds", "Time of a call.", RPC_LABELS, buckets=SECONDS, registry=registry
+            "grpc_server_handling_seconds", "Time of a call.", RPC_LABELS, buckets=CALL_SECONDS, registry=registry
         )
 
 
