@@ -9,6 +9,7 @@ bundle's files in the page cache, since the first start is not counted.
 import argparse
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -51,7 +52,7 @@ class Started:
     def resident_mb(self) -> float:
         """Memory of the process that is in RAM, in 1e6 bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * 4096 / 1e6
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextlib.contextmanager
