@@ -67,9 +67,9 @@ class Serving:
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     def cpu_s(self) -> float:
-        """Processor time of all its threads until now."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
+        """Processor time of the threads that it has, until now."""
+        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
 
     def terminate(self, timeout_s: float) -> int:
         """Sends SIGTERM and gives the exit status.

@@ -1,10 +1,20 @@
 """The rows of the sheet, in its order."""
 
-from deploy.reliability import input_checks, load_checks
+from deploy.reliability import (
+    answer_checks,
+    count_checks,
+    fault_checks,
+    input_checks,
+    life_checks,
+    load_checks,
+    memory_checks,
+)
 from deploy.reliability.check import Check
 
 __all__ = ["SHEET"]
 
+_GROUPS = (answer_checks, count_checks, fault_checks, input_checks, life_checks, load_checks, memory_checks)
+
 SHEET: tuple[Check, ...] = tuple(
-    sorted((*input_checks.CHECKS, *load_checks.CHECKS), key=lambda check: int(check.number.removeprefix("R-")))
+    sorted((check for group in _GROUPS for check in group.CHECKS), key=lambda check: int(check.number[2:]))
 )
