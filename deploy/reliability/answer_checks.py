@@ -94,8 +94,8 @@ def one_answer(rig: Rig) -> Figures:
         with rig.server(bundle, reveal="scores") as running:
             ways = _Ways(running, images)
             alone = ways.alone()
-            orders = list(_orders(sizes))
-            for way, few in ((ways.batch, orders), (ways.stream, orders[:: rig.scaled(test=16, quick=8, full=1)])):
+            orders = list(_orders(sizes))[:: rig.scaled(test=3, quick=1, full=1)]
+            for way, few in ((ways.batch, orders), (ways.stream, orders[:: rig.scaled(test=4, quick=8, full=1)])):
                 for order in few:
                     wanted = [alone[i] for i in order]
                     answers = way(order)

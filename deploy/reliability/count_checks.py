@@ -60,7 +60,7 @@ class _Sender:
         try:
             answer = call(message, timeout=30, metadata=(("x-client", MARK),))
         except grpc.RpcError as error:
-            self.known.calls[method, error.code().name] += 1  # type: ignore[attr-defined]
+            self.known.calls[method, error.code().name] += 1
             self.known.received[method] += 1
             return b""
         self.known.calls[method, "OK"] += 1
@@ -139,12 +139,12 @@ def _wrong(known: _Known, load: MetricsPage) -> dict[str, tuple[float, float]]:
         ("verdict", "advsentry_verdicts_total", "verdict", known.verdicts),
         ("flag", "advsentry_flagged_total", "reason", known.flags),
     ):
-        found = load.by(metric, label)
-        pairs |= {f"{name} {key}": (found.get(key, 0), right.get(key, 0)) for key in found.keys() | right.keys()}
+        counted = load.by(metric, label)
+        pairs |= {f"{name} {key}": (counted.get(key, 0), right.get(key, 0)) for key in counted.keys() | right.keys()}
     for stage in ("queue", "postprocess"):
         pairs[f"stage {stage}"] = load.total("advsentry_stage_seconds_count", stage=stage), known.images
-    for detector, count in load.by("advsentry_detector_p_value_count", "detector").items():
-        pairs[f"p-values of {detector}"] = count, known.images
+    for detector, values in load.by("advsentry_detector_p_value_count", "detector").items():
+        pairs[f"p-values of {detector}"] = values, known.images
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 

@@ -5,6 +5,7 @@ A Python client sends some 3,000 calls a second from one core; a graph of 0.1 ms
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -37,16 +38,16 @@ def write_heavy(path: Path, bundle: Path) -> Path:
 def _add_load(model: onnx.ModelProto, pixels: int) -> None:
     """Adds 0 times the mean of what the convolutions give to the logits."""
     graph = model.graph
-    for node in graph.node:
-        node.output[:] = ["light_logits" if name == "logits" else name for name in node.output]
-        node.input[:] = ["light_logits" if name == "logits" else name for name in node.input]
+    for made in graph.node:
+        made.output[:] = ["light_logits" if name == "logits" else name for name in made.output]
+        made.input[:] = ["light_logits" if name == "logits" else name for name in made.input]
     generator = np.random.default_rng(0)
 
     def constant(name: str, value: np.ndarray) -> str:
         graph.initializer.append(numpy_helper.from_array(value, f"load_{name}"))
         return f"load_{name}"
 
-    def node(kind: str, inputs: list[str], **attributes: object) -> str:
+    def node(kind: str, inputs: list[str], **attributes: Any) -> str:
         output = f"load_{len(graph.node)}"
         graph.node.append(helper.make_node(kind, inputs, [output], **attributes))
         return output

@@ -1,7 +1,7 @@
 """Starts the service with a fault in it, for the checks that need one.
 
 `python -m deploy.reliability.inject FAULT MARKER serve ...`: while the file MARKER exists, the fault is there. A
-process cannot be made to hang, or its clock to jump, from outside.
+process cannot be made to hang from outside.
 """
 
 import socket
@@ -45,17 +45,6 @@ def _raising(text: str) -> Callable[[Path], None]:
     return install
 
 
-def _clock(marker: Path) -> None:
-    """The wall clock jumps an hour ahead and an hour back, in turn, at each reading."""
-    wall, turn = time.time, [1]
-
-    def patched() -> float:
-        turn[0] = -turn[0]
-        return wall() + (3600 * turn[0] if marker.exists() else 0)
-
-    time.time = patched
-
-
 def _no_names(marker: Path) -> None:
     """No name is resolved."""
     look_up = socket.getaddrinfo
@@ -72,7 +61,6 @@ FAULTS: dict[str, Callable[[Path], None]] = {
     "stuck": _stuck,
     "onnxruntime": _raising("[ONNXRuntimeError] : 1 : FAIL : Non-zero status code returned while running Conv node"),
     "cuda": _raising("CUDA failure 700: an illegal memory access was encountered"),
-    "clock": _clock,
     "dns": _no_names,
 }
 

@@ -3,7 +3,7 @@
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ def _one(kind: int, shape: InputShape, generator: np.random.Generator) -> tuple[
         return name, pb.Image(
             raw=pb.RawImage(height=shape.height, width=shape.width, channels=shape.channels, data=data)
         )
-    data = {
+    makers: dict[str, Callable[[], bytes]] = {
         "empty": lambda: b"",
         "truncated png": lambda: _cut(encoded(good, "PNG"), share),
         "truncated jpeg": lambda: _cut(encoded(good, "JPEG"), share),
@@ -100,8 +100,8 @@ def _one(kind: int, shape: InputShape, generator: np.random.Generator) -> tuple[
         "other size": lambda: encoded(good.resize((shape.width + 1, shape.height)), "PNG"),
         "gif": lambda: encoded(good, "GIF"),
         "noise": lambda: generator.bytes(int(generator.integers(1, 2000))),
-    }[name]()
-    return name, pb.Image(encoded=pb.EncodedImage(data=data))
+    }
+    return name, pb.Image(encoded=pb.EncodedImage(data=makers[name]()))
 
 
 def _cut(data: bytes, share: float) -> bytes:

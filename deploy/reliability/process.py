@@ -117,10 +117,11 @@ def serving(
             stderr=errors,
             text=True,
             env={**os.environ, **(environment or {})},
-            preexec_fn=None if cores is None else lambda: os.sched_setaffinity(0, cores),
         ) as process,
     ):
         try:
+            if cores is not None:  # before it has threads; preexec_fn would fork, which gRPC's threads do not bear
+                os.sched_setaffinity(process.pid, cores)
             assert process.stdout is not None
             found = READY.match(process.stdout.readline())
             if found is None:
