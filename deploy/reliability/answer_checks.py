@@ -14,7 +14,6 @@ from deploy.reliability.malformed import encoded
 from deploy.reliability.process import Serving
 from deploy.reliability.rig import Rig, images_of
 from protos import detection_pb2 as pb
-from service.client import MAX_MESSAGE_BYTES
 from service.detection.types import Bytes8
 from service.rpc.convert import SERVICE
 from service.rpc.read_answers import image_message
@@ -33,9 +32,7 @@ class _Ways:
     def __init__(self, running: Serving, images: Bytes8) -> None:
         self._running = running
         self._messages = [image_message(image) for image in images]
-        self.channel = grpc.insecure_channel(
-            running.target, options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-        )
+        self.channel = grpc.insecure_channel(running.target, options=[("grpc.max_receive_message_length", -1)])
         unary, stream = self.channel.unary_unary, self.channel.stream_stream
         self._detect = unary(f"/{SERVICE}/Detect", pb.DetectRequest.SerializeToString, pb.DetectResponse.FromString)
         self._batch = unary(
