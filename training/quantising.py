@@ -88,6 +88,9 @@ def quantised_graph(model: bytes, images: Bytes8, *, reduce_range: bool = False)
             weight_type=QuantType.QInt8,
         )
         widened = _in_fours(onnx.load(made))
+    domains = {node.domain for node in widened.graph.node}
+    for entry in [entry for entry in widened.opset_import if entry.domain not in domains]:
+        widened.opset_import.remove(entry)  # what onnxruntime knows itself, and not every reader of the file does
     return QuantisedGraph(
         model=without_traces(widened.SerializeToString()),
         convolutions=len(every),
