@@ -141,7 +141,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("float", help="the float bundle: a directory or a shipped name")
     parser.add_argument("int8", help="the bundle that `advsentry-train export --int8` made of the same run")
     parser.add_argument("--run", type=Path, required=True, help="the run that both were exported from")
-    parser.add_argument("--data", type=Path, help="folder of the data set (or ADVSENTRY_DATA)")
+    parser.add_argument(
+        "--data", type=Path, default=os.environ.get("ADVSENTRY_DATA"), help="folder of the data set (or ADVSENTRY_DATA)"
+    )
     parser.add_argument("--images", type=int, default=100, help="test images to attack (100)")
     parser.add_argument("--attacks", default=",".join(ATTACKS), metavar="A,B", help="of the blind suite")
     parser.add_argument("--result", type=Path, help="a file for docs/results")
