@@ -231,9 +231,16 @@ def test_a_client_that_leaves_leaves_no_work_behind(slow: tuple[Slow, Running]) 
 
 def test_a_deadline_ends_a_stream(slow: tuple[Slow, Running]) -> None:
     _, server = slow
-    call = oip.stream(server.channel, iter([oip.pixels(ONE)]), timeout=0.3)
+    is_over = threading.Event()
+
+    def kept_open() -> Iterator[object]:
+        yield oip.pixels(ONE)  # may be refused at once, where runs take longer than the deadline
+        is_over.wait(20)
+
+    call = oip.stream(server.channel, kept_open(), timeout=0.3)
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
+    is_over.set()
     assert caught.value.code() is CODE.DEADLINE_EXCEEDED
 
 
