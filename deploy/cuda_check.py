@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from deploy.footprint import serving
-from deploy.load import Server, loads
+from deploy.load import loads
 from service.detection.bundle import find_bundle
 from service.detection.engine import Engine
 from service.detection.types import Bytes8
@@ -109,7 +109,7 @@ def measure(bundle: Path, images: Bytes8, plan: Plan) -> dict[str, float]:
     flags = ("--device", plan.device, "--max-batch", plan.max_batch, *plan.flags)
     with serving(bundle, *flags) as server:
         found["start_s"] = server.start_s
-        for name, load in loads(Server(server.target, server.pid), images[:IMAGES], SERVED_SECONDS).items():
+        for name, load in loads(server, images[:IMAGES], SERVED_SECONDS).items():
             found[f"{name}_images_per_s"] = load.images_per_s
             found[f"{name}_ratio_to_bare"] = load.images_per_s / best
     return found

@@ -25,6 +25,7 @@ def test_each_figure_is_there(
     found = json.loads(capsys.readouterr().out)
     assert set(found) == {
         "tiny_start_s",
+        "tiny_start_cpu_s",
         "tiny_resident_mb",
         "tiny_resident_mb_under_load",
         "tiny_session_ms",
