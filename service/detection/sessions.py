@@ -38,6 +38,7 @@ def open_session(
         file: the graph's name in messages.
         threads: of one run; 0 takes the processors that the process may use.
         keeps_memory: whether memory stays for the next run, which pays when its shapes are like this one's.
+        cache: where the graph is kept if onnxruntime takes long to optimise it, and looked up; None for neither.
 
     Raises:
         BundleError: the bytes are no graph.
