@@ -1,0 +1,105 @@
+"""Server processes, each on one core, and what they take of it."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from service.errors import BundleError
+
+__all__ = ["Server", "pinned", "server", "started"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    target: str
+    pid: int
+    start_s: float
+    """From the start of its process until it served."""
+
+    def cpu_s(self) -> float:
+        """Processor time of all threads of the process and its children until now."""
+        return sum(_cpu_s(pid) for pid in _family(self.pid))
+
+    def resident_bytes(self) -> int:
+        """Memory of the process and its children that is in RAM now; what they share counts for each."""
+        pages = (int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in _family(self.pid))
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime
+
+
+def _family(pid: int) -> list[int]:
+    found = [pid]
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text(encoding="ascii").split():
+            found += _family(int(child))
+    return found
+
+
+def pinned(core: int) -> Callable[[], None]:
+    """For `preexec_fn`: every thread of the new process is born on that core."""
+    return lambda: os.sched_setaffinity(0, {core})
+
+
+@contextlib.contextmanager
+def started(
+    arguments: Sequence[str],
+    core: int,
+    *,
+    output: "TextIO | int" = subprocess.PIPE,
+    errors: "TextIO | None" = None,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> "Iterator[subprocess.Popen[str]]":
+    """Runs a process on one core, and asks it to end.
+
+    Args:
+        output: where its standard output goes, a pipe by default.
+        errors: where its standard error goes; None for ours.
+        environment: all its variables; None for ours.
+        directory: it runs in; None for ours.
+    """
+    with subprocess.Popen(
+        arguments, stdout=output, stderr=errors, text=True, env=environment, cwd=directory, preexec_fn=pinned(core)
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextlib.contextmanager
+def server(bundle: Path, core: int, max_batch: int) -> Iterator[Server]:
+    """Serves a bundle on one core with one graph thread.
+
+    Raises:
+        BundleError: it did not start.
+    """
+    flags = {"bundle": bundle, "port": 0, "metrics-port": 0, "threads": 1, "max-batch": max_batch, "lame-duck-s": 0}
+    arguments = [sys.executable, "-m", "service", "serve", "--log-level", "error"]
+    for name, value in flags.items():
+        arguments += [f"--{name}", str(value)]
+    begun = time.monotonic()
+    with started(arguments, core) as process:
+        assert process.stdout is not None
+        found = re.match(r"serving grpc=(\S+)", process.stdout.readline())
+        if found is None:
+            raise BundleError("the server did not start; its own message stands above")
+        yield Server(found[1], process.pid, time.monotonic() - begun)
