@@ -53,6 +53,9 @@ class Bins:
 
     def observe_all(self, values: Sequence[float]) -> None:
         """Counts each of many values."""
+        if len(values) == 1:
+            self.observe(values[0])
+            return
         counts = Counted(map(partial(bisect_left, self._bounds), values))
         with self._lock:
             for place, count in counts.items():
@@ -92,7 +95,8 @@ class BulkHistogram(Collector):
 
     def labels(self, value: str) -> Bins:
         """The counts of a label's value, for ever the same object."""
-        return self._bins.setdefault(value, Bins(self._bounds))
+        found = self._bins.get(value)
+        return self._bins.setdefault(value, Bins(self._bounds)) if found is None else found
 
     def known(self) -> dict[str, Bins]:
         """Every label's value until now, and its counts."""
