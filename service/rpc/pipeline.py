@@ -28,6 +28,7 @@ from service.rpc.budget import PixelBudget
 from service.rpc.call import Caller, Scope, current_call
 from service.rpc.convert import Asked, Picture
 from service.rpc.status import item_reason
+from service.rpc.together import Together
 
 __all__ = ["Applied", "Pipeline", "Policy", "Queue", "Served"]
 
@@ -224,16 +225,19 @@ class Pipeline:
             InvalidRequest: with the reason.
             Overloaded: too many bytes wait to be decoded.
         """
-        if not self.decodes_inline(picture):
-            if not self._fits(picture):
-                self.metrics.dropped["overload"].inc()
-                hint_ms = min(MOST_HINT_MS, math.ceil(1000 * self._decoding_s))
-                raise Overloaded("too many images wait to be decoded", retry_after_ms=hint_ms)
-            self.reserve(picture)
-            try:
-                return await self.decode_in_thread(picture)
-            finally:
-                self.release(picture)
+        if self.decodes_inline(picture):
+            return self._decode_inline(picture)
+        if not self._fits(picture):
+            self.metrics.dropped["overload"].inc()
+            hint_ms = min(MOST_HINT_MS, math.ceil(1000 * self._decoding_s))
+            raise Overloaded("too many images wait to be decoded", retry_after_ms=hint_ms)
+        self.reserve(picture)
+        try:
+            return await self.decode_in_thread(picture)
+        finally:
+            self.release(picture)
+
+    def _decode_inline(self, picture: Picture) -> Bytes8:
         started = time.perf_counter()
         image = self.decode_now(picture)
         self.metrics.stage["decode"].observe(time.perf_counter() - started)
@@ -245,6 +249,8 @@ class Pipeline:
         Raises:
             DeadlinePassed: it was not decoded by then.
         """
+        if self.decodes_inline(picture):
+            return self._decode_inline(picture)  # there is nothing to wait for, so no timer
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self.decode(picture)
@@ -381,28 +387,21 @@ class Pipeline:
             Overloaded, Unavailable: nothing can be taken now, or not so many in time.
             DeadlinePassed: some row came too late, or must.
         """
-        futures: list[asyncio.Future[Scored]] = []
         if images:
             self.queue.admit(len(images), deadline, is_bulk=is_bulk)
+        together = Together(len(images))
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                for image in images:
-                    if futures and self.queue.is_busy(is_bulk=is_bulk):
+                for number, place in enumerate(together.places):
+                    if number and self.queue.is_busy(is_bulk=is_bulk):
                         await self.queue.room(is_bulk=is_bulk)
-                    futures.append(self.queue.submit(image, deadline, is_bulk=is_bulk, is_admitted=True))
-                return [await _outcome(future) for future in futures]
+                    self.queue.put(images[number], deadline, place, is_bulk=is_bulk, is_admitted=True)
+                outcomes = await together.outcomes()
         except TimeoutError:
             raise DeadlinePassed(f"the deadline passed before all {len(images)} images were scored") from None
         finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # looked at, so that asyncio does not complain
-
-
-async def _outcome(future: "asyncio.Future[Scored]") -> Scored | AdvsentryError:
-    try:
-        return await future
-    except DeadlinePassed:
-        raise
-    except AdvsentryError as error:
-        return error
+            together.leave()
+        for outcome in outcomes:
+            if isinstance(outcome, DeadlinePassed):
+                raise outcome
+        return outcomes
