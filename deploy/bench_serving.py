@@ -29,7 +29,6 @@ from deploy.serving_peers.systems import KSERVE, MLSERVER, Peer, is_installed, p
 from service.detection.bundle import Bundle, find_bundle, load_bundle
 from service.detection.types import Bytes8
 from service.errors import AdvsentryError
-from service.settings import Settings
 
 DEFAULTS = ("gtsrb", "mnist", "digits")
 PEERS = ("mlserver", "kserve")
@@ -43,6 +42,8 @@ SHARE = 0.7
 MOST = 1.3
 """Times the closed loop's rate: no open loop gets there."""
 PROBES = 7
+LEAST_BATCH = 8
+"""Smaller ones save no caller any time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +54,8 @@ class Plan:
     """For each load."""
     rounds: int
     objective_ms: float
-    max_batch: int
-    """Of our server."""
+    max_batch: int | None
+    """Of our server; None for the size at which the bare session is fastest, as `advsentry tune` would find it."""
     peers: tuple[str, ...]
 
 
@@ -118,7 +119,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=2.5, help="for each load (2.5)")
     parser.add_argument("--rounds", type=int, default=3, help="over all servers (3)")
     parser.add_argument("--objective-ms", type=float, default=50.0, help="that p99 has to keep (50)")
-    parser.add_argument("--max-batch", type=int, default=Settings().max_batch, help="our server's; left out: its own")
+    parser.add_argument("--max-batch", type=int, help="our server's; left out: the size best for the bare session")
     parser.add_argument("--no-peers", action="store_true", help="only ours and the bare session")
     parser.add_argument("--result", type=Path, help="a file for docs/results")
     return parser.parse_args()
@@ -138,12 +139,13 @@ def _measure(path: Path, bundle: Bundle, plan: Plan) -> Figures:
     try:
         with contextlib.ExitStack() as stack:
             images = random_images(bundle, 256)
-            ways = _ours(stack.enter_context(server(path, server_core, plan.max_batch)), images)
+            max_batch = plan.max_batch or max(LEAST_BATCH, bare_elsewhere(path, plan.seconds, server_core).batch)
+            ways = _ours(stack.enter_context(server(path, server_core, max_batch)), images)
             ways |= _theirs(stack, path / "model.onnx", images, plan, server_core)
             for way in ways.values():
                 way.load(min(WARM_UP_S, plan.seconds))
             rounds = [_round(ways, path, plan, server_core) for _ in range(plan.rounds)]
-            return _figures(ways, rounds, plan)
+            return _figures(ways, rounds, plan, max_batch)
     finally:
         os.sched_setaffinity(0, everywhere)
 
@@ -216,7 +218,7 @@ def _round(ways: Mapping[str, Way], path: Path, plan: Plan, core: int) -> Round:
     return Round(bare=bare, loads={name: way.load(plan.seconds) for name, way in ways.items()})
 
 
-def _figures(ways: Mapping[str, Way], rounds: Sequence[Round], plan: Plan) -> Figures:
+def _figures(ways: Mapping[str, Way], rounds: Sequence[Round], plan: Plan, max_batch: int) -> Figures:
     tried = {}
     for name, way in ways.items():
         loads = [one.loads[name] for one in rounds]
@@ -237,6 +239,7 @@ def _figures(ways: Mapping[str, Way], rounds: Sequence[Round], plan: Plan) -> Fi
         for kind in ARRIVALS
     }
     return Figures(
+        max_batch=max_batch,
         session_images_per_s=median(one.bare.images_per_s for one in rounds),
         session_us=median(one.bare.cpu_us for one in rounds),
         tried=tried,

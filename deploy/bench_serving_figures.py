@@ -54,6 +54,8 @@ class Tried:
 class Figures:
     """One bundle's."""
 
+    max_batch: int
+    """Of our server."""
     session_images_per_s: float
     """At its best batch, median of the rounds."""
     session_us: float
@@ -68,6 +70,7 @@ class Figures:
         found: dict[str, float | None] = {
             "session_images_per_s": self.session_images_per_s,
             "session_us": self.session_us,
+            "max_batch": self.max_batch,
             "start_s": self.tried["detect"].start_s,
             "resident_mb": self.tried["detect"].resident_mb,
         }

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from protos import detection_pb2 as pb
 from service.detection.bundle import Bundle
@@ -256,7 +257,7 @@ class StreamWriter:
 
 
 def _number(kind: type[Message], field: str) -> int:
-    return kind.DESCRIPTOR.fields_by_name[field].number
+    return int(kind.DESCRIPTOR.fields_by_name[field].number)
 
 
 _DETECTION_OF_ONE = _number(pb.DetectResponse, "detection")
