@@ -75,7 +75,7 @@ class Figures:
             "resident_mb": self.tried["detect"].resident_mb,
         }
         for name, tried in self.tried.items():
-            for field in ("images_per_s", "server_us", "client_us", "client_share", "p50_ms", "p99_ms"):
+            for field in ("images_per_s", "server_us", "loop_us", "client_us", "client_share", "p50_ms", "p99_ms"):
                 found[f"{name}_{field}"] = tried.of_loads(field)
             found[f"{name}_ratio_to_session"] = tried.ratio
             found[f"{name}_rate"] = tried.rate

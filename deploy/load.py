@@ -46,6 +46,8 @@ class Load:
     images_per_s: float
     server_us: float
     """Processor time of the server process for an image: graph, gRPC and all."""
+    loop_us: float
+    """The part of it that the server's first thread takes: of ours, the event loop's."""
     client_us: float
     p50_ms: float | None = None
     """Of a call; a stream is one call."""
@@ -187,7 +189,7 @@ class Clock:
 
     def __init__(self, running: Server) -> None:
         self._running = running
-        self._server_s, self._client_s = running.cpu_s(), time.process_time()
+        self._server_s, self._loop_s, self._client_s = running.cpu_s(), running.loop_s(), time.process_time()
         self.start = time.perf_counter()
 
     def load(self, images: int, times_ms: Sequence[float]) -> Load:
@@ -202,6 +204,7 @@ class Clock:
         return Load(
             images_per_s=images / wall_s,
             server_us=1e6 * (self._running.cpu_s() - self._server_s) / images,
+            loop_us=1e6 * (self._running.loop_s() - self._loop_s) / images,
             client_us=1e6 * (time.process_time() - self._client_s) / images,
             p50_ms=p50,
             p99_ms=p99,

@@ -30,6 +30,11 @@ class Server:
         """Processor time of all threads of the process and its children until now."""
         return sum(_cpu_s(pid) for pid in _family(self.pid))
 
+    def loop_s(self) -> float:
+        """Processor time until now of the thread that the process began with: of ours, the event loop's."""
+        spent_ns = Path(f"/proc/{self.pid}/task/{self.pid}/schedstat").read_text(encoding="ascii").split()[0]
+        return int(spent_ns) / 1e9
+
     def resident_bytes(self) -> int:
         """Memory of the process and its children that is in RAM now; what they share counts for each."""
         pages = (int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) for pid in _family(self.pid))

@@ -60,7 +60,7 @@ def test_an_unknown_bundle_is_one_clear_line() -> None:
 
 
 def load(rate: float, *, client_us: float = 100.0) -> Load:
-    return Load(images_per_s=rate, server_us=1e6 / rate, client_us=client_us, p50_ms=10.0, p99_ms=20.0)
+    return Load(images_per_s=rate, server_us=1e6 / rate, loop_us=100.0, client_us=client_us, p50_ms=10.0, p99_ms=20.0)
 
 
 def tried(text: str, rates: list[float], *, rate: float | None, client_us: float = 100.0) -> Tried:
