@@ -14,7 +14,7 @@ from typing import TextIO
 
 from service.errors import BundleError
 
-__all__ = ["Server", "pinned", "server", "started"]
+__all__ = ["Server", "pinned", "server", "serving", "started"]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def pinned(core: int) -> Callable[[], None]:
 @contextlib.contextmanager
 def started(
     arguments: Sequence[str],
-    core: int,
+    core: int | None,
     *,
     output: "TextIO | int" = subprocess.PIPE,
     errors: "TextIO | None" = None,
@@ -72,13 +72,20 @@ def started(
     """Runs a process on one core, and asks it to end.
 
     Args:
+        core: None for all that ours may use.
         output: where its standard output goes, a pipe by default.
         errors: where its standard error goes; None for ours.
         environment: all its variables; None for ours.
         directory: it runs in; None for ours.
     """
     with subprocess.Popen(
-        arguments, stdout=output, stderr=errors, text=True, env=environment, cwd=directory, preexec_fn=pinned(core)
+        arguments,
+        stdout=output,
+        stderr=errors,
+        text=True,
+        env=environment,
+        cwd=directory,
+        preexec_fn=None if core is None else pinned(core),
     ) as process:
         try:
             yield process
@@ -97,10 +104,20 @@ def server(bundle: Path, core: int, max_batch: int) -> Iterator[Server]:
     Raises:
         BundleError: it did not start.
     """
-    flags = {"bundle": bundle, "port": 0, "metrics-port": 0, "threads": 1, "max-batch": max_batch, "lame-duck-s": 0}
-    arguments = [sys.executable, "-m", "service", "serve", "--log-level", "error"]
-    for name, value in flags.items():
-        arguments += [f"--{name}", str(value)]
+    flags = {"threads": 1, "max-batch": max_batch}
+    with serving(bundle, *(word for name, value in flags.items() for word in (f"--{name}", value)), core=core) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def serving(bundle: Path, *flags: object, core: int | None = None) -> Iterator[Server]:
+    """Serves a bundle with the defaults but for these flags.
+
+    Raises:
+        BundleError: it did not start.
+    """
+    arguments = [sys.executable, "-m", "service", "serve", "--bundle", str(bundle), "--port", "0"]
+    arguments += ["--metrics-port", "0", "--log-level", "error", "--lame-duck-s", "0", *map(str, flags)]
     begun = time.monotonic()
     with started(arguments, core) as process:
         assert process.stdout is not None

@@ -45,7 +45,7 @@ def test_alone_or_together_an_image_gets_one_answer_and_is_counted_once(engine: 
     whole = together.answer(scored, applied)
     for i, one in enumerate(scored):
         assert alone.answer([one], applied).detections() == [whole.detection(i)]
-    assert counted(alone) == pytest.approx(counted(together))
+    assert counted(alone) == pytest.approx(counted(together), nan_ok=True)  # shares of too few images are NaN
 
 
 def test_callers_of_one_batch_get_what_each_asked_for(engine: Engine) -> None:
