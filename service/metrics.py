@@ -119,13 +119,11 @@ class Work:
     """What the graph did, in figures that no metric holds: Triton's statistics ask for them.
 
     Attributes:
-        answered_s: of the runs that images were answered from; a run counts once for each image.
         failed: images without a detection.
         last_s: Unix time at the end of the last run; 0 before the first.
     """
 
     def __init__(self) -> None:
-        self.answered_s = 0.0
         self.failed = 0
         self.last_s = 0.0
         self.runs: dict[int, tuple[int, float]] = {}
