@@ -36,6 +36,7 @@ bench: $(STAMP)  ## throughput and latency of the service, images a second of tr
 
 bench-serving: $(STAMP)  ## the service beside the bare session and beside model servers of others, under 12 minutes
 	$(BIN)/python -m deploy.bench_serving
+	$(BIN)/python -m deploy.bench_handlers
 
 bench-detectors: $(STAMP)  ## our detectors beside those of peers, on the digits that `make demo` leaves
 	$(BIN)/python -m deploy.peers --out build/demo/peers-digits.json

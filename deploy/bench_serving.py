@@ -28,7 +28,7 @@ from deploy.serving_peers.oip import infer_calls
 from deploy.serving_peers.systems import KSERVE, MLSERVER, Peer, is_installed, peer
 from service.detection.bundle import Bundle, find_bundle, load_bundle
 from service.detection.types import Bytes8
-from service.errors import AdvsentryError
+from service.errors import AdvsentryError, SetupError
 
 DEFAULTS = ("gtsrb", "mnist", "digits")
 PEERS = ("mlserver", "kserve")
@@ -189,19 +189,32 @@ def _theirs(stack: contextlib.ExitStack, graph: Path, images: Bytes8, plan: Plan
     calls = infer_calls(images)
     ways = {}
     for name in plan.peers:
-        which = KSERVE if name == "kserve" else _best_mlserver(graph, calls, plan, core)
-        running = stack.enter_context(peer(which, graph, core, calls))
+        try:
+            which = KSERVE if name == "kserve" else _best_mlserver(graph, calls, plan, core)
+            running = stack.enter_context(peer(which, graph, core, calls))
+        except SetupError as error:
+            print(f"{name} not measured: {error}")
+            continue
         ways[name] = _unary(f"{which}, {IN_FLIGHT} calls", running, calls)
     return ways
 
 
 def _best_mlserver(graph: Path, calls: Unary, plan: Plan, core: int) -> Peer:
-    """The way of setting it that answers the most images a second."""
+    """The way of setting it that answers the most images a second; one that does not start is passed over.
+
+    Raises:
+        SetupError: none starts.
+    """
     rates = {}
     for which in MLSERVER:
-        with peer(which, graph, core, calls) as running:
-            unary_load(running, calls, IN_FLIGHT, min(WARM_UP_S, plan.seconds))
-            rates[which] = unary_load(running, calls, IN_FLIGHT, plan.seconds / 2).images_per_s
+        try:
+            with peer(which, graph, core, calls) as running:
+                unary_load(running, calls, IN_FLIGHT, min(WARM_UP_S, plan.seconds))
+                rates[which] = unary_load(running, calls, IN_FLIGHT, plan.seconds / 2).images_per_s
+        except SetupError as error:
+            print(error)
+    if not rates:
+        raise SetupError("mlserver: no way of setting it starts")
     return max(rates, key=lambda which: rates[which])
 
 

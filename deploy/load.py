@@ -28,6 +28,7 @@ __all__ = [
     "detect_calls",
     "in_loop",
     "loads",
+    "stream_items",
     "stream_load",
     "unary_load",
 ]
@@ -84,6 +85,12 @@ def batch_calls(images: Bytes8) -> Unary:
     """BatchDetect of the first `BATCH_ITEMS`."""
     batch = pb.BatchDetectRequest(images=[image_message(image) for image in images[:BATCH_ITEMS]])
     return Unary(method=f"/{SERVICE}/BatchDetect", requests=[batch.SerializeToString()], images=BATCH_ITEMS)
+
+
+def stream_items(images: Bytes8) -> list[bytes]:
+    """Messages of StreamDetect, one an image."""
+    messages = [image_message(image) for image in images]
+    return [pb.StreamDetectRequest(item_id=str(i), image=m).SerializeToString() for i, m in enumerate(messages)]
 
 
 def in_loop(work: Coroutine[Any, Any, Result]) -> Result:
@@ -153,8 +160,7 @@ async def closed_loop(running: Server, call: Callable[[int], Awaitable[int]], in
 
 def stream_load(running: Server, images: Bytes8, count: int, seconds: float) -> Load:
     """So many streams that are never empty."""
-    messages = [image_message(image) for image in images]
-    items = [pb.StreamDetectRequest(item_id=str(i), image=m).SerializeToString() for i, m in enumerate(messages)]
+    items = stream_items(images)
 
     async def load() -> Load:
         async with grpc.aio.insecure_channel(running.target) as channel:

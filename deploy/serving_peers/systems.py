@@ -22,7 +22,7 @@ __all__ = ["KSERVE", "MLSERVER", "Peer", "is_installed", "peer"]
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parent.parent / "build" / "peers"
-START_S = 20.0
+START_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
