@@ -299,11 +299,11 @@ class Pipeline:
         if len(scored) == 1:
             row = scored[0].row
             judged, whole = self._of_batch(scored[0].measured, applied)
-            self._count(judged, slice(row, row + 1), applied.alpha)
+            self._count(judged, slice(row, row + 1))
             shown = whole.only(row)
         else:
             judged = judge(gather(scored), self.engine.bundle, applied.alpha)
-            self._count(judged, slice(None), applied.alpha)
+            self._count(judged, slice(None))
             shown = reveal(judged, applied.reveal, applied.wish)
         self._note(scored)
         each_s = (time.perf_counter() - started) / len(scored)
@@ -316,6 +316,7 @@ class Pipeline:
         inferred = [one.inference_s for one in scored]
         self.metrics.stage["queue"].observe_all(queued)
         self.metrics.stage["inference"].observe_all(inferred)
+        self.metrics.work.answered_s += sum(inferred)
         call = current_call()
         call.queue_s = max(call.queue_s, *queued)
         call.inference_s = max(call.inference_s, *inferred)
@@ -336,7 +337,7 @@ class Pipeline:
             found = self._last_shown[applied] = judged, reveal(judged, applied.reveal, applied.wish)
         return found
 
-    def _count(self, judged: Judged, rows: slice, alpha: float) -> None:
+    def _count(self, judged: Judged, rows: slice) -> None:
         metrics, measured = self.metrics, judged.measured
         adversarial: list[bool] = judged.is_adversarial[rows].tolist()
         images, found = len(adversarial), sum(adversarial)
@@ -346,7 +347,7 @@ class Pipeline:
         metrics.images_detected.inc(images)
         metrics.judged.images += images
         metrics.judged.adversarial += found
-        metrics.judged.expected += alpha * images
+        metrics.judged.expected += judged.alpha * images
         for verdict, count in ((Verdict.ADVERSARIAL, found), (Verdict.CLEAN, images - found)):
             if count:
                 metrics.verdict(verdict).inc(count)
