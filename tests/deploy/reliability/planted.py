@@ -18,9 +18,9 @@ def leak() -> None:
     kept: list[bytes] = []
     put = Batcher.put
 
-    def patched(self: Batcher, image: Any, *arguments: Any) -> None:
+    def patched(self: Batcher, *arguments: Any, **options: Any) -> None:
         kept.append(bytes(100_000))
-        put(self, image, *arguments)
+        put(self, *arguments, **options)
 
     Batcher.put = patched  # type: ignore[method-assign]
 
@@ -29,9 +29,9 @@ def miscount() -> None:
     """One image in 50 is counted twice."""
     count, seen = Pipeline._count, [0]
 
-    def patched(self: Pipeline, judged: Any) -> None:
-        count(self, judged)
-        seen[0] += len(judged.measured)
+    def patched(self: Pipeline, judged: Any, rows: slice) -> None:
+        count(self, judged, rows)
+        seen[0] += len(judged.is_adversarial[rows])
         if seen[0] % 50 == 0:
             self.metrics.images_detected.inc()
 
@@ -85,7 +85,11 @@ def run_late() -> None:
     batching._Future.is_settled = property(lambda self: False)  # type: ignore[method-assign,assignment]
     batching._Future.__init__ = _careless  # type: ignore[method-assign,assignment]
     put = Batcher.put
-    Batcher.put = lambda self, image, deadline, waiter: put(self, image, deadline + 1e6, waiter)  # type: ignore
+
+    def patched(self: Batcher, image: Any, deadline: float, waiter: Any, **options: Any) -> None:
+        put(self, image, deadline + 1e6, waiter, **options)
+
+    Batcher.put = patched  # type: ignore[method-assign]
 
 
 def _careless(self: Any) -> None:
