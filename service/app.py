@@ -1,38 +1,40 @@
-"""Puts the service together: bundle, queue, gRPC, metrics, health; starts it and ends it gently."""
+"""Puts the service together: bundle, queue, gRPC, metrics, health; and takes it apart gently."""
 
 import asyncio
-import contextlib
-import importlib.metadata
 import logging
-import os
-import signal
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+import weakref
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
 
-from prometheus_client import CollectorRegistry, disable_created_metrics, start_http_server
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
-from service.batching import Batcher, QueueLimits
-from service.canary import Canaries
+from service.canary import CanaryWatch
 from service.detection.engine import Engine
-from service.detection.images import ImageLimits
 from service.engines import load_engine
-from service.errors import SetupError
-from service.memory import keep_trimmed, limit_arenas
+from service.errors import AdvsentryError, SetupError, Unavailable
+from service.loaded import LoadedModel
+from service.memory import keep_trimmed, trim
 from service.metrics import Metrics
+from service.private_http import PrivateHttp
+from service.reload import BundleWatch
 from service.rpc import convert_inference
 from service.rpc.convert import SERVICE
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
 from service.rpc.inference import InferenceServicer
-from service.rpc.pipeline import Pipeline, Policy, Served
+from service.rpc.pipeline import Pipeline, Served
 from service.rpc.server import build_server
 from service.settings import Settings
 
-__all__ = ["App", "Ports", "refuse_two_wheels", "run", "serve"]
+__all__ = ["App", "Ports"]
 
 log = logging.getLogger(__name__)
+
+RETIRE_LOOK_S = 0.05
+"""Between two looks whether a replaced bundle still has calls."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,41 +48,32 @@ class Ports:
         return f"grpc={self.grpc} metrics={self.metrics}"
 
 
-def refuse_two_wheels() -> None:
-    """Refuses a machine with both onnxruntime packages: they overwrite each other's files, and CUDA goes in silence.
-
-    Raises:
-        SetupError: both are installed.
-    """
-    found = {str(entry.name).lower() for entry in importlib.metadata.distributions() if entry.name}
-    if {"onnxruntime", "onnxruntime-gpu"} <= found:
-        raise SetupError("both onnxruntime and onnxruntime-gpu are installed; uninstall both, then install one")
-
-
 class App:
     """A running service."""
 
     def __init__(self, settings: Settings, engine: Engine, registry: CollectorRegistry) -> None:
         """Makes every part; nothing listens yet. Needs a running event loop."""
         self._settings = settings
-        self._engine = engine
+        self._registry = registry
         self._metrics = Metrics(registry)
         self._health = Health((SERVICE, convert_inference.SERVICE))
-        self._graph_thread = ThreadPoolExecutor(1, thread_name_prefix="graph")
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-        limits = QueueLimits(
-            max_batch=settings.max_batch,
-            items=settings.queue_items,
-            size_bytes=settings.queue_bytes,
-            stuck_s=settings.stuck_s,
-        )
-        self.batcher = Batcher(
-            engine.measure, self._graph_thread, limits=limits, metrics=self._metrics, on_health=self._worker_health
-        )
-        self._pipeline = Pipeline(engine, self.batcher, self._decoders, policy=_policy(settings), metrics=self._metrics)
-        self._canaries = Canaries(engine, self.batcher, self._health, self._metrics)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._numbers = count(1)
+        self._model = self._made(engine, next(self._numbers))
+        self._number = 1
+        self._served = Served(self._model.pipeline(self._decoders))
+        self._canaries = CanaryWatch(lambda: self._model.canaries, self._health, self._metrics)
+        self._reloading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
         self._is_ending = False
+        self.lost = asyncio.Event()
+        """Set when the worker is gone: there is nothing left but to end."""
+
+    @property
+    def model(self) -> LoadedModel:
+        """What is served now."""
+        return self._model
 
     async def start(self) -> Ports:
         """Opens the ports, warms the graph, then says SERVING.
@@ -88,29 +81,41 @@ class App:
         Raises:
             SetupError: a port cannot be had.
         """
+        async with self._reloading:  # not before there is something to replace
+            return await self._start()
+
+    async def _start(self) -> Ports:
         settings = self._settings
-        served = Served(self._pipeline)
+        self._loop = asyncio.get_running_loop()
         servicer = DetectorServicer(
-            served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
+            self._served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
         )
         self._server, grpc_port = build_server(
             servicer,
-            InferenceServicer(served, self._health),
+            InferenceServicer(self._served, self._health),
             self._health,
             metrics=self._metrics,
             address=_address(settings.host, settings.port),
             max_message_bytes=settings.max_message_bytes,
             with_reflection=settings.reflection,
         )
-        metrics_port = self._serve_metrics()
-        self._tell_facts()
-        await asyncio.get_running_loop().run_in_executor(self._graph_thread, self._engine.warm_up, settings.max_batch)
-        self.batcher.start()
+        self._http = PrivateHttp(
+            (settings.metrics_host, settings.metrics_port),
+            scrape=self._scrape,
+            reload=self._reload_from_thread if settings.admin else None,
+        )
+        self._model.tell_facts()
+        await self._model.start()
+        self._watch_worker()
         await self._server.start()
         await self._canaries.ask_once(settings.stuck_s)
-        self._tasks.append(asyncio.create_task(self._canaries.watch(settings.canary_s), name="canary"))
-        self._tasks.append(asyncio.create_task(keep_trimmed(lambda: self.batcher.is_idle), name="memory"))
-        return Ports(grpc=_address(settings.host, grpc_port), metrics=_address(settings.metrics_host, metrics_port))
+        self._tasks.add(asyncio.create_task(self._canaries.watch(settings.canary_s), name="canary"))
+        self._tasks.add(asyncio.create_task(keep_trimmed(lambda: self._model.batcher.is_idle), name="memory"))
+        if settings.watch_s:
+            watch = BundleWatch(settings.bundle, self.reload)
+            self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
+        metrics = _address(settings.metrics_host, self._http.port)
+        return Ports(grpc=_address(settings.host, grpc_port), metrics=metrics)
 
     async def stop(self) -> None:
         """Not ready, serve on for a moment, stop accepting, drain, close."""
@@ -122,112 +127,125 @@ class App:
         self._metrics.ready.set(0)
         await asyncio.sleep(self._settings.lame_duck_s)
         self._health.close()
-        self._pipeline.drain()
+        self._served.drain()
         await self._server.stop(self._settings.drain_s)
-        await self.batcher.close()
-        self._graph_thread.shutdown()
+        for model in (self._model, *self._retiring.values()):
+            await model.close()
+        for task in list(self._retiring):
+            task.cancel()
+        self._lost_watch.cancel()
         self._decoders.shutdown()
-        self._http.shutdown()
-        self._http.server_close()
+        self._http.close()
 
-    def _worker_health(self, is_well: bool) -> None:
+    async def reload(self) -> str:
+        """Serves the bundle as its files are now; calls and streams go on meanwhile.
+
+        Returns:
+            What is served now, and what was before.
+
+        Raises:
+            AdvsentryError: why all stays as it is.
+        """
+        async with self._reloading:
+            started = time.monotonic()
+            try:
+                number = next(self._numbers)
+                model = await self._next_model(number)
+            except Exception as error:
+                self._metrics.reloads["refused"].inc()
+                if isinstance(error, AdvsentryError):
+                    log.error("the bundle was not reloaded: %s", error)
+                    raise
+                log.exception("the bundle was not reloaded")
+                raise AdvsentryError("the bundle was not reloaded; the server's log says why") from error
+            before = self._model
+            self._take_over(model, number)
+            self._metrics.reloads["loaded"].inc()
+            text = f"serving {_name(model)}, before that {_name(before)}"
+            log.info("reloaded in %.2f s: %s", time.monotonic() - started, text)
+            return text
+
+    async def _next_model(self, number: int) -> LoadedModel:
+        provider = self._model.engine.graph.provider
+        if provider != "CPUExecutionProvider":
+            raise SetupError(
+                f"the bundle runs on {provider}, whose memory a process gives back only at its end: restart the "
+                "server, or start it with --workers, which puts new processes in the place of the old"
+            )
+        engine = await asyncio.to_thread(load_engine, self._settings)
+        model = self._made(engine, number)
+        try:
+            await model.start()
+            await model.check()
+            if self._is_ending:
+                raise Unavailable("the server is ending")
+        except BaseException:
+            self._model.batcher.show()
+            await model.close()
+            raise
+        return model
+
+    def _made(self, engine: Engine, number: int) -> LoadedModel:
+        return LoadedModel(
+            engine, self._settings, self._metrics, lambda is_well: self._worker_health(number, is_well=is_well)
+        )
+
+    def _take_over(self, model: LoadedModel, number: int) -> None:
+        old, pipeline = self._model, weakref.ref(self._served.current)
+        self._model, self._number = model, number
+        self._served.replace(model.pipeline(self._decoders))
+        model.tell_facts(old)
+        self._lost_watch.cancel()
+        self._watch_worker()
+        self._worker_health(number, is_well=True)
+        task = asyncio.create_task(self._retire(old, pipeline), name="retire")
+        self._retiring[task] = old
+        task.add_done_callback(self._retired)
+
+    async def _retire(self, model: LoadedModel, pipeline: "weakref.ref[Pipeline]") -> None:
+        """Closes a replaced bundle's queue when no call can use it any more.
+
+        Each call and each item holds the pipeline that it began with, for no longer than the longest deadline.
+        """
+        latest = time.monotonic() + self._settings.max_deadline_s + 1
+        while pipeline() is not None and time.monotonic() < latest:
+            await asyncio.sleep(RETIRE_LOOK_S)
+        await model.close()
+
+    def _retired(self, task: "asyncio.Task[None]") -> None:
+        del self._retiring[task]
+        if not self._is_ending:
+            self._loop.run_in_executor(None, trim)
+
+    def _watch_worker(self) -> None:
+        self._lost_watch = asyncio.create_task(self._wait_for_loss(self._model), name="lost worker")
+
+    async def _wait_for_loss(self, model: LoadedModel) -> None:
+        await model.batcher.lost.wait()
+        self.lost.set()
+
+    def _worker_health(self, number: int, *, is_well: bool) -> None:
+        if number != self._number:
+            return  # of a bundle that is not served yet or no more
         self._health.set_live(is_well)
         self._health.set_ready(is_well and not self._is_ending)
         self._metrics.ready.set(self._health.is_ready)
 
-    def _serve_metrics(self) -> int:
-        settings = self._settings
-        try:
-            self._http, _ = start_http_server(settings.metrics_port, settings.metrics_host, self._metrics.registry)
-        except OSError as error:
-            raise SetupError(
-                f"metrics cannot listen on {_address(settings.metrics_host, settings.metrics_port)}: "
-                f"{error.strerror}; choose another with --metrics-port or --metrics-host"
-            ) from error
-        return int(self._http.server_port)
+    def _scrape(self, accept: str) -> tuple[bytes, str]:
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
 
-    def _tell_facts(self) -> None:
-        bundle = self._engine.bundle
-        graph_sha = bundle.manifest.files["model.onnx"].sha256[:12]
-        self._metrics.model_info.labels(bundle.manifest.version, graph_sha, bundle.calibration_id).set(1)
-        self._metrics.provider_info.labels(self._engine.graph.provider).set(1)
+    def _reload_from_thread(self) -> str:
+        try:
+            return asyncio.run_coroutine_threadsafe(self.reload(), self._loop).result()
+        except (CancelledError, RuntimeError):  # the loop ended
+            raise Unavailable("the server is ending") from None
+
+
+def _name(model: LoadedModel) -> str:
+    manifest = model.engine.bundle.manifest
+    return f"{manifest.name} version {manifest.version}"
 
 
 def _address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _policy(settings: Settings) -> Policy:
-    return Policy(
-        reveal=settings.reveal,
-        images=ImageLimits(max_bytes=settings.max_image_bytes, max_pixels=settings.max_image_pixels),
-        max_batch_items=settings.max_batch_items,
-        stream_window=settings.stream_window,
-        max_deadline_s=settings.max_deadline_s,
-        decode_bytes=settings.decode_bytes,
-    )
-
-
-async def serve(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
-    """Runs the service until a signal or the loss of its worker.
-
-    Returns:
-        The exit status: 0 after a signal, 1 when the worker was lost.
-    """
-    started = time.monotonic()
-    engine = load_engine(settings)
-    log.info("settings: %s", " ".join(f"{name}={value}" for name, value in asdict(settings).items()))
-    app = App(settings, engine, CollectorRegistry())
-    ended = _on_signals()
-    ports = await app.start()
-    manifest = engine.bundle.manifest
-    log.info(
-        "bundle %s version %s on %s, ready after %.2f s",
-        manifest.name,
-        manifest.version,
-        engine.graph.provider,
-        time.monotonic() - started,
-    )
-    on_ready(ports)
-    lost = asyncio.create_task(app.batcher.lost.wait())
-    signalled = asyncio.create_task(ended.wait())
-    await asyncio.wait({lost, signalled}, return_when=asyncio.FIRST_COMPLETED)
-    status = 1 if lost.done() else 0
-    log.info("ending: %s", "the worker was lost" if status else "asked to")
-    for task in (lost, signalled):
-        task.cancel()
-    await app.stop()
-    log.info("ended")
-    return status
-
-
-def _on_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second one ends the process at once."""
-    ended = asyncio.Event()
-
-    def received() -> None:
-        if ended.is_set():
-            os._exit(1)
-        ended.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, received)
-    return ended
-
-
-def run(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
-    """Runs the service in an event loop of its own; uvloop's where it is installed.
-
-    Raises:
-        AdvsentryError: it could not start.
-    """
-    refuse_two_wheels()
-    limit_arenas()
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and nobody reads them
-    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
-    with contextlib.suppress(ImportError):
-        import uvloop
-
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(serve(settings, on_ready))

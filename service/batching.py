@@ -90,8 +90,6 @@ class Batcher:
         self._executor = executor
         self._limits = limits
         self._metrics = metrics
-        metrics.queue_items.set_function(lambda: len(self._waiting))
-        metrics.queue_bytes.set_function(lambda: self._size_bytes)
         self._on_health = on_health
         self._waiting: deque[_Waiting] = deque()
         self._running: Sequence[_Waiting] = ()
@@ -106,9 +104,15 @@ class Batcher:
 
     def start(self) -> None:
         """Starts the worker."""
+        self.show()
         self._refusing = ""
         self._worker = asyncio.create_task(self._work(), name="batcher")
         self._worker.add_done_callback(self._ended)
+
+    def show(self) -> None:
+        """Has the metrics tell how long this queue is."""
+        self._metrics.queue_items.set_function(lambda: len(self._waiting))
+        self._metrics.queue_bytes.set_function(lambda: self._size_bytes)
 
     async def close(self) -> None:
         """Refuses what comes, finishes what waits, and ends."""

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from service.app import Ports, run
+from service.admin import ask_reload
+from service.app import Ports
 from service.client import DEFAULT_TARGET, Client, find_images
 from service.detection.bundle import find_bundle, load_bundle
 from service.detection.verdict import RevealMode
@@ -16,12 +17,14 @@ from service.errors import AdvsentryError, SetupError
 from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
+from service.serve import run
 from service.settings import Settings, env_name, flag_name, setting_fields
 from service.tune_command import add_tune_arguments, tune_text
 
 __all__ = ["run_command"]
 
 DEFAULT_BUNDLE = Settings().bundle
+DEFAULT_ADMIN = f"http://{Settings().metrics_host}:{Settings().metrics_port}"
 
 
 def run_command(arguments: Sequence[str] | None) -> int:
@@ -55,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands.add_parser("info", help="describe a bundle"))
     _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
     _add_tune(commands.add_parser("tune", help="measure this machine, and say which settings serve the most images"))
+    _add_reload(commands.add_parser("reload", help="have a server load its bundle anew, without losing a call"))
     return parser
 
 
@@ -104,6 +108,16 @@ def _add_health(parser: argparse.ArgumentParser) -> None:
 def _add_tune(parser: argparse.ArgumentParser) -> None:
     add_tune_arguments(parser)
     parser.set_defaults(command=_tune)
+
+
+def _add_reload(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Has the server on this machine load its bundle anew, and says what it serves now; the server takes --admin on "
+        "for that. Exit status 1 when it goes on with what it served before, with the reason. SIGHUP does the same "
+        "without an answer."
+    )
+    parser.add_argument("--admin", default=DEFAULT_ADMIN, metavar="URL", help=f"its metrics address ({DEFAULT_ADMIN})")
+    parser.set_defaults(command=_reload)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -158,4 +172,9 @@ def _health(options: argparse.Namespace) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     print(tune_text(options))
+    return 0
+
+
+def _reload(options: argparse.Namespace) -> int:
+    print(ask_reload(options.admin))
     return 0

@@ -23,6 +23,7 @@ SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
 P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 BATCH_SIZES = tuple(2**i for i in range(9))  # to 256
 DROPPED = ("cancelled", "deadline", "shutdown", "worker", "overload")
+RELOADS = ("loaded", "refused")
 STAGES = ("decode", "queue", "inference", "postprocess")
 RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -190,6 +191,8 @@ class Metrics:
         self.canary_ok = gauge("canary_ok", "1 when the last canary was answered rightly.")
         self.canary_success = gauge("canary_last_success_timestamp_seconds", "Unix time of the last good canary.")
         self.loop_lag = gauge("loop_lag_seconds", "How late the event loop last woke.")
+        reloads = counter("reloads", "Reloads of the bundle, by outcome.", "outcome")
+        self.reloads = {outcome: reloads.labels(outcome) for outcome in RELOADS}
         self.worker_restarts = counter("worker_lost", "Ends of the worker that were not asked for.")
         self.rpc = lru_cache(maxsize=None)(self._rpc_metrics)
         self.p_value = self._p_values.labels

@@ -35,6 +35,15 @@ class Settings:
     port: int = _setting(50051, "gRPC port; 0 takes a free one", least=0, most=65535)
     metrics_host: str = _setting("127.0.0.1", "address that /metrics listens on; keep it private")
     metrics_port: int = _setting(9464, "HTTP port of /metrics; 0 takes a free one", least=0, most=65535)
+    admin: bool = _setting(
+        False, "whether POST /-/reload on the metrics port reloads the bundle; from this machine only"
+    )
+    watch_s: float = _setting(
+        0.0,
+        "seconds between two looks at the bundle's files, to reload when they change; 0 never",
+        least=0,
+        most=LONGEST_S,
+    )
     device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
     device_id: int = _setting(0, "number of the CUDA device", least=0, most=1023)
     gpu_mem_limit: int = _setting(

@@ -81,6 +81,22 @@ class Served:
 
     def __init__(self, current: "Pipeline") -> None:
         self.current = current
+        self.is_draining = False
+        self.to_wake: set[asyncio.Event] = set()
+
+    def replace(self, by: "Pipeline") -> None:
+        """Serves another from now on; streams let go of what was served before as soon as nothing of it is open."""
+        self.current = by
+        self._wake()
+
+    def drain(self) -> None:
+        """Has each stream end as soon as nothing of it is open."""
+        self.is_draining = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for event in self.to_wake:
+            event.set()
 
 
 class Pipeline:
@@ -97,8 +113,6 @@ class Pipeline:
         self.queue = queue
         self.policy = policy
         self.metrics = metrics
-        self.is_draining = False
-        self.to_wake: set[asyncio.Event] = set()
         self._decoders = decoders
         self._shape = engine.bundle.manifest.input
         self._model_size = (self._shape.height, self._shape.width, self._shape.channels)
@@ -108,12 +122,6 @@ class Pipeline:
         self._undecoded_left = asyncio.Event()
         self._alpha_steps = alpha_steps(engine.bundle.calibration, engine.bundle.manifest.default_alpha, MAX_ALPHA)
         self._default_alpha = engine.resolve_alpha(None)
-
-    def drain(self) -> None:
-        """Has each stream end as soon as nothing of it is open."""
-        self.is_draining = True
-        for event in self.to_wake:
-            event.set()
 
     def reveal_to(self, caller: Caller) -> RevealMode:
         """What a caller may see at most."""

@@ -245,7 +245,7 @@ def test_a_server_that_ends_does_not_wait_for_an_idle_stream(engine: Engine) -> 
         waiting = threading.Thread(target=wait)
         waiting.start()
         since = time.monotonic()
-        server.loop.call_soon_threadsafe(server.app._pipeline.drain)
+        server.loop.call_soon_threadsafe(server.app._served.drain)
         waiting.join(10)
         assert time.monotonic() - since < 10
     assert ends == [CODE.UNAVAILABLE]
