@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 import weakref
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -19,14 +20,14 @@ from service.loaded import LoadedModel
 from service.memory import keep_trimmed, trim
 from service.metrics import Metrics
 from service.private_http import PrivateHttp
-from service.reload import BundleWatch
+from service.reload import BundleWatch, ask_loop
 from service.rpc import convert_inference
 from service.rpc.convert import SERVICE
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
 from service.rpc.inference import InferenceServicer
 from service.rpc.pipeline import Pipeline, Served
-from service.rpc.server import build_server
+from service.rpc.server import ConnectionAge, build_server
 from service.settings import Settings
 
 __all__ = ["App", "Ports"]
@@ -44,6 +45,11 @@ class Ports:
     grpc: str
     metrics: str
 
+    @classmethod
+    def of(cls, settings: Settings, *, grpc: int, metrics: int) -> "Ports":
+        """Those of the settings' hosts."""
+        return cls(grpc=_address(settings.host, grpc), metrics=_address(settings.metrics_host, metrics))
+
     def __str__(self) -> str:
         return f"grpc={self.grpc} metrics={self.metrics}"
 
@@ -51,9 +57,17 @@ class Ports:
 class App:
     """A running service."""
 
-    def __init__(self, settings: Settings, engine: Engine, registry: CollectorRegistry) -> None:
-        """Makes every part; nothing listens yet. Needs a running event loop."""
+    def __init__(
+        self, settings: Settings, engine: Engine, registry: CollectorRegistry, *, private_socket: Path | None = None
+    ) -> None:
+        """Makes every part; nothing listens yet. Needs a running event loop.
+
+        Args:
+            private_socket: of one of several processes: where it takes what else comes to the metrics port. It shares
+                the gRPC port then.
+        """
         self._settings = settings
+        self._private_socket = private_socket
         self._registry = registry
         self._metrics = Metrics(registry)
         self._health = Health((SERVICE, convert_inference.SERVICE))
@@ -98,11 +112,12 @@ class App:
             address=_address(settings.host, settings.port),
             max_message_bytes=settings.max_message_bytes,
             with_reflection=settings.reflection,
+            shared=None if self._private_socket is None else _connection_age(settings),
         )
         self._http = PrivateHttp(
-            (settings.metrics_host, settings.metrics_port),
+            self._private_socket or (settings.metrics_host, settings.metrics_port),
             scrape=self._scrape,
-            reload=self._reload_from_thread if settings.admin else None,
+            reload=self._reload_from_thread if settings.admin or self._private_socket else None,
         )
         self._model.tell_facts()
         await self._model.start()
@@ -114,8 +129,7 @@ class App:
         if settings.watch_s:
             watch = BundleWatch(settings.bundle, self.reload)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
-        metrics = _address(settings.metrics_host, self._http.port)
-        return Ports(grpc=_address(settings.host, grpc_port), metrics=metrics)
+        return Ports.of(settings, grpc=grpc_port, metrics=self._http.port)
 
     async def stop(self) -> None:
         """Not ready, serve on for a moment, stop accepting, drain, close."""
@@ -236,15 +250,16 @@ class App:
         return encode(self._registry), content_type
 
     def _reload_from_thread(self) -> str:
-        try:
-            return asyncio.run_coroutine_threadsafe(self.reload(), self._loop).result()
-        except (CancelledError, RuntimeError):  # the loop ended
-            raise Unavailable("the server is ending") from None
+        return ask_loop(self._loop, self.reload())
 
 
 def _name(model: LoadedModel) -> str:
     manifest = model.engine.bundle.manifest
     return f"{manifest.name} version {manifest.version}"
+
+
+def _connection_age(settings: Settings) -> ConnectionAge:
+    return ConnectionAge(most_s=settings.max_connection_age_s, grace_s=settings.connection_grace_s)
 
 
 def _address(host: str, port: int) -> str:

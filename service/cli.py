@@ -17,9 +17,11 @@ from service.errors import AdvsentryError, SetupError
 from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
-from service.serve import run
+from service.serve import run, serve
 from service.settings import Settings, env_name, flag_name, setting_fields
+from service.supervisor import supervise
 from service.tune_command import add_tune_arguments, tune_text
+from service.worker import run_worker
 
 __all__ = ["run_command"]
 
@@ -59,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
     _add_tune(commands.add_parser("tune", help="measure this machine, and say which settings serve the most images"))
     _add_reload(commands.add_parser("reload", help="have a server load its bundle anew, without losing a call"))
+    commands.add_parser("worker").set_defaults(command=lambda _: run_worker())  # for the supervisor; not in the help
     return parser
 
 
@@ -123,7 +126,7 @@ def _add_reload(parser: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> int:
     settings = Settings.build(os.environ, {name: getattr(options, name) for name in setting_fields()})
     start_logging(settings.log_format, settings.log_level)
-    return run(settings, _announce)
+    return run(lambda: (supervise if settings.workers else serve)(settings, _announce))
 
 
 def _announce(ports: Ports) -> None:

@@ -2,15 +2,29 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 from service.detection.bundle import find_bundle
-from service.errors import AdvsentryError, BundleError
+from service.errors import AdvsentryError, BundleError, Unavailable
 
-__all__ = ["BundleWatch"]
+__all__ = ["BundleWatch", "ask_loop"]
 
 log = logging.getLogger(__name__)
+
+
+def ask_loop(loop: asyncio.AbstractEventLoop, reload: Coroutine[object, object, str]) -> str:
+    """Has a loop reload, from another thread.
+
+    Raises:
+        AdvsentryError: as the reload; Unavailable when the loop ends.
+    """
+    try:
+        return asyncio.run_coroutine_threadsafe(reload, loop).result()
+    except (CancelledError, RuntimeError):
+        reload.close()
+        raise Unavailable("the server is ending") from None
 
 
 class BundleWatch:

@@ -4,19 +4,19 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
-import os
-import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from service.app import App, Ports
 from service.engines import load_engine
-from service.errors import AdvsentryError, SetupError
+from service.errors import SetupError
 from service.memory import limit_arenas
 from service.settings import Settings
+from service.signals import on_signals
 
 __all__ = ["refuse_two_wheels", "run", "serve"]
 
@@ -34,8 +34,18 @@ def refuse_two_wheels() -> None:
         raise SetupError("both onnxruntime and onnxruntime-gpu are installed; uninstall both, then install one")
 
 
-async def serve(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
+async def serve(
+    settings: Settings,
+    on_ready: Callable[[Ports], None],
+    *,
+    private_socket: Path | None = None,
+    on_start: Callable[[Callable[[], None]], None] = lambda _: None,
+) -> int:
     """Runs the service until a signal or the loss of its worker.
+
+    Args:
+        private_socket: see App.
+        on_start: given what ends the service as a signal does.
 
     Returns:
         The exit status: 0 after a signal, 1 when the worker was lost.
@@ -43,8 +53,9 @@ async def serve(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
     started = time.monotonic()
     engine = load_engine(settings)
     log.info("settings: %s", " ".join(f"{name}={value}" for name, value in asdict(settings).items()))
-    app = App(settings, engine, CollectorRegistry())
-    ended = _on_signals(app)
+    app = App(settings, engine, CollectorRegistry(), private_socket=private_socket)
+    ended = on_signals(reload=app.reload)
+    on_start(ended.set)
     ports = await app.start()
     manifest = engine.bundle.manifest
     log.info(
@@ -68,34 +79,8 @@ async def serve(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
     return status
 
 
-def _on_signals(app: App) -> asyncio.Event:
-    """Set by the first SIGTERM or SIGINT; the second one ends the process at once. SIGHUP reloads the bundle."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    reloads: set[asyncio.Task[None]] = set()
-
-    def received() -> None:
-        if ended.is_set():
-            os._exit(1)
-        ended.set()
-
-    async def reload() -> None:
-        with contextlib.suppress(AdvsentryError):  # it stands in the log
-            await app.reload()
-
-    def hung_up() -> None:
-        task = loop.create_task(reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, received)
-    loop.add_signal_handler(signal.SIGHUP, hung_up)
-    return ended
-
-
-def run(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
-    """Runs the service in an event loop of its own; uvloop's where it is installed.
+def run(service: Callable[[], Coroutine[object, object, int]]) -> int:
+    """Runs what serves in an event loop of its own; uvloop's where it is installed.
 
     Raises:
         AdvsentryError: it could not start.
@@ -103,15 +88,10 @@ def run(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
     refuse_two_wheels()
     limit_arenas()
     disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and nobody reads them
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(serve(settings, on_ready))
-
-
-def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where it is installed."""
-    try:
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
         import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(service())

@@ -44,6 +44,18 @@ class Settings:
         least=0,
         most=LONGEST_S,
     )
+    workers: int = _setting(
+        0,
+        "processes that share the gRPC port, under one that restarts them; 0 serves in this process",
+        least=0,
+        most=256,
+    )
+    max_connection_age_s: float = _setting(
+        300.0, "with --workers: seconds after which a client is asked to connect anew", least=1, most=LONGEST_S
+    )
+    connection_grace_s: float = _setting(
+        600.0, "with --workers: seconds that its calls and streams get to end after that", least=1, most=LONGEST_S
+    )
     device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
     device_id: int = _setting(0, "number of the CUDA device", least=0, most=1023)
     gpu_mem_limit: int = _setting(
@@ -54,7 +66,9 @@ class Settings:
         "auto",
         "folder for graphs that onnxruntime takes long to optimise; auto is the user's own cache, empty for none",
     )
-    threads: int = _setting(0, "threads of one graph run; 0 takes the processors of this process", least=0, most=1024)
+    threads: int = _setting(
+        0, "threads of one graph run; 0 takes the processors of this process, or its share of them", least=0, most=1024
+    )
     max_batch: int = _setting(64, "images in one run of the graph at most", least=1, most=4096)
     queue_items: int = _setting(1024, "images that may wait", least=1, most=10**6)
     queue_bytes: int = _setting(256 * 2**20, "bytes of the images that may wait", least=1, most=2**40)
