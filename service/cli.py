@@ -11,6 +11,7 @@ from pathlib import Path
 from service.admin import ask_reload
 from service.app import Ports
 from service.client import DEFAULT_TARGET, Client, find_images
+from service.config import Effective
 from service.detection.bundle import find_bundle, load_bundle
 from service.detection.verdict import RevealMode
 from service.errors import AdvsentryError, SetupError
@@ -18,7 +19,7 @@ from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
 from service.serve import run, serve
-from service.settings import Settings, env_name, flag_name, setting_fields
+from service.settings import CONFIG, Settings, env_name, flag_name, setting_fields
 from service.supervisor import supervise
 from service.tune_command import add_tune_arguments, tune_text
 from service.worker import run_worker
@@ -66,7 +67,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Runs the gRPC service. Each flag may also be set in the environment."
+    parser.description = (
+        "Runs the gRPC service. A flag beats its variable, that the same setting in the file of --config, that the "
+        "default."
+    )
+    parser.add_argument("--config", metavar="FILE", help=f"settings in TOML, such as port = 50051 ({CONFIG})")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the settings and where each came from, and end"
+    )
     for name, (text, default) in setting_fields().items():
         text = f"{text} ({default}; {env_name(name)})".replace("%", "%%")
         parser.add_argument(flag_name(name), dest=name, metavar="X", help=text)
@@ -124,7 +132,12 @@ def _add_reload(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    settings = Settings.build(os.environ, {name: getattr(options, name) for name in setting_fields()})
+    flags = {name: getattr(options, name) for name in setting_fields()}
+    effective = Effective.of(os.environ, flags, options.config)
+    if options.print_config:
+        print(effective.to_toml(), end="")
+        return 0
+    settings = effective.settings
     start_logging(settings.log_format, settings.log_level)
     return run(lambda: (supervise if settings.workers else serve)(settings, _announce))
 
