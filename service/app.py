@@ -12,6 +12,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from service.access_log import AccessLog
 from service.canary import CanaryWatch
 from service.detection.engine import Engine
 from service.engines import load_engine
@@ -101,6 +102,7 @@ class App:
     async def _start(self) -> Ports:
         settings = self._settings
         self._loop = asyncio.get_running_loop()
+        self._access_log = _access_log(settings, self._metrics)
         servicer = DetectorServicer(
             self._served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
         )
@@ -112,6 +114,7 @@ class App:
             address=_address(settings.host, settings.port),
             max_message_bytes=settings.max_message_bytes,
             with_reflection=settings.reflection,
+            on_end=() if self._access_log is None else (self._access_log.note,),
             shared=None if self._private_socket is None else _connection_age(settings),
         )
         self._http = PrivateHttp(
@@ -150,6 +153,8 @@ class App:
         self._lost_watch.cancel()
         self._decoders.shutdown()
         self._http.close()
+        if self._access_log is not None:
+            self._access_log.close()
 
     async def reload(self) -> str:
         """Serves the bundle as its files are now; calls and streams go on meanwhile.
@@ -256,6 +261,12 @@ class App:
 def _name(model: LoadedModel) -> str:
     manifest = model.engine.bundle.manifest
     return f"{manifest.name} version {manifest.version}"
+
+
+def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
+    if settings.access_log == "off":
+        return None
+    return AccessLog(settings.access_log, sample=settings.access_log_sample, on_dropped=metrics.access_log_dropped.inc)
 
 
 def _connection_age(settings: Settings) -> ConnectionAge:

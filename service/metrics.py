@@ -191,6 +191,7 @@ class Metrics:
         self.canary_ok = gauge("canary_ok", "1 when the last canary was answered rightly.")
         self.canary_success = gauge("canary_last_success_timestamp_seconds", "Unix time of the last good canary.")
         self.loop_lag = gauge("loop_lag_seconds", "How late the event loop last woke.")
+        self.access_log_dropped = counter("access_log_dropped", "Lines of the access log that were lost.")
         reloads = counter("reloads", "Reloads of the bundle, by outcome.", "outcome")
         self.reloads = {outcome: reloads.labels(outcome) for outcome in RELOADS}
         self.worker_restarts = counter("worker_lost", "Ends of the worker that were not asked for.")

@@ -99,6 +99,10 @@ class Settings:
     )
     reflection: bool = _setting(True, "whether gRPC reflection is on")
     log_format: Literal["plain", "json"] = _setting("plain", "form of the log lines on standard error")
+    access_log: str = _setting("off", "a JSON line for each call: off, stderr, or a file to write to")
+    access_log_sample: float = _setting(
+        1.0, "share of the calls that end well of which there is a line; of others there always is", least=0, most=1
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "least level that is logged")
 
     def __post_init__(self) -> None:

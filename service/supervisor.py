@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
 from service.app import Ports
-from service.detection.graph import cpu_quota
+from service.detection.processors import cpu_quota
 from service.errors import AdvsentryError, SetupError
 from service.merging import Merged, Page
 from service.private_http import PrivateHttp

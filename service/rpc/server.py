@@ -1,5 +1,6 @@
 """The grpc.aio server: options, port, services."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -9,7 +10,7 @@ from service.metrics import Metrics
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
 from service.rpc.inference import InferenceServicer
-from service.rpc.interceptors import Edge
+from service.rpc.interceptors import Edge, OnEnd
 from service.rpc.reflection import enable_reflection
 
 __all__ = ["ConnectionAge", "build_server"]
@@ -38,17 +39,19 @@ def build_server(
     max_message_bytes: int,
     with_reflection: bool,
     shared: ConnectionAge | None = None,
+    on_end: Sequence[OnEnd] = (),
 ) -> tuple[grpc.aio.Server, int]:
     """A server that listens at `address` once it is started, and its port.
 
     Args:
         shared: of one of several processes that share the port.
+        on_end: told of each call when it has ended.
 
     Raises:
         SetupError: the address cannot be had.
     """
     server = grpc.aio.server(
-        interceptors=(Edge(metrics),),
+        interceptors=(Edge(metrics, on_end),),
         options=[*_options(max_message_bytes), *_sharing(shared)],
         maximum_concurrent_rpcs=MAX_CALLS,
     )
