@@ -76,7 +76,7 @@ class App:
         self._numbers = count(1)
         self._model = self._made(engine, next(self._numbers))
         self._number = 1
-        self._served = Served(self._model.pipeline(self._decoders))
+        self.served = Served(self._model.pipeline(self._decoders))
         self._canaries = CanaryWatch(lambda: self._model.canaries, self._health, self._metrics)
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,11 +104,11 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._access_log = _access_log(settings, self._metrics)
         servicer = DetectorServicer(
-            self._served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
+            self.served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
         )
         self._server, grpc_port = build_server(
             servicer,
-            InferenceServicer(self._served, self._health),
+            InferenceServicer(self.served, self._health),
             self._health,
             metrics=self._metrics,
             address=_address(settings.host, settings.port),
@@ -144,7 +144,7 @@ class App:
         self._metrics.ready.set(0)
         await asyncio.sleep(self._settings.lame_duck_s)
         self._health.close()
-        self._served.drain()
+        self.served.drain()
         await self._server.stop(self._settings.drain_s)
         for model in (self._model, *self._retiring.values()):
             await model.close()
@@ -210,9 +210,9 @@ class App:
         )
 
     def _take_over(self, model: LoadedModel, number: int) -> None:
-        old, pipeline = self._model, weakref.ref(self._served.current)
+        old, pipeline = self._model, weakref.ref(self.served.current)
         self._model, self._number = model, number
-        self._served.replace(model.pipeline(self._decoders))
+        self.served.replace(model.pipeline(self._decoders))
         model.tell_facts(old)
         self._lost_watch.cancel()
         self._watch_worker()

@@ -20,7 +20,7 @@ from prometheus_client.exposition import choose_encoder
 
 from service.app import Ports
 from service.detection.processors import cpu_quota
-from service.errors import AdvsentryError, SetupError
+from service.errors import AdvsentryError, SetupError, Unavailable
 from service.merging import Merged, Page
 from service.private_http import PrivateHttp
 from service.process import Worker
@@ -41,7 +41,7 @@ FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
 
 
-class WorkerEnded(AdvsentryError):
+class WorkerEnded(Exception):
     """A process ended before it served; its own error stands on standard error."""
 
 
@@ -154,7 +154,11 @@ class Supervisor:
 
     async def _replace_all(self) -> str:
         for number in sorted(self._workers):
-            new = await self._started_worker(number)
+            try:
+                new = await self._started_worker(number)
+            except (WorkerEnded, OSError) as error:
+                log.error("not reloaded: %s", error)
+                raise Unavailable(f"the processes that serve stay: {error}") from error
             old, self._workers[number] = self._workers[number], new
             old.send(signal.SIGTERM)
         log.info("every process was replaced")

@@ -161,7 +161,7 @@ def test_a_stream_that_asks_for_a_version_ends_when_it_is_gone(path: Path) -> No
 
 def test_a_call_that_began_before_is_answered_by_what_it_began_with(path: Path) -> None:
     with served(path) as server:
-        old: list[Pipeline] = [server.app._served.current]
+        old: list[Pipeline] = [server.app.served.current]
         batcher = server.app.model.batcher
         put(path, "2")
         reload(server)
