@@ -156,6 +156,7 @@ def _line(entry: _Entry) -> bytes:
         "decode_s": round(call.decode_s, 6),
         "queue_s": round(call.queue_s, 6),
         "inference_s": round(call.inference_s, 6),
+        "verdict_s": round(call.verdict_s, 6),
         "batch_size": call.batch_size,
         "model_version": call.model_version,
         "error_id": ended.error_id,

@@ -5,6 +5,7 @@ import logging
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -12,7 +13,6 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from service.access_log import AccessLog
 from service.canary import CanaryWatch
 from service.detection.engine import Engine
 from service.engines import load_engine
@@ -30,6 +30,7 @@ from service.rpc.inference import InferenceServicer
 from service.rpc.pipeline import Pipeline, Served
 from service.rpc.server import ConnectionAge, build_server
 from service.settings import Settings
+from service.telling import listeners
 
 __all__ = ["App", "Ports"]
 
@@ -81,6 +82,7 @@ class App:
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
+        self._to_close = ExitStack()
         self._is_ending = False
         self.lost = asyncio.Event()
         """Set when the worker is gone: there is nothing left but to end."""
@@ -102,7 +104,6 @@ class App:
     async def _start(self) -> Ports:
         settings = self._settings
         self._loop = asyncio.get_running_loop()
-        self._access_log = _access_log(settings, self._metrics)
         servicer = DetectorServicer(
             self.served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
         )
@@ -114,7 +115,7 @@ class App:
             address=_address(settings.host, settings.port),
             max_message_bytes=settings.max_message_bytes,
             with_reflection=settings.reflection,
-            on_end=() if self._access_log is None else (self._access_log.note,),
+            on_end=listeners(settings, self._metrics, self._to_close),
             shared=None if self._private_socket is None else _connection_age(settings),
         )
         self._http = PrivateHttp(
@@ -153,8 +154,7 @@ class App:
         self._lost_watch.cancel()
         self._decoders.shutdown()
         self._http.close()
-        if self._access_log is not None:
-            self._access_log.close()
+        await asyncio.to_thread(self._to_close.close)
 
     async def reload(self) -> str:
         """Serves the bundle as its files are now; calls and streams go on meanwhile.
@@ -261,12 +261,6 @@ class App:
 def _name(model: LoadedModel) -> str:
     manifest = model.engine.bundle.manifest
     return f"{manifest.name} version {manifest.version}"
-
-
-def _access_log(settings: Settings, metrics: Metrics) -> AccessLog | None:
-    if settings.access_log == "off":
-        return None
-    return AccessLog(settings.access_log, sample=settings.access_log_sample, on_dropped=metrics.access_log_dropped.inc)
 
 
 def _connection_age(settings: Settings) -> ConnectionAge:

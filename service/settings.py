@@ -103,6 +103,9 @@ class Settings:
     access_log_sample: float = _setting(
         1.0, "share of the calls that end well of which there is a line; of others there always is", least=0, most=1
     )
+    otel_endpoint: str = _setting(
+        "", "where traces go by OTLP over gRPC, such as http://127.0.0.1:4317; empty for none; takes the extra otel"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "least level that is logged")
 
     def __post_init__(self) -> None:

@@ -49,6 +49,8 @@ class Call:
     queue_s: float = 0.0
     inference_s: float = 0.0
     """The longest of its images, as are the two above."""
+    verdict_s: float = 0.0
+    """Of one image on average, in the slowest group that was judged together."""
     batch_size: int = 0
 
     def takes(self, *, items: int, size_bytes: int, request_id: str = "") -> None:
