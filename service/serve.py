@@ -54,7 +54,7 @@ async def serve(
     engine = load_engine(settings)
     log.info("settings: %s", " ".join(f"{name}={value}" for name, value in asdict(settings).items()))
     app = App(settings, engine, CollectorRegistry(), private_socket=private_socket)
-    ended = on_signals(reload=app.reload)
+    ended = on_signals(reload=app.models.reload)
     on_start(ended.set)
     ports = await app.start()
     manifest = engine.bundle.manifest
@@ -67,7 +67,7 @@ async def serve(
     )
     del engine  # a reload replaces it
     on_ready(ports)
-    lost = asyncio.create_task(app.lost.wait())
+    lost = asyncio.create_task(app.models.lost.wait())
     signalled = asyncio.create_task(ended.wait())
     await asyncio.wait({lost, signalled}, return_when=asyncio.FIRST_COMPLETED)
     status = 1 if lost.done() else 0

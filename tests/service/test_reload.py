@@ -53,7 +53,7 @@ def served(path: Path, **settings: object) -> Any:
 
 
 def reload(server: Running) -> str:
-    return asyncio.run_coroutine_threadsafe(server.app.reload(), server.loop).result(WAIT_S)
+    return asyncio.run_coroutine_threadsafe(server.app.models.reload(), server.loop).result(WAIT_S)
 
 
 def request(**options: object) -> pb.DetectRequest:
@@ -113,7 +113,7 @@ def test_ten_reloads_under_load_lose_no_call_and_keep_no_memory(path: Path) -> N
             ended.set()
         for one in calls:
             assert {"2", "11"} & one.result(WAIT_S)
-        until(lambda: not server.app._retiring)
+        until(lambda: not server.app.models.retiring)
         gc.collect()
         assert resident_bytes() - before < 20 * 2**20
         assert server.value("advsentry_reloads_total", outcome="loaded") == 10
@@ -161,8 +161,8 @@ def test_a_stream_that_asks_for_a_version_ends_when_it_is_gone(path: Path) -> No
 
 def test_a_call_that_began_before_is_answered_by_what_it_began_with(path: Path) -> None:
     with served(path) as server:
-        old: list[Pipeline] = [server.app.served.current]
-        batcher = server.app.model.batcher
+        old: list[Pipeline] = [server.app.models.served.current]
+        batcher = server.app.models.current.batcher
         put(path, "2")
         reload(server)
 
@@ -171,7 +171,7 @@ def test_a_call_that_began_before_is_answered_by_what_it_began_with(path: Path) 
 
         asyncio.run_coroutine_threadsafe(score(), server.loop).result(WAIT_S)
         old.clear()
-        until(lambda: not server.app._retiring)
+        until(lambda: not server.app.models.retiring)
         with pytest.raises(Unavailable):
             batcher.put(tiny.images(1)[0], time.monotonic(), None)  # type: ignore[arg-type]
 
@@ -217,7 +217,7 @@ def test_a_canary_that_fails_in_the_queue_rolls_back(path: Path, monkeypatch: py
 
 def test_cuda_is_not_reloaded_in_its_process(path: Path) -> None:
     with served(path) as server:
-        server.app.model.engine.graph.provider = "CUDAExecutionProvider"
+        server.app.models.current.engine.graph.provider = "CUDAExecutionProvider"
         with pytest.raises(SetupError, match=r"CUDAExecutionProvider, whose memory .* --workers"):
             reload(server)
 
