@@ -93,6 +93,8 @@ class Models:
             AdvsentryError: why all stays as it is.
         """
         async with self._reloading:
+            while self._retiring:  # three at once would be one more than the memory was planned for
+                await asyncio.wait(self._retiring)
             started, number = time.monotonic(), next(self._numbers)
             try:
                 model = await self._next(number)
