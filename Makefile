@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-detectors protos results docs clean
+.PHONY: help setup demo test check bench bench-detectors reliability fuzz protos results docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,12 @@ bench: $(STAMP)  ## throughput and latency of the service, images a second of tr
 bench-detectors: $(STAMP)  ## our detectors beside those of peers, on the digits that `make demo` leaves
 	$(BIN)/python -m deploy.peers --out build/demo/peers-digits.json
 
+reliability: $(STAMP)  ## the reliability sheet: SIZE=quick (10 minutes) or full (hours); ONLY=R-1,R-2
+	$(BIN)/python -m deploy.reliability --size $(or $(SIZE),quick) $(if $(ONLY),--only $(ONLY))
+
+fuzz: $(STAMP)  ## feed readers and decoders what atheris makes up, SECONDS=60 each; new inputs join tests/fuzz/corpus
+	$(BIN)/python -m deploy.fuzz --seconds $(or $(SECONDS),60)
+
 protos: $(STAMP)  ## make the committed stubs again
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/detection.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --pyi_out=. --include_imports --descriptor_set_out=protos/inference.binpb protos/inference.proto
@@ -48,6 +54,7 @@ results: $(STAMP)  ## docs/results.md and the README's table from docs/results/*
 docs: $(STAMP)  ## the tables in docs/ that follow from the code
 	$(BIN)/python -m deploy.recipe_keys
 	$(BIN)/python -m deploy.settings_table
+	$(BIN)/python -m deploy.reliability.page
 
 clean:  ## remove what the commands above made
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

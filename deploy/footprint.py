@@ -9,6 +9,7 @@ bundle's files in the page cache, since the first start is not counted.
 import argparse
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from statistics import median
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.load import Server
 from deploy.result_file import write_result
 from service.client import Client
 from service.detection.bundle import Bundle, find_bundle, load_bundle
@@ -40,18 +42,17 @@ CHANNELS = 32
 SEED = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Started:
+@dataclass(frozen=True)
+class Started(Server):
     """A server that serves."""
 
-    target: str
-    pid: int
     start_s: float
+    """From the start of the process until it served."""
 
     def resident_mb(self) -> float:
         """Memory of the process that is in RAM, in 1e6 bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * 4096 / 1e6
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 @contextlib.contextmanager
@@ -119,15 +120,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _of_bundle(bundle: Bundle, starts: int) -> dict[str, float]:
     """Median start and memory of some starts; the memory also after load."""
-    found: list[tuple[float, float, float]] = []
+    found: list[tuple[float, ...]] = []
     with serving(bundle.path):
         pass  # brings the files into the page cache
     for _ in range(starts):
         with serving(bundle.path) as server:
-            at_start = server.resident_mb()
+            at_start = (server.start_s, server.cpu_s(), server.resident_mb())
             _load(server.target, bundle)
-            found.append((server.start_s, at_start, server.resident_mb()))
-    names = ("start_s", "resident_mb", "resident_mb_under_load")
+            found.append((*at_start, server.resident_mb()))
+    names = ("start_s", "start_cpu_s", "resident_mb", "resident_mb_under_load")
     name = bundle.manifest.name
     medians = {f"{name}_{what}": median(values) for what, values in zip(names, zip(*found, strict=True), strict=True)}
     return medians | _sessions(name, bundle.graph)

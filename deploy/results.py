@@ -54,6 +54,9 @@ BENCH_ROWS: Mapping[str, str] = {
 }
 """The same of the benchmark, behind each bundle's name."""
 
+SHEET = "checks"
+"""The field by which the reliability sheet is known; it has a page of its own."""
+
 FIELDS = ("name", "command", "recipe", "seed", "commit", "machine", "seconds", "data", "metrics")
 HEAD = """# Results
 
@@ -92,6 +95,8 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
     def _reached(name: str) -> str:
         return Asked.parsed(asked[name]).reached(metrics[name], metrics) if name in asked else ""
 
+    if SHEET in result:
+        return f"## {result['name']}\n\nIn [reliability.md](reliability.md).\n"
     runs = detector_tables(result) if DETECTORS in result else _by_run(metrics)
     shown = {name: metrics[name] for name in asked} if runs else metrics
     rows = [f"| {name} | {asked.get(name, '')} | {value:.4g} | {_reached(name)} |" for name, value in shown.items()]

@@ -12,6 +12,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; gives its exit status."""
     # gRPC's core reads this when it is first imported; its own lines would stand beside our one clear one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Another program's: prometheus_client would keep our counters in files there, and fail where it does not exist.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Pillow's remarks on damaged files; what is wrong with an image is said in its own line.
     warnings.filterwarnings("ignore", module="PIL")
     from service.cli import run_command

@@ -11,6 +11,8 @@ from prometheus_client.exposition import choose_encoder
 
 from service.canary import CanaryWatch
 from service.detection.engine import Engine
+from service.drift import Drift
+from service.loop_lag import watch_loop_lag
 from service.memory import keep_trimmed
 from service.metrics import Metrics
 from service.models import Models
@@ -62,7 +64,15 @@ class App:
         self._metrics = Metrics(registry)
         self._health = Health((SERVICE, convert_inference.SERVICE))
         self._decoders = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
-        self.models = Models(engine, settings, self._metrics, decoders=self._decoders, on_health=self._worker_health)
+        self._drift = Drift(self._metrics)
+        self.models = Models(
+            engine,
+            settings,
+            self._metrics,
+            decoders=self._decoders,
+            on_health=self._worker_health,
+            on_replaced=self._drift.restart,
+        )
         self._canaries = CanaryWatch(lambda: self.models.current.canaries, self._health, self._metrics)
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_close = ExitStack()
@@ -100,6 +110,8 @@ class App:
         await self._canaries.ask_once(settings.stuck_s)
         self._tasks.add(asyncio.create_task(self._canaries.watch(settings.canary_s), name="canary"))
         self._tasks.add(asyncio.create_task(keep_trimmed(lambda: self.models.current.batcher.is_idle), name="memory"))
+        self._tasks.add(asyncio.create_task(watch_loop_lag(self._metrics), name="loop lag"))
+        self._tasks.add(asyncio.create_task(self._drift.watch(), name="drift"))
         if settings.watch_s:
             watch = BundleWatch(settings.bundle, self.models.reload)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))

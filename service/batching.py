@@ -1,22 +1,24 @@
-"""The queue before the graph: bounded, pulled from by one worker, and never held up by one image.
+"""The worker behind the queue: it takes what waits when it is free, and is never held up by one image.
 
-There is no timer: when the worker is free it takes what waits, at most `max_batch` images. Under load batches fill by
-themselves, and without load nobody waits for company.
+There is no timer: at most `max_batch` images of those that wait run together. Under load batches fill by themselves,
+and without load nobody waits for company. Who may join: `admission.py`; whose turn it is: `lanes.py`.
 """
 
 import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 
 import numpy as np
 
+from service.admission import Admission, QueueLimits
 from service.detection.types import Bytes8, Measurements, Scored, Waiter
-from service.errors import AdvsentryError, DeadlinePassed, Overloaded, Unavailable
+from service.errors import AdvsentryError, DeadlinePassed, Unavailable
+from service.lanes import FutureWaiter, Lanes, Waiting
 from service.metrics import Metrics
+from service.pace import Pace
 
 __all__ = ["Batcher", "QueueLimits"]
 
@@ -26,42 +28,6 @@ IDLE_TURNS = 4
 """Turns of the event loop without a new image after which a batch is taken for complete."""
 
 Measure = Callable[[Bytes8], Measurements]
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueueLimits:
-    """How much may wait and run at once."""
-
-    max_batch: int = 64
-    """Images in one run of the graph. 8 and 64 measured alike with a CNN of 0.5 ms an image (stream 1305 and 1351
-    images/s, 32 calls p99 35 ms both); for graphs of microseconds what a batch costs by itself counts, so 64."""
-    items: int = 1024
-    """Images waiting."""
-    size_bytes: int = 256 * 2**20
-    """Of the images waiting."""
-    stuck_s: float = 30.0
-    """A run that takes longer, and 10 times longer than the slowest known, is taken for stuck."""
-
-
-class _Future:
-    """A waiter that one coroutine awaits."""
-
-    def __init__(self) -> None:
-        self.future: asyncio.Future[Scored] = asyncio.get_running_loop().create_future()
-        self.scored = self.future.set_result
-        self.failed = self.future.set_exception
-
-    @property
-    def is_settled(self) -> bool:
-        return self.future.done()
-
-
-@dataclass(eq=False, slots=True)
-class _Waiting:
-    image: Bytes8
-    deadline: float
-    since: float
-    waiter: Waiter
 
 
 class Batcher:
@@ -90,11 +56,11 @@ class Batcher:
         self._executor = executor
         self._limits = limits
         self._metrics = metrics
+        self._lanes = Lanes()
         self._on_health = on_health
-        self._waiting: deque[_Waiting] = deque()
-        self._running: Sequence[_Waiting] = ()
-        self._size_bytes = 0
-        self._slowest_s = 0.0
+        self._pace = Pace(limits.max_batch)
+        self._admission = Admission(limits, self._lanes, self._pace, metrics)
+        self._running: Sequence[Waiting] = ()
         self._refusing = "the server is starting; try again"
         self._draining = False
         self._wake: asyncio.Future[None] | None = None
@@ -111,8 +77,8 @@ class Batcher:
 
     def show(self) -> None:
         """Has the metrics tell how long this queue is."""
-        self._metrics.queue_items.set_function(lambda: len(self._waiting))
-        self._metrics.queue_bytes.set_function(lambda: self._size_bytes)
+        self._metrics.queue_items.set_function(lambda: self._lanes.items)
+        self._metrics.queue_bytes.set_function(lambda: self._lanes.size_bytes)
 
     async def close(self) -> None:
         """Refuses what comes, finishes what waits, and ends."""
@@ -122,61 +88,89 @@ class Batcher:
         if self._worker is not None:
             await asyncio.wait({self._worker})
 
+    def learn(self, took_s: Mapping[int, float]) -> None:
+        """Takes note of runs before the start, so that the first calls are judged by time, too.
+
+        Args:
+            took_s: seconds of a run, by its images.
+        """
+        for size, seconds in took_s.items():
+            self._pace.note(size, seconds)
+
     @property
     def is_full(self) -> bool:
-        """Whether one more image would be refused."""
-        return len(self._waiting) >= self._limits.items or self._size_bytes >= self._limits.size_bytes
+        """Whether one more interactive image would be refused for want of room."""
+        return self._admission.is_full(is_bulk=False)
 
     @property
     def is_idle(self) -> bool:
         """Whether no image waits or runs."""
-        return not self._waiting and not self._running
+        return not self._lanes.items and not self._running
 
-    async def room(self) -> None:
-        """Waits until an image would not be refused for want of room."""
-        while self.is_full and not self._refusing:
+    def is_busy(self, *, is_bulk: bool = False) -> bool:
+        """Whether so much waits that a stream should not put one more image in."""
+        return self._admission.is_busy(is_bulk=is_bulk)
+
+    async def room(self, *, is_bulk: bool = False) -> None:
+        """Waits until the queue is not busy for that lane, or takes nothing at all."""
+        while self.is_busy(is_bulk=is_bulk) and not self._refusing:
             future = asyncio.get_running_loop().create_future()
             self._room.append(future)
             await future
 
-    def submit(self, image: Bytes8, deadline: float) -> "asyncio.Future[Scored]":
+    def admit(self, count: int, deadline: float, *, is_bulk: bool = False) -> None:
+        """Judges a call of several images as one, before any of them is put in.
+
+        Raises:
+            Overloaded, DeadlinePassed, Unavailable: as `put`.
+        """
+        self._check_open(count)
+        self._admission.check(count, deadline, time.monotonic(), is_bulk=is_bulk)
+
+    def submit(
+        self, image: Bytes8, deadline: float, *, is_bulk: bool = False, is_admitted: bool = False
+    ) -> "asyncio.Future[Scored]":
         """Puts an image into the queue.
 
         Args:
             image: (H, W, C) of the model's shape.
             deadline: `time.monotonic()` after which nobody waits for the answer.
+            is_bulk: whether interactive images go before it.
+            is_admitted: whether `admit` has judged it already.
 
         Returns:
             A future of its row; cancel it to leave.
 
         Raises:
-            Overloaded: the queue is full.
+            Overloaded: the queue is full, or what waits in it would take this image past its deadline.
+            DeadlinePassed: so would its own run.
             Unavailable: the server does not run images now.
         """
-        waiter = _Future()
-        self.put(image, deadline, waiter)
+        waiter = FutureWaiter()
+        self.put(image, deadline, waiter, is_bulk=is_bulk, is_admitted=is_admitted)
         return waiter.future
 
-    def put(self, image: Bytes8, deadline: float, waiter: Waiter) -> None:
+    def put(
+        self, image: Bytes8, deadline: float, waiter: Waiter, *, is_bulk: bool = False, is_admitted: bool = False
+    ) -> None:
         """Puts an image into the queue for a waiter that is called back, which costs less than a future.
 
         Raises:
-            Overloaded, Unavailable: as `submit`; the waiter is told nothing.
+            Overloaded, DeadlinePassed, Unavailable: as `submit`; the waiter is told nothing.
         """
+        now = time.monotonic()
         if self._refusing:
-            if self._draining:
-                self._metrics.dropped["shutdown"].inc()
-            raise Unavailable(self._refusing)
-        if self.is_full:
-            self._metrics.dropped["overload"].inc()
-            raise Overloaded(f"the queue is full ({len(self._waiting)} images wait)", retry_after_ms=self._backlog_ms())
-        self._waiting.append(_Waiting(image, deadline, time.monotonic(), waiter))
-        self._size_bytes += image.nbytes
+            self._check_open(1)
+        if not is_admitted:
+            self._admission.check(1, deadline, now, is_bulk=is_bulk)
+        self._lanes.push(Waiting(image, deadline, now, waiter, is_bulk))
         self._notify()
 
-    def _backlog_ms(self) -> int:
-        runs = len(self._waiting) / self._limits.max_batch
-        return max(20, min(5000, int(1000 * runs * max(self._slowest_s, 0.001))))
+    def _check_open(self, count: int) -> None:
+        if self._refusing:
+            if self._draining:
+                self._metrics.dropped["shutdown"].inc(count)
+            raise Unavailable(self._refusing)
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -184,7 +178,7 @@ class Batcher:
 
     async def _work(self) -> None:
         while True:
-            while not self._waiting:
+            while not self._lanes.items:
                 if self._draining:
                     return
                 self._wake = asyncio.get_running_loop().create_future()
@@ -203,24 +197,23 @@ class Batcher:
 
         A message costs the loop a few turns, so that the worker would else run off with the first of many.
         """
-        size, idle = len(self._waiting), 0
+        size, idle = self._lanes.items, 0
         while idle < IDLE_TURNS and size < self._limits.max_batch:
             await asyncio.sleep(0)
-            idle = idle + 1 if len(self._waiting) == size else 0
-            size = len(self._waiting)
+            idle = idle + 1 if self._lanes.items == size else 0
+            size = self._lanes.items
 
-    def _form(self) -> list[_Waiting]:
+    def _form(self) -> list[Waiting]:
         """Takes what waits, without those who left or whose time has passed."""
-        batch: list[_Waiting] = []
+        batch: list[Waiting] = []
         now = time.monotonic()
-        while self._waiting and len(batch) < self._limits.max_batch:
-            item = self._waiting.popleft()
-            self._size_bytes -= item.image.nbytes
-            if item.waiter.is_settled:
-                self._metrics.dropped["cancelled"].inc()
-            elif item.deadline <= now:
+        while len(batch) < self._limits.max_batch and self._lanes.items:
+            item = self._lanes.pop(now)
+            if item.deadline <= now:  # looked at first: a caller whose time is up has mostly left, too
                 self._metrics.dropped["deadline"].inc()
-                item.waiter.failed(DeadlinePassed("the deadline passed while the image waited in the queue"))
+                _fail((item,), DeadlinePassed, "the deadline passed while the image waited in the queue")
+            elif item.waiter.is_settled:
+                self._metrics.dropped["cancelled"].inc()
             else:
                 batch.append(item)
         self._call_in()
@@ -233,7 +226,7 @@ class Batcher:
             if not waiter.done():
                 waiter.set_result(None)
 
-    async def _run(self, batch: Sequence[_Waiting]) -> None:
+    async def _run(self, batch: Sequence[Waiting]) -> None:
         """Runs a batch; after a failure again, image by image, so that only the poison fails."""
         try:
             await self._try(batch)
@@ -244,37 +237,41 @@ class Batcher:
             else:
                 log.warning("a batch of %d failed, its images run one by one", len(batch))
                 for item in batch:
-                    if not item.waiter.is_settled:
-                        await self._run([item])
+                    if item.deadline <= time.monotonic():
+                        _fail((item,), DeadlinePassed, "the deadline passed while the images of a batch ran one by one")
+                    elif not item.waiter.is_settled:
+                        await self._run((item,))
 
-    async def _try(self, batch: Sequence[_Waiting]) -> None:
+    async def _try(self, batch: Sequence[Waiting]) -> None:
         """Runs a batch in the executor and tells its waiters.
 
         Raises:
             Exception: whatever the graph raises; nobody is told anything then.
         """
         start = time.monotonic()
+        self._admission.free_at = start + self._pace.seconds(len(batch))
         run = asyncio.get_running_loop().run_in_executor(self._executor, self._measure_all, batch)
-        limit_s = max(self._limits.stuck_s, 10 * self._slowest_s)
+        limit_s = max(self._limits.stuck_s, 10 * self._pace.slow_s)
         done, _ = await asyncio.wait({run}, timeout=limit_s)
         if not done:
             self._stuck(limit_s)
         try:
             measured = await run
         finally:  # a run that was taken for stuck may end in an exception, too
-            took_s = time.monotonic() - start
+            self._admission.ran = end = time.monotonic()
+            self._admission.free_at = None
+            took_s = end - start
             if not done and not self._draining:
                 self._unstuck(took_s)
         if done:
-            self._slowest_s = max(took_s, 0.999 * self._slowest_s)
+            self._pace.note(len(batch), took_s)
         self._metrics.batch_size.observe(len(batch))
         self._metrics.work.ran(len(batch), took_s)
-        self._metrics.stage["inference"].observe(took_s)
         for row, item in enumerate(batch):
             if not item.waiter.is_settled:
                 item.waiter.scored(Scored(measured, row, start - item.since, took_s, len(batch)))
 
-    def _measure_all(self, batch: Sequence[_Waiting]) -> Measurements:
+    def _measure_all(self, batch: Sequence[Waiting]) -> Measurements:
         return self._measure(np.stack([item.image for item in batch]))
 
     def _stuck(self, limit_s: float) -> None:
@@ -289,10 +286,9 @@ class Batcher:
     def _refuse_all(self, why: str) -> None:
         self._refusing = why
         self._on_health(False)
-        _fail([*self._running, *self._waiting], Unavailable, why)
-        self._metrics.dropped["worker"].inc(len(self._waiting))
-        self._waiting.clear()
-        self._size_bytes = 0
+        waiting = self._lanes.take_all()
+        _fail((*self._running, *waiting), Unavailable, why)
+        self._metrics.dropped["shutdown"].inc(len(waiting))
         self._call_in()
 
     def _ended(self, worker: "asyncio.Task[None]") -> None:
@@ -304,7 +300,7 @@ class Batcher:
             self.lost.set()
 
 
-def _fail(items: Sequence[_Waiting], kind: type[AdvsentryError], why: str) -> None:
+def _fail(items: Sequence[Waiting], kind: type[AdvsentryError], why: str) -> None:
     for item in items:
         if not item.waiter.is_settled:
             item.waiter.failed(kind(why))

@@ -60,11 +60,9 @@ class CanaryWatch:
         self._metrics = metrics
 
     async def watch(self, every_s: float) -> None:
-        """Asks until cancelled; also notes how late the loop wakes."""
+        """Asks until cancelled."""
         while True:
-            due = time.monotonic() + every_s
             await asyncio.sleep(every_s)
-            self._metrics.loop_lag.set(time.monotonic() - due)
             await self.ask_once(every_s)
 
     async def ask_once(self, timeout_s: float) -> None:

@@ -34,6 +34,7 @@ class LoadedModel:
             max_batch=settings.max_batch,
             items=settings.queue_items,
             size_bytes=settings.queue_bytes,
+            wait_s=settings.max_deadline_s / 2,
             stuck_s=settings.stuck_s,
         )
         self.batcher = Batcher(engine.measure, self._thread, limits=limits, metrics=metrics, on_health=on_health)
@@ -45,7 +46,8 @@ class LoadedModel:
 
     async def start(self) -> None:
         """Warms the graph and takes images."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self.engine.warm_up, self._settings.max_batch)
+        loop = asyncio.get_running_loop()
+        self.batcher.learn(await loop.run_in_executor(self._thread, self.engine.warm_up, self._settings.max_batch))
         self.batcher.start()
 
     async def check(self) -> None:

@@ -1,8 +1,10 @@
 """One page of metrics for several processes: counters and histograms are added, gauges as the table says."""
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -23,8 +25,13 @@ GAUGES: dict[str, Callable[[Iterable[float]], float]] = {
     "advsentry_canary_ok": min,
     "advsentry_canary_last_success_timestamp_seconds": min,
     "advsentry_loop_lag_seconds": max,
+    "advsentry_tls_certificate_expiry_timestamp_seconds": min,
+    "advsentry_calibration_drift": fmean,
+    "advsentry_calibration_drift_alarm": max,
+    "advsentry_adversarial_share": fmean,
+    "advsentry_adversarial_share_alarm": max,
 }
-"""What one gauge of all processes is; `max` where nothing is said."""
+"""What one gauge of all processes is, of those that have a number; `max` where nothing is said."""
 
 
 @dataclass(kw_only=True)
@@ -99,5 +106,6 @@ def _merged(name: str, families: Sequence[Family]) -> Metric:
             values.setdefault(key, []).append(value)
     metric = Metric(name, first.text, first.kind)
     for (sample, labels), found in values.items():
-        metric.add_sample(sample, dict(labels), merge(found))
+        known = [value for value in found if not math.isnan(value)]
+        metric.add_sample(sample, dict(labels), merge(known) if known else math.nan)
     return metric

@@ -4,11 +4,13 @@ RPC metrics have the names of go-grpc-prometheus, which stock boards know. Label
 id, a peer or anything that a caller wrote. Children are cached, since looking one up costs more than counting.
 """
 
+import math
 import threading
 import time
 from bisect import bisect_left
 from collections import Counter as Counted
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import accumulate
 
@@ -17,12 +19,13 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-__all__ = ["Metrics", "RpcMetrics", "Work"]
+__all__ = ["Judged", "Metrics", "RpcMetrics", "Work"]
 
 SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
+CALL_SECONDS = tuple(0.001 * 4**i for i in range(8))  # to 16 s; few, since each method has them
 P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
-BATCH_SIZES = tuple(2**i for i in range(9))  # to 256
-DROPPED = ("cancelled", "deadline", "shutdown", "worker", "overload")
+BATCH_SIZES = tuple(2**i for i in range(7))  # to 64
+DROPPED = ("cancelled", "deadline", "shutdown", "overload")
 RELOADS = ("loaded", "refused")
 STAGES = ("decode", "queue", "inference", "postprocess")
 RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
@@ -43,6 +46,12 @@ class Bins:
             self._counts[bisect_left(self._bounds, value)] += 1
             self._sum += value
 
+    def observe_same(self, value: float, count: int) -> None:
+        """Counts one value of many."""
+        with self._lock:
+            self._counts[bisect_left(self._bounds, value)] += count
+            self._sum += value * count
+
     def observe_all(self, values: Sequence[float]) -> None:
         """Counts each of many values."""
         counts = Counted(map(partial(bisect_left, self._bounds), values))
@@ -55,6 +64,11 @@ class Bins:
         """How many values, and their sum."""
         with self._lock:
             return sum(self._counts), self._sum
+
+    def at_most(self, bound: float) -> tuple[int, int]:
+        """How many values were counted, and how many of them were at most one of the bounds."""
+        with self._lock:
+            return sum(self._counts), sum(self._counts[: self._bounds.index(bound) + 1])
 
     def read(self) -> tuple[list[tuple[str, float]], float]:
         """Cumulative counts by upper bound, and the sum."""
@@ -80,6 +94,10 @@ class BulkHistogram(Collector):
     def labels(self, value: str) -> Bins:
         """The counts of a label's value, for ever the same object."""
         return self._bins.setdefault(value, Bins(self._bounds))
+
+    def known(self) -> dict[str, Bins]:
+        """Every label's value until now, and its counts."""
+        return dict(self._bins)
 
     def describe(self) -> Iterator[HistogramMetricFamily]:
         """Names it to the registry, which refuses a second of that name."""
@@ -117,11 +135,22 @@ class Work:
         self.last_s = time.time()
 
 
+@dataclass
+class Judged:
+    """Sums over all verdicts, which the drift alarms compare."""
+
+    images: int = 0
+    adversarial: int = 0
+    expected: float = 0.0
+    """Sum of alpha: how many would be adversarial if all were clean."""
+
+
 class RpcMetrics:
     """Counts of one method."""
 
-    def __init__(self, family: "RpcFamily", labels: tuple[str, str, str]) -> None:
+    def __init__(self, family: "RpcFamily", labels: tuple[str, str, str], requests: Counter | None) -> None:
         self._handled = family.handled
+        self._requests = requests
         self._labels = labels
         self.started = family.started.labels(*labels)
         self.received = family.received.labels(*labels)
@@ -131,6 +160,8 @@ class RpcMetrics:
     def handled(self, code: str) -> None:
         """Counts a call that ended with a status such as `OK`."""
         self._handled.labels(*self._labels, code).inc()
+        if self._requests is not None:
+            self._requests.labels(code).inc()
 
 
 class RpcFamily:
@@ -144,7 +175,7 @@ class RpcFamily:
         self.received = Counter("grpc_server_msg_received", "Messages received.", RPC_LABELS, registry=registry)
         self.sent = Counter("grpc_server_msg_sent", "Messages sent.", RPC_LABELS, registry=registry)
         self.seconds = Histogram(
-            "grpc_server_handling_seconds", "Time of a call.", RPC_LABELS, buckets=SECONDS, registry=registry
+            "grpc_server_handling_seconds", "Time of a call.", RPC_LABELS, buckets=CALL_SECONDS, registry=registry
         )
 
 
@@ -171,6 +202,7 @@ class Metrics:
         self.registry = registry
         self.work = Work()
         self._rpc = RpcFamily(registry)
+        self._requests = counter("requests", "Calls of the detection services ended, by status.", "code")
         images = counter("images", "Images answered, by outcome.", "outcome")
         self.images_detected, self.images_failed = images.labels("detected"), images.labels("error")
         self._image_errors = counter("image_errors", "Images without a detection.", "reason")
@@ -194,12 +226,32 @@ class Metrics:
         self.access_log_dropped = counter("access_log_dropped", "Lines of the access log that were lost.")
         reloads = counter("reloads", "Reloads of the bundle, by outcome.", "outcome")
         self.reloads = {outcome: reloads.labels(outcome) for outcome in RELOADS}
-        self.worker_restarts = counter("worker_lost", "Ends of the worker that were not asked for.")
+        self.worker_restarts = counter("worker_restarts", "Ends of the worker that were not asked for.")
+        self.tls_expiry = gauge(
+            "tls_certificate_expiry_timestamp_seconds", "Unix time at which the certificate ends; NaN without TLS."
+        )
+        self.tls_expiry.set(math.nan)
+        self.drift = gauge(
+            "calibration_drift", "Share of p-values of at most 0.1 over an hour; NaN below 1000 images.", "detector"
+        )
+        self.drift_alarm = gauge(
+            "calibration_drift_alarm", "1 while that share is not that of clean images.", "detector"
+        )
+        self.adversarial_share = gauge(
+            "adversarial_share", "Share of adversarial verdicts over 10 minutes; NaN without images."
+        )
+        self.adversarial_share.set(math.nan)
+        self.adversarial_alarm = gauge(
+            "adversarial_share_alarm", "1 while far more images are adversarial than target_fpr lets expect."
+        )
+        self.judged = Judged()
         self.rpc = lru_cache(maxsize=None)(self._rpc_metrics)
         self.p_value = self._p_values.labels
+        self.p_values = self._p_values.known
         self.verdict = lru_cache(maxsize=None)(self._verdicts.labels)
         self.flag = lru_cache(maxsize=None)(self._flagged.labels)
         self.image_error = lru_cache(maxsize=None)(self._image_errors.labels)
 
     def _rpc_metrics(self, kind: str, service: str, method: str) -> RpcMetrics:
-        return RpcMetrics(self._rpc, (kind, service, method))
+        is_ours = "." in service and not service.startswith("grpc.")  # neither health nor reflection nor `unknown`
+        return RpcMetrics(self._rpc, (kind, service, method), self._requests if is_ours else None)

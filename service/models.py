@@ -36,17 +36,20 @@ class Models:
         *,
         decoders: Executor,
         on_health: Callable[[bool], None],
+        on_replaced: Callable[[], None] = lambda: None,
     ) -> None:
         """Takes the first. Needs a running event loop.
 
         Args:
             on_health: told False when the worker of the one that is served is stuck or lost, and True when it is well
                 again or another is served.
+            on_replaced: called when another is served, with whose p-values those before are not to be compared.
         """
         self._settings = settings
         self._metrics = metrics
         self._decoders = decoders
         self._on_health = on_health
+        self._on_replaced = on_replaced
         self._numbers = count(1)
         self._number = next(self._numbers)
         self.current = self._made(engine, self._number)
@@ -147,6 +150,7 @@ class Models:
         self._lost_watch.cancel()
         self._watch_worker()
         self._on_health(True)
+        self._on_replaced()
         task = asyncio.create_task(self._retire(old, pipeline), name="retire")
         self._retiring[task] = old
         task.add_done_callback(self._retired)

@@ -65,6 +65,7 @@ def info_json(bundle: Bundle) -> dict[str, Any]:
         del canary["png"]
     return {
         **manifest,
+        "precision": _precision(bundle),
         "takes_other_sizes": bundle.resize is not None,
         "calibration_id": bundle.calibration_id,
         "calibration_images": list(_calibration_sizes(bundle)),
@@ -90,6 +91,7 @@ def describe(bundle: Bundle) -> str:
         ("made by", f"advsentry {manifest.code_version}"),
         ("input", f"{shape.height} x {shape.width} x {shape.channels} (height x width x channels), 8 bits"),
         ("other sizes", _other_sizes(bundle)),
+        ("precision", _precision_words(bundle)),
         ("classes", f"{len(manifest.class_names)}: {_shortened(manifest.class_names)}"),
         ("threat model", f"{threat.norm}, eps {threat.eps:.4g} of the [0, 1] image"),
         ("fusion", _fusion(bundle)),
@@ -107,6 +109,21 @@ def describe(bundle: Bundle) -> str:
         parts.append("metrics: none, this bundle has not been evaluated")
     files = [(name, f"{entry.size} bytes", entry.sha256) for name, entry in manifest.files.items()]
     return "\n".join([*parts, "files, with their sha-256", _indented(files)])
+
+
+def _precision(bundle: Bundle) -> str:
+    return "float32" if bundle.manifest.quantised is None else bundle.manifest.quantised.precision
+
+
+def _precision_words(bundle: Bundle) -> str:
+    found, name = bundle.manifest.quantised, _precision(bundle)
+    if found is None:
+        return name
+    weights = ", 7-bit weights" if found.reduced_range else ""
+    return (
+        f"{name} in {found.quantised_convolutions} of {found.convolutions} convolutions{weights}, float32 elsewhere; "
+        f"made of the graph {found.float_graph[:12]}... of the run {found.run}"
+    )
 
 
 def _weights(bundle: Bundle) -> dict[str, float] | None:

@@ -66,10 +66,10 @@ class Supervisor:
         registry.register(self._merged)
         self._registry = registry
         self._restarts = Counter(
-            "advsentry_worker_restarts", "Processes started in the place of others.", registry=registry
+            "advsentry_process_restarts", "Processes started in the place of others.", registry=registry
         )
         states = Gauge(
-            "advsentry_workers", "Processes, as many as are asked for and as serve.", ["state"], registry=registry
+            "advsentry_processes", "Processes, as many as are asked for and as serve.", ["state"], registry=registry
         )
         states.labels("wanted").set(settings.workers)
         states.labels("serving").set_function(lambda: sum(worker.is_serving for worker in self._workers.values()))

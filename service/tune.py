@@ -30,6 +30,8 @@ WITHIN = 0.95
 """Of the best rate: what reaches it with less is chosen."""
 LONGEST_RUN = 0.02
 """Of the time for all: a batch that takes longer is not tried, nor are larger ones."""
+MOST_WORKERS = 16
+"""Each holds the bundle in memory."""
 HAND_OVERS = 200
 
 Run = Callable[[int], None]
@@ -98,7 +100,7 @@ def tune(path: Path, *, device: Device = "cpu", seconds: float = 10.0) -> Tuned:
     threads = best_threads(points)
     batch = best_batch([point for point in points if point.threads == threads])
     crowds = []
-    for workers in thread_counts(processors) if on_cpu else (1,):
+    for workers in thread_counts(min(processors, MOST_WORKERS)) if on_cpu else (1,):
         each = threads if workers == 1 else max(1, processors // workers)
         crowd = [runs[threads]] if workers == 1 else [_runner(Engine(bundle, threads=each)) for _ in range(workers)]
         rate = _crowd_rate(crowd, batch, seconds=0.2 * seconds / len(counts), extra_s=hand_over_s)

@@ -17,7 +17,7 @@ from training.attacks.rounding import from_8_bit
 from training.detectors import CleanViews, Detector, Lessons
 from training.models import Classifier
 
-__all__ = ["OPSET", "BundleGraph", "clean_views", "onnx_bytes", "torch_outputs"]
+__all__ = ["OPSET", "BundleGraph", "clean_views", "onnx_bytes", "torch_outputs", "without_traces"]
 
 OPSET = 22
 """The newest that both the exporter writes and onnxruntime's CPU and CUDA providers run in full."""
@@ -100,10 +100,10 @@ def onnx_bytes(graph: BundleGraph, example: Bytes8) -> bytes:
             dynamo=True,
             verbose=False,
         )
-        return _without_traces(path.read_bytes())
+        return without_traces(path.read_bytes())
 
 
-def _without_traces(model: bytes) -> bytes:
+def without_traces(model: bytes) -> bytes:
     """The graph without the exporter's notes, which hold this machine's paths of every line that a node came from."""
     parsed = onnx.load_from_string(model)
     del parsed.metadata_props[:]

@@ -35,6 +35,7 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             f"{calibration.detector_scores.shape[1]} to calibrate each of them, {calibration.fused_scores.size} to "
             "calibrate the fused statistic, and the test images.",
             "",
+            *_precision(manifest),
             "## Threat model",
             "",
             f"Trained against {threat.norm} perturbations of up to {threat.eps:.4g} (pixels in [0, 1]). "
@@ -61,6 +62,31 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             "",
         ]
     )
+
+
+def _precision(manifest: Manifest) -> list[str]:
+    found = manifest.quantised
+    if found is None:
+        return []
+    bits = "7-bit" if found.reduced_range else "8-bit"
+    return [
+        "## Precision",
+        "",
+        f"**{found.precision}**: {found.quantised_convolutions} of {found.convolutions} convolutions compute with "
+        f"{bits} weights, a scale for each output channel, and unsigned 8-bit activations, whose ranges come from "
+        f"{found.calibration_images} clean images; everything else is in float32. It was made of the graph with "
+        f"SHA-256 `{found.float_graph}` of the run `{found.run}`. The p-values are calibrated on this graph, not on "
+        f"that one. Of {found.compared_images} clean images it labels {found.label_agreement:.1%} as the float network "
+        "does.",
+        "",
+        "On x86-64 processors without VNNI 8-bit sums may saturate: there its answers are others, and nothing that was "
+        "measured holds."
+        if not found.reduced_range
+        else "Weights of 7 bits keep the sums from saturating on x86-64 processors without VNNI.",
+        "",
+        "Attacks on this bundle follow the gradients of the float network: they are transferred from there.",
+        "",
+    ]
 
 
 def _fused(manifest: Manifest, calibration: Calibration) -> str:

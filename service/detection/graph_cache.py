@@ -57,7 +57,7 @@ class GraphCache:
     @property
     def is_empty(self) -> bool:
         """Whether nothing was ever kept."""
-        return not self._folder.exists()
+        return not os.path.lexists(self._folder)  # unlike Path.exists, False for what may not be looked at
 
     def read(self, key: str) -> bytes | None:
         """What was kept under a key, checked; None when there is nothing that may be used."""

@@ -10,7 +10,16 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from service.detection.types import FlagReason, Verdict
 from service.errors import BundleError
 
-__all__ = ["FORMAT_VERSION", "Canary", "DetectorEntry", "FileEntry", "InputShape", "Manifest", "ThreatModel"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Canary",
+    "DetectorEntry",
+    "FileEntry",
+    "InputShape",
+    "Manifest",
+    "Quantised",
+    "ThreatModel",
+]
 
 FORMAT_VERSION = 1
 
@@ -67,6 +76,29 @@ class Canary:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quantised:
+    """How the graph was made of one in float32, and how far it is from that one on clean images."""
+
+    precision: str
+    """Of the quantised layers: `int8`."""
+    run: str
+    """Name of the run directory."""
+    float_graph: str
+    """SHA-256 of the graph in float32, by which the float bundle is known."""
+    convolutions: int
+    quantised_convolutions: int
+    calibration_images: int
+    """Clean images that the ranges of activations were taken from."""
+    reduced_range: bool
+    """Whether weights have 7 bits, for processors whose 8-bit sums saturate."""
+    compared_images: int
+    label_agreement: float
+    """Share of them with the float network's class."""
+    score_shifts: Mapping[str, float]
+    """Of each detector: root mean square change of its score, in standard deviations of that score."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """Everything about a bundle that is not an array."""
 
@@ -89,10 +121,13 @@ class Manifest:
     """Headline figures of report.json; empty until the bundle has been evaluated."""
     metrics_command: str
     """What made the metrics."""
+    quantised: Quantised | None = None
+    """None: the whole graph is in float32; then the file does not have the field."""
 
     def to_json(self) -> str:
         """The text of `manifest.json`."""
-        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+        return json.dumps(fields, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
@@ -121,11 +156,12 @@ def _record(kind: type[Record], value: object, where: str) -> Record:
     if not isinstance(value, dict):
         raise BundleError(f"{where}: expected an object, got {type(value).__name__}")
     hints = get_type_hints(kind)
-    for name in hints.keys() - value.keys():
+    optional = {field.name for field in dataclasses.fields(kind) if field.default is not dataclasses.MISSING}  # type: ignore[arg-type]  # a dataclass, as all kinds are
+    for name in hints.keys() - value.keys() - optional:
         raise BundleError(f"{where}: {name} is missing")
     for name in value.keys() - hints.keys():
         raise BundleError(f"{where}: unknown field {name}")
-    return kind(**{name: _value(hint, value[name], f"{where}: {name}") for name, hint in hints.items()})
+    return kind(**{name: _value(hints[name], value[name], f"{where}: {name}") for name in value})
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:  # the shape of JSON is only known at run time
@@ -133,7 +169,9 @@ def _value(hint: Any, value: Any, where: str) -> Any:  # the shape of JSON is on
     if origin is tuple:
         _expect(isinstance(value, list), "a list", value, where)
         return tuple(_value(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is not None and origin not in (Union, types.UnionType):  # Mapping[str, X]
+    if origin in (Union, types.UnionType):  # X | None: a field that may be absent, but is never null
+        return _value(get_args(hint)[0], value, where)
+    if origin is not None:  # Mapping[str, X]
         _expect(isinstance(value, dict), "an object", value, where)
         return {key: _value(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
     if dataclasses.is_dataclass(hint):

@@ -38,7 +38,7 @@ def providers(device: Device, cuda: CudaOptions) -> list[Provider]:
         raise SetupError(f"--tensorrt: expected --device cuda beside it, got --device {device}")
     if device == "cpu":
         return [(CPU, {})]
-    wanted = [(TENSORRT, _tensorrt_options(cuda))] if cuda.tensorrt else []
+    wanted = [(TENSORRT, {"device_id": str(cuda.device_id)})] if cuda.tensorrt else []
     return [*wanted, (CUDA, _cuda_options(cuda)), (CPU, {})]
 
 
@@ -53,10 +53,6 @@ def _cuda_options(cuda: CudaOptions) -> dict[str, str]:
         "arena_extend_strategy": "kSameAsRequested",
     }
     return options | ({"gpu_mem_limit": str(cuda.memory_bytes)} if cuda.memory_bytes else {})
-
-
-def _tensorrt_options(cuda: CudaOptions) -> dict[str, str]:
-    return {"device_id": str(cuda.device_id), "trt_fp16_enable": "0", "trt_int8_enable": "0"}
 
 
 def bucket(count: int) -> int:

@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import io
 import logging
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def open_session(
         file: the graph's name in messages.
         threads: of one run; 0 takes the processors that the process may use.
         keeps_memory: whether memory stays for the next run, which pays when its shapes are like this one's.
+        cache: where the graph is kept if onnxruntime takes long to optimise it, and looked up; None for neither.
 
     Raises:
         BundleError: the bytes are no graph.
@@ -76,15 +78,20 @@ def open_on_device(
             session = _session(model, _options(threads), wanted)
         if session.get_providers()[0] == wanted[0][0]:
             return session
-        reason = _why_not(wanted[0][0])
+        said = "onnxruntime does not say why"
     except (_NoSession, RuntimeError) as error:
-        reason = first_line(error)
+        said = first_line(error)
+    reason = _missing(wanted[0][0]) or _cuda_failure(said)
     # A graph that does not load at all is the bundle's fault, whatever the device.
     on_processor = open_session(file, model, threads=threads, cache=cache)
     if device == "cuda":
         raise SetupError(
-            f"--device cuda: {wanted[0][0]} does not come up: {reason}; install the extra advsentry[cuda] and "
-            "a driver, or use --device cpu"
+            f"--device cuda: {wanted[0][0]} does not come up: {reason}; install "
+            + (
+                "TensorRT, or leave --tensorrt out"
+                if cuda.tensorrt
+                else "advsentry[cuda] and a driver, or use --device cpu"
+            )
         )
     log.warning("device auto: the graph runs on the processor: %s does not come up: %s", wanted[0][0], reason)
     return on_processor
@@ -157,14 +164,19 @@ def _quiet() -> Iterator[None]:
         ort.set_default_logger_severity(DEFAULT_SEVERITY)
 
 
-def _why_not(provider: str) -> str:
-    """What keeps a provider from coming up. Onnxruntime leaves it out and tells only its own log."""
+def _missing(provider: str) -> str | None:
+    """What a provider lacks on this machine; None when its libraries are all there."""
     if provider not in ort.get_available_providers():
         return "this onnxruntime has no such provider, the package onnxruntime-gpu has"
-    names = {CUDA: "libonnxruntime_providers_cuda.so"}
-    library = Path(ort.__file__).parent / "capi" / names.get(provider, "libonnxruntime_providers_tensorrt.so")
+    library = "libonnxruntime_providers_" + ("cuda.so" if provider == CUDA else "tensorrt.so")
     try:
-        ctypes.CDLL(str(library))
+        ctypes.CDLL(str(Path(ort.__file__).parent / "capi" / library))
     except OSError as error:
         return first_line(error)
-    return "onnxruntime does not say why"
+    return None
+
+
+def _cuda_failure(said: str) -> str:
+    """The driver's own words, which onnxruntime puts between the names of its source files."""
+    found = re.search(r"CUDA failure \d+: [^;]+", said)
+    return found[0].strip() if found else said

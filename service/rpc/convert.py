@@ -11,7 +11,7 @@ from service.detection.bundle import Bundle
 from service.detection.images import MIME_TYPES, PREPROCESSING_ID, ImageLimits
 from service.detection.manifest import DetectorEntry
 from service.detection.verdict import Shown, Wish, flag_of
-from service.errors import AdvsentryError, InvalidRequest
+from service.errors import AdvsentryError, ErrorReason, InvalidRequest
 from service.rpc.status import item_reason
 from service.rpc.wire import check_id, has_more_fields, parsed
 
@@ -31,6 +31,7 @@ __all__ = [
     "detect_request",
     "info_answer",
     "info_request",
+    "locate",
     "meta_template",
     "stream_item",
 ]
@@ -60,6 +61,7 @@ class Asked:
     model_version: str = ""
     alpha: float | None = None
     wish: Wish = field(default_factory=Wish)
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,20 @@ def _asked(options: pb.DetectOptions) -> Asked:
             embedding=options.return_embedding,
             raw_scores=options.return_raw_scores,
         ),
+        priority=options.priority,
     )
+
+
+def locate(error: AdvsentryError, picture: Picture) -> None:
+    """Says in an error of a Detect which field of its image is at fault, where only the image was known."""
+    if not isinstance(error, InvalidRequest) or error.field != "image" or error.reason is ErrorReason.EMPTY_IMAGE:
+        return
+    if picture.size is not None:
+        is_size = error.reason in (ErrorReason.WRONG_SIZE, ErrorReason.TOO_MANY_PIXELS)
+        error.field = "image.raw" if is_size else "image.raw.data"
+    else:
+        is_type = error.reason is ErrorReason.FORMAT_MISMATCH
+        error.field = "image.encoded.mime_type" if is_type else "image.encoded.data"
 
 
 def meta_template(bundle: Bundle, provider: str) -> pb.ResponseMeta:

@@ -16,6 +16,7 @@ from service.rpc import convert
 from service.rpc.call import current_call
 from service.rpc.convert import ServerFacts, Timings
 from service.rpc.pipeline import Pipeline, Served
+from service.rpc.status import times_trailers
 from service.rpc.stream import Stream
 
 __all__ = ["DetectorServicer", "tell", "timings_of"]
@@ -52,9 +53,10 @@ class DetectorServicer:
         deadline = pipeline.deadline(context.time_remaining())
         try:
             image = await pipeline.decode_until(request.picture, deadline)
-            decode_s = time.monotonic() - started
-            scored = await pipeline.score(image, deadline)
+            current_call().decode_s = decode_s = time.monotonic() - started
+            scored = await pipeline.score(image, deadline, is_bulk=applied.is_bulk)
         except AdvsentryError as error:
+            convert.locate(error, request.picture)
             pipeline.count_failed(error)
             raise
         shown = pipeline.answer([scored], applied)
@@ -72,9 +74,9 @@ class DetectorServicer:
         applied = pipeline.apply(request.asked)
         deadline = pipeline.deadline(context.time_remaining())
         images = [await _decoded(pipeline, picture, deadline) for picture in request.pictures]
-        decode_s = time.monotonic() - started
+        current_call().decode_s = decode_s = time.monotonic() - started
         good = [image for image in images if not isinstance(image, AdvsentryError)]
-        rows = iter(await pipeline.score_all(good, deadline))
+        rows = iter(await pipeline.score_all(good, deadline, is_bulk=applied.is_bulk))
         outcomes = [image if isinstance(image, AdvsentryError) else next(rows) for image in images]
         errors = [outcome if isinstance(outcome, AdvsentryError) else None for outcome in outcomes]
         for error in errors:
@@ -146,10 +148,4 @@ def timings_of(started: float, decode_s: float, scored: list[Scored]) -> Timings
 
 def tell(context: Context, timings: Timings) -> None:
     """Puts times into the call's trailing metadata."""
-    context.set_trailing_metadata(
-        (
-            ("x-advsentry-queue-ms", f"{1000 * timings.queue_s:.3f}"),
-            ("x-advsentry-infer-ms", f"{1000 * timings.inference_s:.3f}"),
-            ("x-advsentry-batch", str(timings.batch_size)),
-        )
-    )
+    context.set_trailing_metadata(times_trailers(timings.queue_s, timings.inference_s, timings.batch_size))

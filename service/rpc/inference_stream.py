@@ -91,12 +91,13 @@ class InferenceStream:
         came = convert.received(data, policy.max_batch_items)
         try:
             request = convert.infer_request(came, pipeline.engine.bundle.manifest, policy.max_batch_items)
+            count = request.images.count
+            current_call().takes(items=count, size_bytes=len(data))
         except AdvsentryError as error:
             await self._window(1, policy.stream_window)
             self._start(1, self._refusal(came.request_id, error))
             return
-        count, whole = request.images.count, Picture(data, "", request.images.size)
-        current_call().takes(items=count, size_bytes=len(data))
+        whole = Picture(data, "", request.images.size)
         await self._window(count, policy.stream_window)
         if pipeline.decodes_inline(whole):
             self._start(count, self._answer(pipeline, request))

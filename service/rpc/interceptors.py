@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from service.errors import AdvsentryError, InvalidRequest
 from service.metrics import Metrics, RpcMetrics
 from service.rpc.call import ANONYMOUS, EndedCall, begin_call, current_call
-from service.rpc.status import code_of, trailers_of
+from service.rpc.status import code_of, text_of, times_trailers, trailers_of
 
 __all__ = ["Edge", "OnEnd"]
 
@@ -31,7 +31,6 @@ _KINDS = {
     (False, True): "server_stream",
     (True, True): "bidi_stream",
 }
-_MAX_DETAIL = 1000  # characters of a status text; headers are not for essays
 _MAX_NAME = 200  # characters of a method's name, which may be anything
 
 
@@ -120,7 +119,9 @@ class _Call:
             raise
         except AdvsentryError as error:
             code, reason = code_of(error).name, _reason(error)
-            await self._context.abort(code_of(error), str(error)[:_MAX_DETAIL], trailers_of(error))
+            notes = current_call()
+            times = times_trailers(notes.queue_s, notes.inference_s, notes.batch_size)
+            await self._context.abort(code_of(error), text_of(error), (*times, *trailers_of(error)))
         except DecodeError:  # of the services that are not ours, such as reflection
             code = grpc.StatusCode.INVALID_ARGUMENT.name
             await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a message of this method, got others")

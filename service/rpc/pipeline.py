@@ -1,6 +1,7 @@
 """What every RPC does with an image: decode, queue, judge, reveal; without a word of protobuf."""
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -34,23 +35,35 @@ INLINE_PIXELS = 64 * 64
 INLINE_BYTES = 32 * 1024
 """Below both an image is decoded on the loop: 8 x 8 PNG 34 us, 32 x 32 JPEG 60 us, against 39 us for the way to a
 thread and back. An image that is resized must have as few pixels: 64 x 64 of RGB take 42 us more."""
+MOST_HINT_MS = 5000
+"""Time after which anybody may try again."""
+
+
+BULK_PRIORITY = 2
+"""From here on a call's images are bulk; 0, the default, and 1 are interactive."""
 
 
 class Queue(Protocol):
     """Where images wait for the graph."""
 
-    @property
-    def is_full(self) -> bool:
-        """Whether `submit` would refuse now."""
+    def is_busy(self, *, is_bulk: bool = False) -> bool:
+        """Whether so much waits that one who can wait should."""
 
-    def submit(self, image: Bytes8, deadline: float) -> "asyncio.Future[Scored]":
-        """Puts an image in; raises Overloaded or Unavailable."""
+    async def room(self, *, is_bulk: bool = False) -> None:
+        """Waits until it is not."""
 
-    def put(self, image: Bytes8, deadline: float, waiter: Waiter) -> None:
+    def admit(self, count: int, deadline: float, *, is_bulk: bool = False) -> None:
+        """Judges the images of one call together; raises Overloaded, DeadlinePassed or Unavailable."""
+
+    def submit(
+        self, image: Bytes8, deadline: float, *, is_bulk: bool = False, is_admitted: bool = False
+    ) -> "asyncio.Future[Scored]":
+        """Puts an image in; raises as `admit`, which is not asked again when it has judged."""
+
+    def put(
+        self, image: Bytes8, deadline: float, waiter: Waiter, *, is_bulk: bool = False, is_admitted: bool = False
+    ) -> None:
         """The same, for a waiter that is called back."""
-
-    async def room(self) -> None:
-        """Waits until the queue is not full."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +87,8 @@ class Applied:
     alpha: float
     wish: Wish
     reveal: RevealMode
+    is_bulk: bool = False
+    """Whether interactive images go first."""
 
 
 class Served:
@@ -119,6 +134,7 @@ class Pipeline:
         self._model_pixels = self._shape.height * self._shape.width
         self._budget = PixelBudget(policy.images.max_pixels)
         self._undecoded_bytes = 0
+        self._decoding_s = 0.1  # that an image lately took to be decoded, with its waiting; at first a guess
         self._undecoded_left = asyncio.Event()
         self._alpha_steps = alpha_steps(engine.bundle.calibration, engine.bundle.manifest.default_alpha, MAX_ALPHA)
         self._default_alpha = engine.resolve_alpha(None)
@@ -150,7 +166,7 @@ class Pipeline:
         seen = self.reveal_to(call.caller)
         check_wish(asked.wish, self.engine.bundle, seen)
         alpha = self._default_alpha if asked.alpha is None else self._alpha(asked.alpha, self.alpha_steps(seen))
-        return Applied(alpha, asked.wish, seen)
+        return Applied(alpha, asked.wish, seen, asked.priority >= BULK_PRIORITY)
 
     def _alpha(self, asked: float, allowed: tuple[float, ...]) -> float:
         try:
@@ -164,8 +180,14 @@ class Pipeline:
         return alpha
 
     def deadline(self, left_s: float | None) -> float:
-        """The monotonic time at which a caller with so many seconds left, or the server, gives up."""
+        """The monotonic time at which a caller with so many seconds left, or the server, gives up.
+
+        Raises:
+            DeadlinePassed: none are left.
+        """
         most = self.policy.max_deadline_s
+        if left_s is not None and left_s <= 0:
+            raise DeadlinePassed("the deadline had passed before the call was read")
         return time.monotonic() + (most if left_s is None else min(left_s, most))
 
     def decodes_inline(self, picture: Picture) -> bool:
@@ -210,7 +232,9 @@ class Pipeline:
         """
         if not self.decodes_inline(picture):
             if not self._fits(picture):
-                raise Overloaded("too many images wait to be decoded", retry_after_ms=100)
+                self.metrics.dropped["overload"].inc()
+                hint_ms = min(MOST_HINT_MS, math.ceil(1000 * self._decoding_s))
+                raise Overloaded("too many images wait to be decoded", retry_after_ms=hint_ms)
             self.reserve(picture)
             try:
                 return await self.decode_in_thread(picture)
@@ -237,7 +261,9 @@ class Pipeline:
         """The image of a picture whose bytes are reserved; its time is counted."""
         started = time.perf_counter()
         image = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode_within, picture)
-        self.metrics.stage["decode"].observe(time.perf_counter() - started)
+        took_s = time.perf_counter() - started
+        self._decoding_s += 0.1 * (took_s - self._decoding_s)
+        self.metrics.stage["decode"].observe(took_s)
         return image
 
     def _decode_within(self, picture: Picture) -> Bytes8:
@@ -271,22 +297,36 @@ class Pipeline:
         """What the caller sees of images, one or more; counts what he may not see, too."""
         started = time.perf_counter()
         judged = judge(gather(scored), self.engine.bundle, applied.alpha)
-        self._count(judged)
+        self._count(judged, applied.alpha)
         shown = reveal(judged, applied.reveal, applied.wish)
-        self.metrics.stage["queue"].observe_all([one.queue_s for one in scored])
-        self.metrics.work.answered_s += sum([one.inference_s for one in scored])
+        self._note(scored)
         each_s = (time.perf_counter() - started) / len(scored)
         current_call().verdict_s = max(current_call().verdict_s, each_s)
-        self.metrics.stage["postprocess"].observe_all([each_s] * len(scored))
+        self.metrics.stage["postprocess"].observe_same(each_s, len(scored))
         return shown
 
-    def _count(self, judged: Judged) -> None:
+    def _note(self, scored: Sequence[Scored]) -> None:
+        """Counts the times of images, and leaves the longest in the notes of the call."""
+        queued = [one.queue_s for one in scored]
+        inferred = [one.inference_s for one in scored]
+        self.metrics.stage["queue"].observe_all(queued)
+        self.metrics.stage["inference"].observe_all(inferred)
+        self.metrics.work.answered_s += sum(inferred)
+        call = current_call()
+        call.queue_s = max(call.queue_s, *queued)
+        call.inference_s = max(call.inference_s, *inferred)
+        call.batch_size = scored[-1].batch_size
+
+    def _count(self, judged: Judged, alpha: float) -> None:
         metrics, measured = self.metrics, judged.measured
         found = int(judged.is_adversarial.sum())
         call = current_call()
         call.adversarial += found
         call.clean += len(measured) - found
         metrics.images_detected.inc(len(measured))
+        metrics.judged.images += len(measured)
+        metrics.judged.adversarial += found
+        metrics.judged.expected += alpha * len(measured)
         metrics.verdict(Verdict.ADVERSARIAL).inc(found)
         metrics.verdict(Verdict.CLEAN).inc(len(measured) - found)
         metrics.p_value("fused").observe_all(measured.fused_p_value.tolist())
@@ -303,7 +343,7 @@ class Pipeline:
         self.metrics.image_error(reason).inc()
         current_call().failed(reason)
 
-    async def score(self, image: Bytes8, deadline: float) -> Scored:
+    async def score(self, image: Bytes8, deadline: float, *, is_bulk: bool = False) -> Scored:
         """The row of one image.
 
         Raises:
@@ -311,24 +351,28 @@ class Pipeline:
         """
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.queue.submit(image, deadline)
+                return await self.queue.submit(image, deadline, is_bulk=is_bulk)
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the image was scored") from None
 
-    async def score_all(self, images: Sequence[Bytes8], deadline: float) -> list[Scored | AdvsentryError]:
+    async def score_all(
+        self, images: Sequence[Bytes8], deadline: float, *, is_bulk: bool = False
+    ) -> list[Scored | AdvsentryError]:
         """The rows of many images, in order; waits for room where it must.
 
         Raises:
-            Overloaded, Unavailable: nothing can be taken now.
-            DeadlinePassed: some row came too late.
+            Overloaded, Unavailable: nothing can be taken now, or not so many in time.
+            DeadlinePassed: some row came too late, or must.
         """
         futures: list[asyncio.Future[Scored]] = []
+        if images:
+            self.queue.admit(len(images), deadline, is_bulk=is_bulk)
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 for image in images:
-                    if futures and self.queue.is_full:
-                        await self.queue.room()
-                    futures.append(self.queue.submit(image, deadline))
+                    if futures and self.queue.is_busy(is_bulk=is_bulk):
+                        await self.queue.room(is_bulk=is_bulk)
+                    futures.append(self.queue.submit(image, deadline, is_bulk=is_bulk, is_admitted=True))
                 return [await _outcome(future) for future in futures]
         except TimeoutError:
             raise DeadlinePassed(f"the deadline passed before all {len(images)} images were scored") from None

@@ -1,5 +1,8 @@
 """Each error class to its gRPC code, and back; once, at the edge."""
 
+from collections.abc import Mapping
+from typing import TypeAlias
+
 import grpc
 
 from service.errors import (
@@ -14,8 +17,9 @@ from service.errors import (
     Unavailable,
     UnknownModel,
 )
+from service.rpc import details
 
-__all__ = ["CODES", "REASON_KEY", "code_of", "error_of", "item_reason", "trailers_of"]
+__all__ = ["CODES", "REASON_KEY", "code_of", "error_of", "item_reason", "text_of", "times_trailers", "trailers_of"]
 
 CODES: dict[type[AdvsentryError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -31,6 +35,9 @@ CODES: dict[type[AdvsentryError], grpc.StatusCode] = {
 
 REASON_KEY = "x-advsentry-reason"
 _PUSHBACK_KEY = "grpc-retry-pushback-ms"
+_MAX_TEXT = 1000  # characters of a status text; headers are not for essays
+
+Trailers: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 
 def code_of(error: AdvsentryError) -> grpc.StatusCode:
@@ -38,13 +45,29 @@ def code_of(error: AdvsentryError) -> grpc.StatusCode:
     return CODES[type(error)]
 
 
-def trailers_of(error: AdvsentryError) -> tuple[tuple[str, str], ...]:
+def text_of(error: AdvsentryError) -> str:
+    """The status text of an error."""
+    return str(error)[:_MAX_TEXT]
+
+
+def trailers_of(error: AdvsentryError) -> Trailers:
     """What the trailing metadata says beside code and text."""
+    number: int = code_of(error).value[0]
+    rich = (details.KEY, details.status_bytes(number, text_of(error), error))
     if isinstance(error, InvalidRequest) and error.reason is not None:
-        return ((REASON_KEY, error.reason.value),)
+        return (REASON_KEY, error.reason.value), rich
     if isinstance(error, Overloaded):
-        return ((_PUSHBACK_KEY, str(error.retry_after_ms)),)
-    return ()
+        return (_PUSHBACK_KEY, str(error.retry_after_ms)), rich
+    return (rich,)
+
+
+def times_trailers(queue_s: float, inference_s: float, batch_size: int) -> Trailers:
+    """What the trailing metadata of a unary call says of its images."""
+    return (
+        ("x-advsentry-queue-ms", f"{1000 * queue_s:.3f}"),
+        ("x-advsentry-infer-ms", f"{1000 * inference_s:.3f}"),
+        ("x-advsentry-batch", str(batch_size)),
+    )
 
 
 def item_reason(error: AdvsentryError) -> tuple[ErrorReason, bool]:
@@ -58,7 +81,7 @@ def item_reason(error: AdvsentryError) -> tuple[ErrorReason, bool]:
     return ErrorReason.INTERNAL, False
 
 
-def error_of(code: grpc.StatusCode, text: str, trailers: dict[str, str]) -> AdvsentryError:
+def error_of(code: grpc.StatusCode, text: str, trailers: Mapping[str, str | bytes]) -> AdvsentryError:
     """The error that a status stands for, for clients."""
     if code is grpc.StatusCode.INVALID_ARGUMENT:
         reason = trailers.get(REASON_KEY, "")

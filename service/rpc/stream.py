@@ -4,7 +4,6 @@ A stream outlives the bundle that it began with: each item goes to the one that 
 """
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -16,7 +15,7 @@ import grpc
 
 from protos import detection_pb2 as pb
 from service.detection.types import Bytes8, Scored
-from service.errors import AdvsentryError, Unavailable
+from service.errors import AdvsentryError, InvalidRequest, Unavailable
 from service.rpc import convert
 from service.rpc.call import current_call
 from service.rpc.convert import Asked, Picture, StreamWriter, Timings
@@ -132,8 +131,9 @@ class Stream:
             reader.cancel()
             for slot in self._open:
                 slot.leave()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await reader
+            await asyncio.wait({reader})  # not `await reader`, whose cancellation could not be told from our own
+            if not reader.cancelled():
+                reader.exception()  # looked at, so that asyncio does not complain
 
     async def _wait_for_news(self) -> None:
         await self._news.wait()
@@ -160,7 +160,7 @@ class Stream:
         """Options and answers of the bundle that is served now."""
         pipeline = self._served.current
         if self._bound is None or self._bound.pipeline is not pipeline:
-            self._bound = _Bound(pipeline, pipeline.apply(asked), StreamWriter(self._meta_of(pipeline)))
+            self._bound = _Bound(pipeline, _apply(pipeline, asked), StreamWriter(self._meta_of(pipeline)))
         return self._bound
 
     async def _take(self, bound: _Bound, item_id: str, picture: Picture) -> None:
@@ -190,13 +190,14 @@ class Stream:
     async def _queue_held(self) -> None:
         """Puts what is kept back into the queue; reader and writer may both be at it."""
         while self._held:
-            queue = self._held[0][2].bound.pipeline.queue
-            if queue.is_full:
-                await queue.room()
+            bound = self._held[0][2].bound
+            queue, is_bulk = bound.pipeline.queue, bound.applied.is_bulk
+            if queue.is_busy(is_bulk=is_bulk):
+                await queue.room(is_bulk=is_bulk)
                 continue
             image, deadline, slot = self._held.popleft()
             try:
-                queue.put(image, deadline, slot)
+                queue.put(image, deadline, slot, is_bulk=is_bulk)
             except AdvsentryError as error:
                 slot.failed(error)
 
@@ -204,9 +205,10 @@ class Stream:
         pipeline = slot.bound.pipeline
         image = await pipeline.decode_in_thread(picture)
         slot.decode_s = time.monotonic() - slot.started
-        while pipeline.queue.is_full:
-            await pipeline.queue.room()
-        pipeline.queue.put(image, deadline, slot)
+        is_bulk = slot.bound.applied.is_bulk
+        while pipeline.queue.is_busy(is_bulk=is_bulk):
+            await pipeline.queue.room(is_bulk=is_bulk)
+        pipeline.queue.put(image, deadline, slot, is_bulk=is_bulk)
 
     async def _write_ready(self, context: Context) -> None:
         self._is_writing = True
@@ -246,9 +248,19 @@ def _error_of(reader: "asyncio.Task[None]") -> BaseException | None:
     return asyncio.CancelledError() if reader.cancelled() else reader.exception()
 
 
+def _apply(pipeline: Pipeline, asked: Asked) -> Applied:
+    try:
+        return pipeline.apply(asked)
+    except InvalidRequest as error:
+        error.field = f"stream_options.{error.field}"
+        raise
+
+
 def _detections(bound: _Bound, slots: list[_Slot], now: float) -> list[bytes]:
     rows = [slot.row for slot in slots if slot.row is not None]
     shown = bound.pipeline.answer(rows, bound.applied)
+    call = current_call()
+    call.decode_s = max(call.decode_s, *[slot.decode_s for slot in slots])
     bound.pipeline.metrics.stage["decode"].observe_all([slot.decode_s for slot in slots if slot.work is None])
     timings = [
         Timings(

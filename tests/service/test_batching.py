@@ -1,6 +1,7 @@
 """The queue: what one caller does never touches another, and nothing waits for ever."""
 
 import asyncio
+import contextlib
 import itertools
 import threading
 import time
@@ -31,9 +32,12 @@ class FakeGraph:
         self.go = threading.Event()
         self.go.set()
         self.batches: list[list[int]] = []
+        self.slow_s: dict[int, float] = {}
+        """Seconds that a run takes, by its images."""
 
     def __call__(self, images: np.ndarray) -> Measurements:
         assert self.go.wait(6)
+        time.sleep(self.slow_s.get(len(images), 0.0))
         values = images[:, 0, 0, 0].astype(float)
         self.batches.append([int(value) for value in values])
         if POISON in values:
@@ -47,8 +51,8 @@ class Scene:
     def __init__(self, batcher: Batcher, graph: FakeGraph, registry: CollectorRegistry, health: list[bool]) -> None:
         self.batcher, self.graph, self.registry, self.health = batcher, graph, registry, health
 
-    def submit(self, value: int, left_s: float = 10.0) -> "asyncio.Future[Scored]":
-        return self.batcher.submit(image(value), time.monotonic() + left_s)
+    def submit(self, value: int, left_s: float = 10.0, *, is_bulk: bool = False) -> "asyncio.Future[Scored]":
+        return self.batcher.submit(image(value), time.monotonic() + left_s, is_bulk=is_bulk)
 
     def dropped(self, reason: str) -> float:
         return self.registry.get_sample_value("advsentry_dropped_total", {"reason": reason}) or 0.0
@@ -222,7 +226,7 @@ async def test_a_lost_worker_fails_everybody_at_once_and_turns_health() -> None:
             s.submit(4)
         assert s.health == [False]
         assert s.batcher.lost.is_set()
-        assert s.dropped("worker") == 2  # the third ran
+        assert s.dropped("shutdown") == 2  # the third ran
 
 
 @in_loop
@@ -266,3 +270,94 @@ async def test_closing_finishes_what_waits_and_refuses_what_comes() -> None:
         assert [value(future.result()) for future in futures] == list(range(7))
         assert s.health == []
         assert s.dropped("shutdown") == 1
+
+
+@in_loop
+async def test_interactive_images_go_before_bulk_that_came_first() -> None:
+    async with scene(max_batch=2) as s:
+        s.graph.go.clear()
+        first = s.submit(0)
+        await asyncio.sleep(0.02)
+        bulk = [s.submit(i, is_bulk=True) for i in (1, 2, 3)]
+        urgent = [s.submit(i) for i in (4, 5, 6)]
+        s.graph.go.set()
+        await asyncio.gather(first, *bulk, *urgent)
+        assert s.graph.batches == [[0], [4, 5], [6, 1], [2, 3]]
+
+
+@in_loop
+async def test_what_cannot_come_in_time_never_runs_and_is_refused_at_once() -> None:
+    async with scene(max_batch=1) as s:
+        s.batcher.learn({1: 0.0005})
+        s.graph.go.clear()
+        running = s.submit(0)
+        await asyncio.sleep(0.02)
+        waiting = [s.submit(i) for i in range(1, 200)]
+        since = time.monotonic()
+        with pytest.raises(Overloaded, match="are left, and what waits takes about"):
+            s.submit(250, left_s=0.05)
+        with pytest.raises(Overloaded):
+            s.batcher.admit(7, time.monotonic() + 0.05)
+        assert time.monotonic() - since < 1
+        assert s.dropped("overload") == 8
+        s.graph.go.set()
+        await asyncio.gather(running, *waiting)
+        assert s.graph.batches == [[i] for i in range(200)]
+
+
+@in_loop
+async def test_every_image_either_runs_or_is_counted_as_dropped() -> None:
+    generator = np.random.default_rng(1)
+    async with scene(max_batch=4, items=12) as s:
+        for _ in range(60):
+            s.graph.go.clear()
+            futures: list[asyncio.Future[Scored]] = []
+            for i in range(16):
+                with contextlib.suppress(Overloaded, DeadlinePassed):
+                    futures.append(s.submit(i, left_s=generator.choice([0.002, 10.0]), is_bulk=bool(i % 2)))
+                if futures and generator.random() < 0.2:
+                    futures[-1].cancel()
+                await asyncio.sleep(0)
+            await asyncio.sleep(0.004)
+            s.graph.go.set()
+            await asyncio.gather(*futures, return_exceptions=True)
+        await s.batcher.close()
+        ran = sum(map(len, s.graph.batches))
+        dropped = {reason: s.dropped(reason) for reason in ("cancelled", "deadline", "overload", "shutdown")}
+        assert ran + sum(dropped.values()) == 60 * 16
+        assert min(dropped["cancelled"], dropped["deadline"]) > 0
+
+
+@in_loop
+async def test_the_rest_of_a_failed_batch_keeps_its_deadlines() -> None:
+    async with scene(max_batch=8) as s:
+        s.graph.go.clear()
+        first = s.submit(0)
+        await asyncio.sleep(0.02)
+        late, poison, patient = s.submit(1, left_s=0.3), s.submit(POISON), s.submit(2)
+        s.graph.slow_s = {3: 0.5}  # the run of all three outlasts the first one's time
+        s.graph.go.set()
+        with pytest.raises(DeadlinePassed, match="one by one"):
+            await late
+        assert type((await asyncio.gather(poison, return_exceptions=True))[0]) is AdvsentryError
+        assert value(await patient) == 2
+        await first
+        assert s.graph.batches == [[0], [1, POISON, 2], [POISON], [2]]
+
+
+@in_loop
+async def test_a_stream_is_let_wait_by_lane() -> None:
+    async with scene(max_batch=1, items=4) as s:
+        s.graph.go.clear()
+        futures = [s.submit(0)]
+        await asyncio.sleep(0.02)
+        futures += [s.submit(i, is_bulk=True) for i in (1, 2, 3)]
+        assert s.batcher.is_busy(is_bulk=True)
+        assert not s.batcher.is_busy()
+        assert not s.batcher.is_full
+        patient = asyncio.create_task(s.batcher.room(is_bulk=True))
+        await asyncio.sleep(0.02)
+        assert not patient.done()
+        s.graph.go.set()
+        await patient
+        await asyncio.gather(*futures)

@@ -6,8 +6,13 @@ import subprocess
 import urllib.request
 from pathlib import Path
 
+import grpc
 import pytest
 
+from protos import detection_pb2 as pb
+from protos import detection_pb2_grpc as pb_grpc
+from service.rpc.read_answers import image_message
+from tests import tiny
 from tests.service.detection.test_devices import COMES_UP
 from tests.service.test_process import ROOT, command, serving
 
@@ -51,7 +56,11 @@ def test_both_onnxruntime_packages(tmp_path: Path, bundle_path: Path) -> None:
 
 @pytest.mark.skipif(COMES_UP, reason="CUDA comes up here")
 def test_auto_says_on_what_it_runs(bundle_path: Path) -> None:
-    with serving(bundle_path, "--device", "auto", "--lame-duck-s", 0) as (process, _, metrics):
+    with serving(bundle_path, "--device", "auto", "--lame-duck-s", 0) as (process, target, metrics):
+        with grpc.insecure_channel(target) as channel:
+            request = pb.DetectRequest(image=image_message(tiny.images(1)[0]))
+            answer = pb_grpc.DetectorServiceStub(channel).Detect(request, timeout=20)
+        assert answer.meta.execution_provider == "CPUExecutionProvider"
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=20) as page:
             assert 'advsentry_execution_provider_info{provider="CPUExecutionProvider"} 1.0' in page.read().decode()
         process.terminate()

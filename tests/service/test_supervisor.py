@@ -75,7 +75,7 @@ def versions(target: str, calls: int) -> set[str]:
 def test_a_life_of_two_workers(tmp_path: Path) -> None:
     path = put(tmp_path / "model", "1")
     with serving(path, "--workers", 2, "--admin", "on", "--lame-duck-s", 0) as (process, target, metrics):
-        assert value(metrics, "advsentry_workers", state="serving") == 2
+        assert value(metrics, "advsentry_processes", state="serving") == 2
         assert versions(target, 20) == {"1"}
         assert value(metrics, "advsentry_images_total", outcome="detected") == 20  # canaries are none of these
         before = children(process.pid)
@@ -83,8 +83,8 @@ def test_a_life_of_two_workers(tmp_path: Path) -> None:
 
         killed = next(iter(before))
         os.kill(killed, signal.SIGKILL)
-        until(lambda: value(metrics, "advsentry_worker_restarts_total") == 1)
-        until(lambda: value(metrics, "advsentry_workers", state="serving") == 2)
+        until(lambda: value(metrics, "advsentry_process_restarts_total") == 1)
+        until(lambda: value(metrics, "advsentry_processes", state="serving") == 2)
         after = children(process.pid)
         assert len(before.keys() & after.keys()) == 1
         assert "Z" not in after.values()
@@ -108,7 +108,7 @@ def test_a_reload_replaces_processes_that_may_hold_a_gpu_and_they_end_with_their
         assert ask_reload(f"http://{metrics}") == "1 new processes serve, the old ones end"
         until(lambda: all(map(is_gone, old)))
         assert versions(target, 1) == {"2"}
-        assert value(metrics, "advsentry_worker_restarts_total") == 0
+        assert value(metrics, "advsentry_process_restarts_total") == 0
         new = children(process.pid)
         process.kill()
         until(lambda: all(map(is_gone, new)))

@@ -14,11 +14,12 @@ from training.checkpoint import load_parts, load_run
 from training.config import load_recipe
 from training.detectors import DETECTORS
 from training.evaluation.pairing import check_pair
-from training.export import check_exportable, compare_outputs, export
+from training.export import check_exportable, export
 from training.fit import fit
 from training.graph import BundleGraph, clean_views, torch_outputs
 from training.lessons import kept_learned, lessons_of
 from training.model_card import model_card
+from training.parity import compare_outputs
 from training.resizing import resize_bytes
 
 QUICK = ["train.epochs=3", "attack.steps=1", "tla.weight=0.0", "train.threads=1"]

@@ -50,7 +50,11 @@ def assemble(
         cost=cost,
         remarks=(
             *remarks(
-                evaluation, alpha=bundle.manifest.default_alpha, publishable=publishable, in_tracks=test.in_tracks
+                evaluation,
+                alpha=bundle.manifest.default_alpha,
+                publishable=publishable,
+                in_tracks=test.in_tracks,
+                quantised=bundle.manifest.quantised is not None,
             ),
             *left_out,
         ),
@@ -79,6 +83,7 @@ def _threat_card(bundle: Bundle, budgets: Budgets, *, adaptive: bool) -> ThreatC
         l2_eps=budgets.l2,
         targeted=False,
         knowledge="the classifier with all its weights"
+        + ("" if bundle.manifest.quantised is None else " in float32, of which the bundle is a rounded copy")
         + ("; the adaptive attacks all of the bundle, detectors and calibration too" if adaptive else ", no detector"),
         adaptive=adaptive,
         queries="unlimited: gradients are at hand",

@@ -15,13 +15,16 @@ _BLIND_SEARCH, _WALK = "adaptive_square", "adaptive_walk"
 """The adaptive attacks without gradients; the walk takes too few images to be held against the others."""
 
 
-def remarks(evaluation: Evaluation, *, alpha: float, publishable: bool, in_tracks: bool = False) -> tuple[str, ...]:
+def remarks(
+    evaluation: Evaluation, *, alpha: float, publishable: bool, in_tracks: bool = False, quantised: bool = False
+) -> tuple[str, ...]:
     """What must be known before a figure is quoted, and signs that something is wrong.
 
     Args:
         alpha: the bundle's default, at which benign shifts are judged.
         publishable: False for a quick run.
         in_tracks: whether several test images show one object.
+        quantised: whether the bundle's graph is a rounded copy of the network that was attacked.
     """
     found = [
         "Figures of attacks that saw no detector tell nothing of an attacker who knows of it; those stand apart."
@@ -43,6 +46,18 @@ def remarks(evaluation: Evaluation, *, alpha: float, publishable: bool, in_track
         f"At {100 * row.alpha:g} % nothing was computed: that promise needs {row.images_needed} calibration images."
         for row in refused
     ]
+    clean = evaluation.clean
+    if quantised:
+        found.append(
+            "Transfer: every attack was made on the float network, of which this bundle's graph is a rounded copy; "
+            f"the two label {clean.disagreements} of {clean.compared} images, clean and attacked, differently. An "
+            "attacker who follows the rounded graph itself is not among these."
+        )
+    elif clean.disagreements > _MANY_DISAGREEMENTS * clean.compared:
+        found.append(
+            f"Warning: torch and the bundle label {clean.disagreements} of {clean.compared} images differently; is "
+            "this the run that the bundle was exported from?"
+        )
     return (*found, *_warnings(evaluation, alpha))
 
 
@@ -91,12 +106,7 @@ def _of_the_attacks(evaluation: Evaluation, alpha: float) -> list[str]:
 
     Source: the warning signs of Athalye et al. 2018 (arXiv 1802.00420) and of Tramèr et al. 2020 (arXiv 2002.08347).
     """
-    clean, found = evaluation.clean, []
-    if clean.disagreements > _MANY_DISAGREEMENTS * clean.compared:
-        found.append(
-            f"Warning: torch and the bundle label {clean.disagreements} of {clean.compared} images differently; is "
-            "this the run that the bundle was exported from?"
-        )
+    found = []
     rates = {attack.name: attack.success_rate.value or 0.0 for attack in evaluation.attacks}
     for stronger, weaker in (("pgd", "fgsm"), ("pgd_150", "pgd")):
         if {stronger, weaker} <= rates.keys() and rates[stronger] < rates[weaker] - _NOISE:

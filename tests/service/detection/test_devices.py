@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -14,7 +15,7 @@ from service.errors import BundleError, SetupError
 from tests import tiny
 
 SHAPE = GraphShape(height=8, width=8, channels=1, classes=4, embedding=4, detectors=2)
-COMES_UP = CUDA in ort.get_available_providers() and sessions._why_not(CUDA) == "onnxruntime does not say why"
+COMES_UP = sessions._missing(CUDA) is None and any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 class FakeSession:
@@ -75,7 +76,9 @@ def test_cuda_comes_first_with_its_options(device: Device) -> None:
 
 
 def test_tensorrt_stands_before_cuda_and_goes_with_the_device_cuda() -> None:
-    assert [name for name, _ in providers("cuda", CudaOptions(tensorrt=True))] == [TENSORRT, CUDA, CPU]
+    first, *others = providers("cuda", CudaOptions(tensorrt=True, device_id=1))
+    assert first == (TENSORRT, {"device_id": "1"})
+    assert others == providers("cuda", CudaOptions(device_id=1))
     for device in ("cpu", "auto"):
         with pytest.raises(SetupError, match=f"expected --device cuda beside it, got --device {device}"):
             providers(device, CudaOptions(tensorrt=True))
@@ -102,30 +105,47 @@ def test_on_the_processor_nothing_is_padded() -> None:
     assert graph.warm_sizes(1) == (1,)
 
 
-@pytest.mark.parametrize("answer", [sessions._NoSession("CUDA failure 100: no CUDA-capable device"), CPU], ids=str)
+@pytest.mark.parametrize(
+    ("answer", "missing", "reason"),
+    [
+        (CPU, "libcudart.so: no such file", "libcudart.so: no such file"),
+        (CPU, None, "onnxruntime does not say why"),
+        (
+            sessions._NoSession("/src/cuda_call.cc:1 CUDA failure 100: no CUDA-capable device is detected ; GPU=-1 ;"),
+            None,
+            "CUDA failure 100: no CUDA-capable device is detected",
+        ),
+    ],
+    ids=["library", "silent", "driver"],
+)
 def test_cuda_is_refused_and_auto_says_that_it_falls_back(
     asked: Callable[[str | Exception], list[FakeSession]],
     answer: str | Exception,
+    missing: str | None,
+    reason: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     asked(answer)
-    monkeypatch.setattr(sessions, "_why_not", lambda provider: "CUDA failure 100: no CUDA-capable device")
-    with pytest.raises(SetupError, match=f"--device cuda: {CUDA} does not come up: CUDA failure 100"):
+    monkeypatch.setattr(sessions, "_missing", lambda provider: missing)
+    with pytest.raises(SetupError) as caught:
         Graph(tiny.graph(), SHAPE, device="cuda", threads=1)
+    assert str(caught.value) == (
+        f"--device cuda: {CUDA} does not come up: {reason}; install advsentry[cuda] and a driver, or use --device cpu"
+    )
     with caplog.at_level(logging.WARNING):
         assert Graph(tiny.graph(), SHAPE, device="auto", threads=1).provider == CPU
-    assert [record.getMessage() for record in caplog.records] == [
-        f"device auto: the graph runs on the processor: {CUDA} does not come up: "
-        "CUDA failure 100: no CUDA-capable device"
-    ]
+    assert caplog.messages == [f"device auto: the graph runs on the processor: {CUDA} does not come up: {reason}"]
     assert capfd.readouterr() == ("", "")
 
 
-def test_tensorrt_is_refused_where_only_cuda_comes_up(asked: Callable[[str | Exception], list[FakeSession]]) -> None:
+def test_tensorrt_is_refused_where_only_cuda_comes_up(
+    asked: Callable[[str | Exception], list[FakeSession]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked(CUDA)
-    with pytest.raises(SetupError, match=f"--device cuda: {TENSORRT} does not come up"):
+    monkeypatch.setattr(sessions, "_missing", lambda provider: f"{provider} lacks libnvinfer.so")
+    with pytest.raises(SetupError, match=f"{TENSORRT} lacks libnvinfer.so; install TensorRT, or leave --tensorrt out"):
         Graph(tiny.graph(), SHAPE, device="cuda", threads=1, cuda=CudaOptions(tensorrt=True))
 
 
@@ -139,12 +159,12 @@ def test_what_is_no_graph_is_the_bundles_fault_on_any_device(
 
 def test_a_wheel_without_the_provider_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions.ort, "get_available_providers", lambda: [CPU])
-    assert sessions._why_not(CUDA) == "this onnxruntime has no such provider, the package onnxruntime-gpu has"
+    assert sessions._missing(CUDA) == "this onnxruntime has no such provider, the package onnxruntime-gpu has"
 
 
 @pytest.mark.skipif(COMES_UP, reason="CUDA comes up here")
 def test_without_a_gpu_onnxruntime_itself_prints_nothing_beside_our_line(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SetupError, match=f"--device cuda: {CUDA} does not come up: .+; install the extra"):
+    with pytest.raises(SetupError, match=f"--device cuda: {CUDA} does not come up: .+; install advsentry"):
         Graph(tiny.graph(), SHAPE, device="cuda", threads=1)
     assert Graph(tiny.graph(), SHAPE, device="auto", threads=1).provider == CPU
     assert capfd.readouterr() == ("", "")

@@ -146,6 +146,15 @@ def test_a_place_that_is_no_folder_is_not_used(
     assert "optimised graph: cannot be kept" in caplog.text
 
 
+def test_a_folder_that_cannot_be_made_is_told(
+    tmp_path: Path, bundle_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        Engine.load(bundle_path, threads=1, cache=GraphCache(tmp_path / ("a" * 300), pays_s=0))
+    assert "cannot be kept in" in caplog.text
+    assert "File name too long" in caplog.text
+
+
 def test_a_full_disk_is_told_and_leaves_nothing(
     tmp_path: Path,
     bundle_path: Path,

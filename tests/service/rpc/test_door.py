@@ -431,7 +431,7 @@ def test_a_passed_deadline_never_runs(slow: tuple[Slow, Running]) -> None:
     first.result(5)
     detect(pb.DetectRequest(image=GOOD))
     assert slowed.sizes == [1, 1]
-    assert server.value("advsentry_dropped_total", reason="cancelled") == 1
+    assert server.value("advsentry_dropped_total", reason="deadline") == 1
 
 
 def test_the_servers_own_deadline_holds(engine: Engine) -> None:

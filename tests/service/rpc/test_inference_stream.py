@@ -13,7 +13,9 @@ import pytest
 from protos import inference as pb
 from service.client import Client
 from service.detection.engine import Engine
+from service.errors import Overloaded
 from service.rpc import convert_inference
+from service.rpc.call import Call
 from tests import tiny
 from tests.service import oip
 from tests.service.rpc.test_door import Slow, until
@@ -142,6 +144,24 @@ def test_what_nobody_foresaw_fails_one_request_only(server: Running, monkeypatch
     assert [type(error) for error in caught] == [ZeroDivisionError]
 
 
+def test_what_a_caller_may_not_send_now_fails_by_itself(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    takes = Call.takes
+
+    def limited(call: Call, *, items: int, size_bytes: int, request_id: str = "") -> None:
+        if items > 4:
+            raise Overloaded("over your rate", retry_after_ms=50)
+        takes(call, items=items, size_bytes=size_bytes, request_id=request_id)
+
+    monkeypatch.setattr(Call, "takes", limited)
+    requests = iter([oip.pixels(tiny.images(size), id=str(size)) for size in (4, 5, 1)])
+    answers = list(oip.stream(server.channel, requests))
+    assert [answer.error_message for answer in answers] == [
+        "",
+        "[request id: 5] RESOURCE_EXHAUSTED: over your rate",
+        "",
+    ]
+
+
 @pytest.fixture
 def slow(engine: Engine) -> Iterator[tuple[Slow, Running]]:
     slowed = Slow(engine)
@@ -211,9 +231,16 @@ def test_a_client_that_leaves_leaves_no_work_behind(slow: tuple[Slow, Running]) 
 
 def test_a_deadline_ends_a_stream(slow: tuple[Slow, Running]) -> None:
     _, server = slow
-    call = oip.stream(server.channel, iter([oip.pixels(ONE)]), timeout=0.3)
+    is_over = threading.Event()
+
+    def kept_open() -> Iterator[object]:
+        yield oip.pixels(ONE)  # may be refused at once, where runs take longer than the deadline
+        is_over.wait(20)
+
+    call = oip.stream(server.channel, kept_open(), timeout=0.3)
     with pytest.raises(grpc.RpcError) as caught:
         list(call)
+    is_over.set()
     assert caught.value.code() is CODE.DEADLINE_EXCEEDED
 
 

@@ -86,3 +86,34 @@ def test_decoding_keeps_the_deadline(engine: Engine) -> None:
         slow.go.set()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize("left_s", [0.0, -3.0])
+def test_a_deadline_that_has_passed_is_told_before_anything_is_done(engine: Engine, left_s: float) -> None:
+    with pytest.raises(DeadlinePassed, match="before the call was read"):
+        pipeline(engine, 1).deadline(left_s)
+
+
+def test_one_who_is_refused_for_want_of_decoding_comes_back_after_what_decoding_takes(engine: Engine) -> None:
+    async def scene() -> None:
+        slow = pipeline(engine, 1)
+        first = asyncio.create_task(slow.decode(PICTURE))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await slow.decode(PICTURE)
+        assert caught.value.retry_after_ms == 100  # nothing is known yet
+        slow.go.set()
+        await first
+        for _ in range(30):
+            await slow.decode(PICTURE)
+        slow.go.clear()
+        second = asyncio.create_task(slow.decode(PICTURE))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as caught:
+            await slow.decode(PICTURE)
+        assert 1 <= caught.value.retry_after_ms < 100
+        slow.go.set()
+        await second
+        assert slow.metrics.registry.get_sample_value("advsentry_dropped_total", {"reason": "overload"}) == 2
+
+    asyncio.run(scene())

@@ -1,0 +1,1 @@
+"""Inputs that nobody thought of, for what reads the bytes of strangers."""

@@ -1,0 +1,83 @@
+"""Runs atheris on targets, each in a process of its own, and keeps what reached new code."""
+
+import hashlib
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.fuzz.seeds import seeds
+
+__all__ = ["CORPUS", "Found", "fuzz", "is_installed", "keep", "write_seeds"]
+
+CORPUS = Path(__file__).parent.parent.parent / "tests" / "fuzz" / "corpus"
+MAX_BYTES = 8192
+RSS_MB = 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What came of one target."""
+
+    target: str
+    inputs: int
+    crashes: tuple[Path, ...]
+    """Inputs that led to anything else than an allowed error."""
+    text: str
+    """The end of what atheris wrote."""
+
+
+def is_installed() -> bool:
+    """Whether atheris is here; it is made for Linux."""
+    return importlib.util.find_spec("atheris") is not None
+
+
+def write_seeds(target: str, folder: Path) -> None:
+    """Writes the target's seeds, named by their content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for data in seeds()[target]:
+        (folder / hashlib.sha256(data).hexdigest()[:16]).write_bytes(data)
+
+
+def _harness(target: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "deploy.fuzz.harness", target, *arguments]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def fuzz(target: str, folder: Path, seconds: int) -> Found:
+    """Fuzzes for a time, from the seeds and the corpus on.
+
+    Args:
+        folder: for the inputs that reach new code, and those that crash.
+    """
+    work, crashes = folder / target, folder / f"{target}-crashes"
+    write_seeds(target, work)
+    crashes.mkdir(parents=True, exist_ok=True)
+    kept = CORPUS / target
+    done = _harness(
+        target,
+        f"-max_total_time={seconds}",
+        f"-max_len={MAX_BYTES}",
+        f"-rss_limit_mb={RSS_MB}",
+        "-timeout=10",
+        "-print_final_stats=1",
+        f"-artifact_prefix={crashes}/",
+        str(work),
+        *([str(kept)] if kept.exists() else []),
+    )
+    count = re.search(r"stat::number_of_executed_units:\s+(\d+)", done.stderr)
+    found = tuple(sorted(crashes.iterdir()))
+    if done.returncode and not found:
+        raise RuntimeError(f"atheris on {target} ended with {done.returncode}: {done.stderr[-1000:]}")
+    return Found(target=target, inputs=int(count[1]) if count else 0, crashes=found, text=done.stderr[-3000:])
+
+
+def keep(targets: Sequence[str], folder: Path) -> None:
+    """Adds to the corpus the smallest inputs that reach code which nothing in it reaches."""
+    for target in targets:
+        kept = CORPUS / target
+        kept.mkdir(parents=True, exist_ok=True)
+        _harness(target, "-merge=1", f"-max_len={MAX_BYTES}", str(kept), str(folder / target))

@@ -1,0 +1,30 @@
+"""The rows of the sheet, in its order."""
+
+from deploy.reliability import (
+    answer_checks,
+    count_checks,
+    fault_checks,
+    fuzz_checks,
+    input_checks,
+    life_checks,
+    load_checks,
+    memory_checks,
+)
+from deploy.reliability.check import Check
+
+__all__ = ["SHEET"]
+
+_GROUPS = (
+    answer_checks,
+    count_checks,
+    fault_checks,
+    fuzz_checks,
+    input_checks,
+    life_checks,
+    load_checks,
+    memory_checks,
+)
+
+SHEET: tuple[Check, ...] = tuple(
+    sorted((check for group in _GROUPS for check in group.CHECKS), key=lambda check: int(check.number[2:]))
+)

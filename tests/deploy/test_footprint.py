@@ -1,0 +1,62 @@
+"""The script that measures start, memory and kept graphs runs, and measures what it says."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from deploy import footprint
+from deploy.footprint import Started, deep_graph, serving
+from service.client import Client
+from tests import tiny
+
+
+def test_each_figure_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(footprint, "IMAGES", 20)
+    monkeypatch.setattr(footprint, "SESSIONS", 1)
+    result = tmp_path / "footprint.json"
+    arguments = ["--bundle", str(tiny.write(tmp_path / "tiny")), "--starts", "1", "--layers", "3"]
+    assert footprint.main([*arguments, "--result", str(result)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {
+        "tiny_start_s",
+        "tiny_start_cpu_s",
+        "tiny_resident_mb",
+        "tiny_resident_mb_under_load",
+        "tiny_session_ms",
+        "tiny_session_kept_ms",
+        "layers_3_session_ms",
+        "layers_3_session_kept_ms",
+    }
+    assert all(value > 0 for value in found.values())
+    assert found["tiny_resident_mb"] > 30  # an interpreter with numpy and onnxruntime
+    assert json.loads(result.read_text(encoding="utf-8"))["metrics"] == found
+
+
+def test_a_server_takes_flags_and_ends_with_the_block(tmp_path: Path) -> None:
+    with serving(tiny.write(tmp_path / "tiny"), "--max-batch", 2) as server, Client(server.target) as client:
+        assert client.is_serving()
+    assert not Path(f"/proc/{server.pid}").exists()
+
+
+def test_memory_is_that_of_the_process() -> None:
+    before = Started(target="", pid=os.getpid(), start_s=0).resident_mb()
+    block = np.ones(100_000_000, np.uint8)
+    assert 90 < Started(target="", pid=os.getpid(), start_s=0).resident_mb() - before < 150
+    del block
+
+
+def test_the_graph_made_for_the_cache_has_layers_that_are_fused() -> None:
+    session = ort.InferenceSession(deep_graph(2), providers=["CPUExecutionProvider"])
+    image = np.zeros((1, footprint.CHANNELS, 8, 8), np.float32)
+    assert session.run(None, {"images": image})[0].shape == image.shape
+
+
+def test_an_unknown_bundle_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert footprint.main(["--bundle", "nope"]) == 1
+    assert capsys.readouterr().err.startswith("footprint: error: nope: no such bundle directory")
