@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-detectors reliability fuzz protos results docs clean
+.PHONY: help setup demo test check bench bench-serving bench-detectors reliability fuzz protos results docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,10 @@ check: $(STAMP)  ## ruff, mypy strict, import arrows
 bench: $(STAMP)  ## throughput and latency of the service, images a second of training; ratios from one run
 	$(BIN)/python -m deploy.bench
 	$(BIN)/python -m deploy.bench_training
+
+bench-serving: $(STAMP)  ## the service beside the bare session and beside model servers of others, under 12 minutes
+	$(BIN)/python -m deploy.bench_serving
+	$(BIN)/python -m deploy.bench_handlers
 
 bench-detectors: $(STAMP)  ## our detectors beside those of peers, on the digits that `make demo` leaves
 	$(BIN)/python -m deploy.peers --out build/demo/peers-digits.json

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from deploy.load import BATCH_ITEMS, STREAMS, Load, loads, pinned, server
+from deploy.load import BATCH_ITEMS, STREAMS, Load, loads
 from deploy.result_file import write_result
+from deploy.server_process import pinned, server
 from service.detection.bundle import SHIPPED, Bundle, find_bundle, load_bundle
 from service.detection.graph import Graph
 from service.detection.types import Bytes8
@@ -123,19 +124,20 @@ def _measure(path: Path, seconds: float, max_batch: int) -> Measured:
     bundle = load_bundle(path)
     everywhere = os.sched_getaffinity(0)
     server_core, client_core = min(everywhere), max(everywhere)
-    first = _bare_elsewhere(path, seconds, server_core)
+    first = bare_elsewhere(path, seconds, server_core)
     os.sched_setaffinity(0, {client_core})
     try:
         with server(path, server_core, max_batch) as running:
-            found = loads(running, _images(bundle, 256), seconds)
+            found = loads(running, random_images(bundle, 256), seconds)
     finally:
         os.sched_setaffinity(0, everywhere)
-    again = _bare_elsewhere(path, seconds, server_core)  # other work on the machine may have slowed the first
+    again = bare_elsewhere(path, seconds, server_core)  # other work on the machine may have slowed the first
     bare = max(first, again, key=lambda one: one.images_per_s)
     return Measured(path=path, bundle=bundle, bare=bare, loads=found)
 
 
-def _images(bundle: Bundle, count: int) -> Bytes8:
+def random_images(bundle: Bundle, count: int) -> Bytes8:
+    """(count, H, W, C) of noise, of the bundle's shape."""
     shape = bundle.manifest.input
     size = (count, shape.height, shape.width, shape.channels)
     return np.random.default_rng(SEED).integers(0, 256, size, dtype=np.uint8)
@@ -144,7 +146,7 @@ def _images(bundle: Bundle, count: int) -> Bytes8:
 def _bare(path: Path, seconds: float) -> Bare:
     """Images a second of the session alone, on this process's core, at each batch size."""
     bundle = load_bundle(path)
-    graph, images = Graph(bundle.graph, bundle.graph_shape, threads=1), _images(bundle, max(BATCHES))
+    graph, images = Graph(bundle.graph, bundle.graph_shape, threads=1), random_images(bundle, max(BATCHES))
     rates, cpu_us = {}, {}
     for batch in BATCHES:
         runs = 0
@@ -165,8 +167,8 @@ def _bare(path: Path, seconds: float) -> Bare:
     )
 
 
-def _bare_elsewhere(path: Path, seconds: float, core: int) -> Bare:
-    """In a process of its own, so that its threads are born on the core that the server gets."""
+def bare_elsewhere(path: Path, seconds: float, core: int) -> Bare:
+    """The session alone; in a process of its own, so that its threads are born on the core that the server gets."""
     arguments = [sys.executable, "-m", "deploy.bench", "--role", "bare", "--bundle", str(path)]
     done = subprocess.run(
         [*arguments, "--seconds", str(seconds)], stdout=subprocess.PIPE, check=True, preexec_fn=pinned(core)

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from deploy.footprint import serving
 from deploy.load import loads
+from deploy.server_process import serving
 from service.detection.bundle import find_bundle
 from service.detection.engine import Engine
 from service.detection.types import Bytes8

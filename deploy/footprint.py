@@ -7,32 +7,26 @@ bundle's files in the page cache, since the first start is not counted.
 """
 
 import argparse
-import contextlib
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from deploy.load import Server
 from deploy.result_file import write_result
+from deploy.server_process import serving
 from service.client import Client
 from service.detection.bundle import Bundle, find_bundle, load_bundle
 from service.detection.graph_cache import GraphCache
 from service.detection.sessions import open_session
-from service.errors import AdvsentryError, BundleError
+from service.errors import AdvsentryError
 
-__all__ = ["Started", "serving"]
+__all__ = ["deep_graph"]
 
 BUNDLES = ("digits", "mnist", "gtsrb")
 IMAGES = 2000
@@ -40,51 +34,6 @@ SESSIONS = 7
 LAYERS = 500
 CHANNELS = 32
 SEED = 0
-
-
-@dataclass(frozen=True)
-class Started(Server):
-    """A server that serves."""
-
-    start_s: float
-    """From the start of the process until it served."""
-
-    def resident_mb(self) -> float:
-        """Memory of the process that is in RAM, in 1e6 bytes."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text(encoding="ascii").split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-@contextlib.contextmanager
-def serving(bundle: Path, *flags: object) -> Iterator[Started]:
-    """Serves a bundle with the defaults, on all processors.
-
-    Raises:
-        BundleError: it did not start.
-    """
-    arguments = [
-        sys.executable,
-        "-m",
-        "service",
-        "serve",
-        "--bundle",
-        str(bundle),
-        "--port",
-        "0",
-        "--metrics-port",
-        "0",
-    ]
-    further = ["--log-level", "error", "--lame-duck-s", "0", *map(str, flags)]
-    began = time.monotonic()
-    with subprocess.Popen([*arguments, *further], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            found = re.match(r"serving grpc=(\S+)", process.stdout.readline())
-            if found is None:
-                raise BundleError("the server did not start; its own message stands above")
-            yield Started(target=found[1], pid=process.pid, start_s=time.monotonic() - began)
-        finally:
-            process.send_signal(signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,9 +74,9 @@ def _of_bundle(bundle: Bundle, starts: int) -> dict[str, float]:
         pass  # brings the files into the page cache
     for _ in range(starts):
         with serving(bundle.path) as server:
-            at_start = (server.start_s, server.cpu_s(), server.resident_mb())
+            at_start = (server.start_s, server.cpu_s(), server.resident_bytes() / 1e6)
             _load(server.target, bundle)
-            found.append((*at_start, server.resident_mb()))
+            found.append((*at_start, server.resident_bytes() / 1e6))
     names = ("start_s", "start_cpu_s", "resident_mb", "resident_mb_under_load")
     name = bundle.manifest.name
     medians = {f"{name}_{what}": median(values) for what, values in zip(names, zip(*found, strict=True), strict=True)}

@@ -54,6 +54,9 @@ class Bins:
 
     def observe_all(self, values: Sequence[float]) -> None:
         """Counts each of many values."""
+        if len(values) == 1:
+            self.observe(values[0])
+            return
         counts = Counted(map(partial(bisect_left, self._bounds), values))
         with self._lock:
             for place, count in counts.items():
@@ -93,7 +96,8 @@ class BulkHistogram(Collector):
 
     def labels(self, value: str) -> Bins:
         """The counts of a label's value, for ever the same object."""
-        return self._bins.setdefault(value, Bins(self._bounds))
+        found = self._bins.get(value)
+        return self._bins.setdefault(value, Bins(self._bounds)) if found is None else found
 
     def known(self) -> dict[str, Bins]:
         """Every label's value until now, and its counts."""
@@ -116,13 +120,11 @@ class Work:
     """What the graph did, in figures that no metric holds: Triton's statistics ask for them.
 
     Attributes:
-        answered_s: of the runs that images were answered from; a run counts once for each image.
         failed: images without a detection.
         last_s: Unix time at the end of the last run; 0 before the first.
     """
 
     def __init__(self) -> None:
-        self.answered_s = 0.0
         self.failed = 0
         self.last_s = 0.0
         self.runs: dict[int, tuple[int, float]] = {}

@@ -1,6 +1,7 @@
 """R-16: one image, one answer, whichever way it comes and whatever runs beside it."""
 
 import json
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,8 +15,12 @@ from deploy.reliability.malformed import encoded
 from deploy.reliability.process import Serving
 from deploy.reliability.rig import Rig, images_of
 from protos import detection_pb2 as pb
+from protos import inference as oip
 from service.detection.types import Bytes8
 from service.rpc.convert import SERVICE
+from service.rpc.convert_inference import MODEL
+from service.rpc.convert_inference import SERVICE as OPEN_SERVICE
+from service.rpc.inference_inputs import INPUT
 from service.rpc.read_answers import image_message
 
 __all__ = ["CHECKS"]
@@ -41,6 +46,12 @@ class _Ways:
         self._stream = stream(
             f"/{SERVICE}/StreamDetect", pb.StreamDetectRequest.SerializeToString, pb.StreamDetectResponse.FromString
         )
+        self._infer = unary(
+            f"/{OPEN_SERVICE}/ModelInfer",
+            oip.ModelInferRequest.SerializeToString,
+            oip.ModelInferResponse.FromString,
+        )
+        self._images = images
         self.batch_sizes: set[int] = set()
         """As they ran."""
 
@@ -67,6 +78,33 @@ class _Ways:
         self.batch_sizes |= {answer.meta.batch_size for answer in answers}
         return [_bytes(answer.result.detection) for answer in answers]
 
+    def infer(self, order: Sequence[int]) -> list[bytes]:
+        """By ModelInfer of the Open Inference Protocol: each image's part of every output, one behind the other."""
+        images = self._images[order]
+        tensor = oip.ModelInferRequest.InferInputTensor(name=INPUT, datatype="UINT8", shape=images.shape)
+        request = oip.ModelInferRequest(model_name=MODEL, inputs=[tensor], raw_input_contents=[images.tobytes()])
+        answer = self._infer(request, timeout=60)
+        rows = [b""] * len(order)
+        for output, raw in zip(answer.outputs, answer.raw_output_contents, strict=True):
+            parts = _texts(raw) if output.datatype == "BYTES" else _equal_parts(raw, len(order))
+            rows = [row + part for row, part in zip(rows, parts, strict=True)]
+        return rows
+
+
+def _equal_parts(raw: bytes, count: int) -> list[bytes]:
+    size = len(raw) // count
+    return [raw[i * size : (i + 1) * size] for i in range(count)]
+
+
+def _texts(raw: bytes) -> list[bytes]:
+    """Elements of a BYTES tensor: four bytes of length before each."""
+    found = []
+    while raw:
+        end = 4 + int.from_bytes(raw[:4], "little")
+        found.append(raw[4:end])
+        raw = raw[end:]
+    return found
+
 
 def _bytes(detection: pb.Detection) -> bytes:
     return detection.SerializeToString(deterministic=True)
@@ -81,7 +119,7 @@ def _orders(sizes: Sequence[int]) -> Iterator[list[int]]:
 
 def one_answer(rig: Rig) -> Figures:
     """R-16."""
-    compared = differing = 0
+    compared = differing = open_differing = 0
     seen: set[int] = set()
     cli_compared = cli_differing = 0
     for bundle in dict.fromkeys((rig.bundle, rig.resizing)):
@@ -90,11 +128,19 @@ def one_answer(rig: Rig) -> Figures:
         images = images_of(bundle, MOST)
         with rig.server(bundle, reveal="scores") as running:
             ways = _Ways(running, images)
-            alone = ways.alone()
+            alone, alone_open = ways.alone(), [ways.infer([i])[0] for i in range(MOST)]
+            # the same p-value by both protocols: float64, in the same bytes
+            p_values = [struct.pack("<d", pb.Detection.FromString(one).combined_p_value) for one in alone]
+            open_differing += sum(value not in row for value, row in zip(p_values, alone_open, strict=True))
             orders = list(_orders(sizes))[:: rig.scaled(test=3, quick=1, full=1)]
-            for way, few in ((ways.batch, orders), (ways.stream, orders[:: rig.scaled(test=4, quick=8, full=1)])):
+            some = orders[:: rig.scaled(test=4, quick=8, full=1)]
+            for way, known, few in (
+                (ways.batch, alone, orders),
+                (ways.stream, alone, some),
+                (ways.infer, alone_open, some),
+            ):
                 for order in few:
-                    wanted = [alone[i] for i in order]
+                    wanted = [known[i] for i in order]
                     answers = way(order)
                     compared += len(order)
                     differing += sum(a != b for a, b in zip(wanted, answers, strict=True))
@@ -105,6 +151,7 @@ def one_answer(rig: Rig) -> Figures:
     return {
         "answers_compared": compared,
         "answers_differing": differing,
+        "p_values_differing_by_protocol": open_differing,
         "batch_sizes_run": len(seen & set(range(1, MOST + 1))),
         "cli_answers_compared": cli_compared,
         "cli_answers_differing": cli_differing,
@@ -129,10 +176,11 @@ def _by_cli(rig: Rig, running: Serving, bundle: Path, images: Bytes8) -> tuple[i
 CHECKS = (
     Check(
         number="R-16",
-        text="images alone by Detect, then in batches of 1 to 64 at each place by BatchDetect and StreamDetect, every "
-        "bit of score, p-value and embedding compared; `advsentry detect` with and without a server",
+        text="images alone by Detect, then in batches of 1 to 64 at each place by BatchDetect, StreamDetect and "
+        "ModelInfer, every bit of score, p-value and embedding compared; `advsentry detect` with and without a server",
         asked={
             "answers_differing": "= 0",
+            "p_values_differing_by_protocol": "= 0",
             "batch_sizes_run": ">= 13",
             "cli_answers_compared": ">= 64",
             "cli_answers_differing": "= 0",

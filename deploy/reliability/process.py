@@ -90,6 +90,7 @@ def serving(
     environment: Mapping[str, str] | None = None,
     cores: frozenset[int] | None = None,
     log: Path | None = None,
+    tree: Path | None = None,
 ) -> Iterator[Serving]:
     """Starts a server and kills it at the end, if it still runs.
 
@@ -100,6 +101,7 @@ def serving(
         environment: beside that of this process.
         cores: that it may run on; all when None.
         log: where standard error goes; a file in `folder` when None.
+        tree: the folder that it is started in, whose code it then runs.
 
     Raises:
         SetupError: it did not say that it serves.
@@ -117,6 +119,7 @@ def serving(
             stderr=errors,
             text=True,
             env={**os.environ, **(environment or {})},
+            cwd=tree,
         ) as process,
     ):
         try:

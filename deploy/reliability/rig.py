@@ -66,6 +66,7 @@ class Rig:
         command: tuple[str, ...] | None = None,
         environment: Mapping[str, str] | None = None,
         log: Path | None = None,
+        tree: Path | None = None,
         **flags: object,
     ) -> Iterator[Serving]:
         """A server of `bundle` with these settings; canaries are asked at its start only, so that counters are exact.
@@ -75,6 +76,7 @@ class Rig:
             command: the rig's when None.
             environment: beside that of this process.
             log: a file for standard error.
+            tree: the work tree whose code runs; this one's when None.
             flags: settings by field name.
 
         Raises:
@@ -88,6 +90,7 @@ class Rig:
             environment=environment,
             cores=self.cores,
             log=log,
+            tree=tree,
         ) as running:
             yield running
 

@@ -1,11 +1,14 @@
 """The rows of the sheet, in its order."""
 
 from deploy.reliability import (
+    abuse_checks,
     answer_checks,
+    base_checks,
     count_checks,
     fault_checks,
     fuzz_checks,
     input_checks,
+    interop_checks,
     life_checks,
     load_checks,
     memory_checks,
@@ -15,11 +18,14 @@ from deploy.reliability.check import Check
 __all__ = ["SHEET"]
 
 _GROUPS = (
+    abuse_checks,
     answer_checks,
+    base_checks,
     count_checks,
     fault_checks,
     fuzz_checks,
     input_checks,
+    interop_checks,
     life_checks,
     load_checks,
     memory_checks,

@@ -112,6 +112,24 @@ class Shown:
     def __len__(self) -> int:
         return len(self.classes)
 
+    def only(self, i: int) -> "Shown":
+        """The same of one image."""
+        return Shown(
+            class_names=self.class_names,
+            alpha=self.alpha,
+            classes=[self.classes[i]],
+            probabilities=None if self.probabilities is None else [self.probabilities[i]],
+            is_adversarial=[self.is_adversarial[i]],
+            p_values=None if self.p_values is None else [self.p_values[i]],
+            detectors=self.detectors,
+            is_flagged=[self.is_flagged[i]],
+            is_at_floor=[self.is_at_floor[i]],
+            detector_p_values=[self.detector_p_values[i]],
+            scores=None if self.scores is None else [self.scores[i]],
+            thresholds=self.thresholds,
+            embeddings=None if self.embeddings is None else [self.embeddings[i]],
+        )
+
     def detections(self) -> list[Detection]:
         """Every image's row."""
         return [self.detection(i) for i in range(len(self))]

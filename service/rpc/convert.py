@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 
 from protos import detection_pb2 as pb
 from service.detection.bundle import Bundle
@@ -203,9 +204,9 @@ def meta_template(bundle: Bundle, provider: str) -> pb.ResponseMeta:
 
 def detect_answer(template: pb.ResponseMeta, request_id: str, shown: Shown, timings: Timings) -> bytes:
     """Writes a DetectResponse of one image."""
-    answer = pb.DetectResponse(detection=pb.Detection.FromString(_detections(shown)[0]))
+    answer = pb.DetectResponse()
     _write_meta(answer.meta, template, request_id, timings)
-    return answer.SerializeToString()
+    return _nested(_DETECTION_OF_ONE, _detections(shown)[0]) + answer.SerializeToString()
 
 
 def batch_answer(
@@ -221,15 +222,13 @@ def batch_answer(
         errors: of each image; None takes the next row of `shown`.
     """
     answer = pb.BatchDetectResponse()
-    rows = iter(_detections(shown) if shown is not None else ())
-    for error in errors:
-        result = answer.results.add()
-        if error is None:
-            result.detection.ParseFromString(next(rows))
-        else:
-            result.error.CopyFrom(_item_error(error))
     _write_meta(answer.meta, template, request_id, timings)
-    return answer.SerializeToString()
+    rows = iter(_detections(shown) if shown is not None else ())
+    results = [
+        _nested(_DETECTION, next(rows)) if error is None else _nested(_ERROR, _item_error(error).SerializeToString())
+        for error in errors
+    ]
+    return b"".join(_nested(_RESULT_OF_BATCH, result) for result in results) + answer.SerializeToString()
 
 
 class StreamWriter:
@@ -248,15 +247,33 @@ class StreamWriter:
         """Answers to images that have an id, a row of `shown`, and times."""
         answers = []
         answer = pb.StreamDetectResponse()  # written over for each image, but not kept: it never gives memory back
-        detection = answer.result.detection
         _write_meta(answer.meta, self._template, "", Timings())
         for item_id, row, times in zip(item_ids, _detections(shown), timings, strict=True):
             answer.item_id = item_id
-            detection.ParseFromString(row)
             answer.meta.batch_size = times.batch_size
             _write_timings(answer.meta.timings, times)
-            answers.append(answer.SerializeToString())
+            answers.append(_nested(_RESULT_OF_STREAM, _nested(_DETECTION, row)) + answer.SerializeToString())
         return answers
+
+
+def _number(kind: type[Message], field: str) -> int:
+    return int(kind.DESCRIPTOR.fields_by_name[field].number)
+
+
+_DETECTION_OF_ONE = _number(pb.DetectResponse, "detection")
+_RESULT_OF_BATCH = _number(pb.BatchDetectResponse, "results")
+_RESULT_OF_STREAM = _number(pb.StreamDetectResponse, "result")
+_DETECTION, _ERROR = _number(pb.DetectResult, "detection"), _number(pb.DetectResult, "error")
+
+
+def _nested(number: int, content: bytes) -> bytes:
+    """A field that is a message, of serialised content: parsing it only to serialise it again took 5 us an image."""
+    size, length = len(content), bytearray()
+    while size > 0x7F:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return bytes((number << 3 | 2,)) + length + content
 
 
 def _write_meta(meta: pb.ResponseMeta, template: pb.ResponseMeta, request_id: str, timings: Timings) -> None:

@@ -1,7 +1,6 @@
 """The fields of ModelInfer's messages, read and written: one model, one input, an output for each fact of a `Shown`."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protos import inference as pb
@@ -109,23 +108,23 @@ def infer_request(came: Received, manifest: Manifest, most: int) -> InferRequest
     """
     message = came.message
     check_model(message.model_name, manifest)
-    alpha, timeout_s = _parameters(message.parameters)
+    asked, timeout_s = _parameters(message)
     for output in message.outputs:
         refuse_parameters(output.parameters, f"outputs[{output.name[:64]}]")
     return InferRequest(
         model=message.model_name,
         request_id=came.request_id,
         images=images_of(message, most),
-        asked=Asked(model_version=message.model_version, alpha=alpha),
+        asked=asked,
         outputs=tuple(dict.fromkeys(output.name for output in message.outputs)),
         timeout_s=timeout_s,
     )
 
 
-def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[float | None, float]:
-    """Alpha, and the timeout in seconds."""
-    alpha, timeout_s = None, math.inf
-    for name, parameter in parameters.items():
+def _parameters(message: pb.ModelInferRequest) -> tuple[Asked, float]:
+    """The options, and the timeout in seconds."""
+    alpha, priority, timeout_s = None, 0, math.inf
+    for name, parameter in message.parameters.items():
         if name == "target_fpr":
             if parameter.WhichOneof("parameter_choice") != "double_param":
                 raise _not_a("double", name, parameter)
@@ -133,12 +132,12 @@ def _parameters(parameters: Mapping[str, pb.InferParameter]) -> tuple[float | No
         elif name == "timeout":
             timeout_s = _whole_number(name, parameter) / _MILLION or math.inf  # 0 is Triton's word for none
         elif name == "priority":
-            _whole_number(name, parameter)
+            priority = _whole_number(name, parameter)
         elif name != _BEARABLE:
             raise InvalidRequest(
                 f"parameters: known are {_PARAMETERS}, got {name[:64]!r}", field=f"parameters[{name[:64]}]"
             )
-    return alpha, timeout_s
+    return Asked(model_version=message.model_version, alpha=alpha, priority=priority), timeout_s
 
 
 def _whole_number(name: str, parameter: pb.InferParameter) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,9 @@ from service.rpc.status import times_trailers
 from service.rpc.stream import Stream
 
 __all__ = ["DetectorServicer", "tell", "timings_of"]
+
+TURN_S = 0.001
+"""For which a call decodes before it lets the loop serve others."""
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
@@ -73,7 +76,7 @@ class DetectorServicer:
         current_call().takes(items=len(request.pictures), size_bytes=len(data), request_id=request.request_id)
         applied = pipeline.apply(request.asked)
         deadline = pipeline.deadline(context.time_remaining())
-        images = [await _decoded(pipeline, picture, deadline) for picture in request.pictures]
+        images = await _decoded(pipeline, request.pictures, deadline)
         current_call().decode_s = decode_s = time.monotonic() - started
         good = [image for image in images if not isinstance(image, AdvsentryError)]
         rows = iter(await pipeline.score_all(good, deadline, is_bulk=applied.is_bulk))
@@ -125,14 +128,23 @@ def _check_count(count: int, most: int) -> None:
         raise InvalidRequest(f"images: expected 1 to {most}, got {count}; use StreamDetect for more", field="images")
 
 
-async def _decoded(pipeline: Pipeline, picture: convert.Picture, deadline: float) -> Bytes8 | InvalidRequest:
-    await asyncio.sleep(0)  # decoding a batch on the loop would hold up all others until its last image
-    if time.monotonic() > deadline:
-        raise DeadlinePassed("the deadline passed while the images were decoded")
-    try:
-        return await pipeline.decode_until(picture, deadline)
-    except InvalidRequest as error:
-        return error
+async def _decoded(
+    pipeline: Pipeline, pictures: Sequence[convert.Picture], deadline: float
+) -> list[Bytes8 | InvalidRequest]:
+    """Every picture's image, or what is wrong with it."""
+    images: list[Bytes8 | InvalidRequest] = []
+    turn = time.monotonic()
+    for picture in pictures:
+        if (now := time.monotonic()) > deadline:
+            raise DeadlinePassed("the deadline passed while the images were decoded")
+        if now - turn > TURN_S:
+            await asyncio.sleep(0)
+            turn = time.monotonic()
+        try:
+            images.append(await pipeline.decode_until(picture, deadline))
+        except InvalidRequest as error:
+            images.append(error)
+    return images
 
 
 def timings_of(started: float, decode_s: float, scored: list[Scored]) -> Timings:

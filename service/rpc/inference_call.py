@@ -5,6 +5,7 @@ import time
 
 from service.detection.types import Bytes8, Scored
 from service.errors import AdvsentryError, DeadlinePassed
+from service.rpc.call import current_call
 from service.rpc.convert import Picture, Timings
 from service.rpc.convert_inference import Answer, InferRequest
 from service.rpc.detector import timings_of
@@ -31,14 +32,15 @@ async def infer(
     applied = pipeline.apply(request.asked)
     outputs = outputs_of(request.outputs, applied.reveal)
     deadline = pipeline.deadline(request.timeout_s if left_s is None else min(left_s, request.timeout_s))
-    count = request.images.count
+    count, call = request.images.count, current_call()
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
             images = await _decoded(pipeline, request, in_stream=in_stream)
             decode_s = time.monotonic() - started
+            call.decode_s = max(call.decode_s, decode_s)
             if in_stream:
-                await pipeline.queue.room()
-            rows = await pipeline.score_all(images, deadline)
+                await pipeline.queue.room(is_bulk=applied.is_bulk)
+            rows = await pipeline.score_all(images, deadline, is_bulk=applied.is_bulk)
             scored = [_row(i, row) for i, row in enumerate(rows)]
     except (TimeoutError, AdvsentryError) as error:
         known = _late(count) if isinstance(error, TimeoutError) else error

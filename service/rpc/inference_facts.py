@@ -162,6 +162,7 @@ def model_statistics(name: str, version: str, metrics: Metrics) -> bytes:
     work = metrics.work
     answered, queue_s = metrics.stage["queue"].totals()
     decoded, decode_s = metrics.stage["decode"].totals()
+    _, inference_s = metrics.stage["inference"].totals()
     _, postprocess_s = metrics.stage["postprocess"].totals()
     statistics = pb.ModelStatistics(
         name=name,
@@ -170,11 +171,11 @@ def model_statistics(name: str, version: str, metrics: Metrics) -> bytes:
         inference_count=sum(size * count for size, (count, _) in work.runs.items()),
         execution_count=sum(count for count, _ in work.runs.values()),
         inference_stats=pb.InferStatistics(
-            success=_duration(answered, queue_s + decode_s + work.answered_s + postprocess_s),
+            success=_duration(answered, queue_s + decode_s + inference_s + postprocess_s),
             fail=_duration(work.failed, 0.0),
             queue=_duration(answered, queue_s),
             compute_input=_duration(decoded, decode_s),
-            compute_infer=_duration(answered, work.answered_s),
+            compute_infer=_duration(answered, inference_s),
             compute_output=_duration(answered, postprocess_s),
         ),
         batch_stats=[

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from service.detection.engine import MAX_ALPHA, Engine
 from service.detection.images import ImageLimits, decode_image, header_pixels, raw_image
-from service.detection.types import Bytes8, Scored, Verdict, Waiter, gather
+from service.detection.types import Bytes8, Measurements, Scored, Verdict, Waiter, gather
 from service.detection.verdict import (
     Judged,
     RevealMode,
@@ -28,6 +28,7 @@ from service.rpc.budget import PixelBudget
 from service.rpc.call import Caller, Scope, current_call
 from service.rpc.convert import Asked, Picture
 from service.rpc.status import item_reason
+from service.rpc.together import Together
 
 __all__ = ["Applied", "Pipeline", "Policy", "Queue", "Served"]
 
@@ -138,6 +139,8 @@ class Pipeline:
         self._undecoded_left = asyncio.Event()
         self._alpha_steps = alpha_steps(engine.bundle.calibration, engine.bundle.manifest.default_alpha, MAX_ALPHA)
         self._default_alpha = engine.resolve_alpha(None)
+        self._last_measured: Measurements | None = None
+        self._last_shown: dict[Applied, tuple[Judged, Shown]] = {}
 
     def reveal_to(self, caller: Caller) -> RevealMode:
         """What a caller may see at most."""
@@ -230,16 +233,19 @@ class Pipeline:
             InvalidRequest: with the reason.
             Overloaded: too many bytes wait to be decoded.
         """
-        if not self.decodes_inline(picture):
-            if not self._fits(picture):
-                self.metrics.dropped["overload"].inc()
-                hint_ms = min(MOST_HINT_MS, math.ceil(1000 * self._decoding_s))
-                raise Overloaded("too many images wait to be decoded", retry_after_ms=hint_ms)
-            self.reserve(picture)
-            try:
-                return await self.decode_in_thread(picture)
-            finally:
-                self.release(picture)
+        if self.decodes_inline(picture):
+            return self._decode_inline(picture)
+        if not self._fits(picture):
+            self.metrics.dropped["overload"].inc()
+            hint_ms = min(MOST_HINT_MS, math.ceil(1000 * self._decoding_s))
+            raise Overloaded("too many images wait to be decoded", retry_after_ms=hint_ms)
+        self.reserve(picture)
+        try:
+            return await self.decode_in_thread(picture)
+        finally:
+            self.release(picture)
+
+    def _decode_inline(self, picture: Picture) -> Bytes8:
         started = time.perf_counter()
         image = self.decode_now(picture)
         self.metrics.stage["decode"].observe(time.perf_counter() - started)
@@ -251,6 +257,8 @@ class Pipeline:
         Raises:
             DeadlinePassed: it was not decoded by then.
         """
+        if self.decodes_inline(picture):
+            return self._decode_inline(picture)  # there is nothing to wait for, so no timer
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self.decode(picture)
@@ -296,9 +304,15 @@ class Pipeline:
     def answer(self, scored: Sequence[Scored], applied: Applied) -> Shown:
         """What the caller sees of images, one or more; counts what he may not see, too."""
         started = time.perf_counter()
-        judged = judge(gather(scored), self.engine.bundle, applied.alpha)
-        self._count(judged, applied.alpha)
-        shown = reveal(judged, applied.reveal, applied.wish)
+        if len(scored) == 1:
+            row = scored[0].row
+            judged, whole = self._of_batch(scored[0].measured, applied)
+            self._count(judged, slice(row, row + 1))
+            shown = whole.only(row)
+        else:
+            judged = judge(gather(scored), self.engine.bundle, applied.alpha)
+            self._count(judged, slice(None))
+            shown = reveal(judged, applied.reveal, applied.wish)
         self._note(scored)
         each_s = (time.perf_counter() - started) / len(scored)
         current_call().verdict_s = max(current_call().verdict_s, each_s)
@@ -317,23 +331,41 @@ class Pipeline:
         call.inference_s = max(call.inference_s, *inferred)
         call.batch_size = scored[-1].batch_size
 
-    def _count(self, judged: Judged, alpha: float) -> None:
+    def _of_batch(self, measured: Measurements, applied: Applied) -> tuple[Judged, Shown]:
+        """Verdicts of a whole batch, worked out once for all calls that sent one of its images.
+
+        They are answered one after the other, so the last batch is the one that is asked for. For one image numpy takes
+        as long as for 16.
+        """
+        if self._last_measured is not measured:
+            self._last_measured = measured
+            self._last_shown.clear()
+        found = self._last_shown.get(applied)
+        if found is None:
+            judged = judge(measured, self.engine.bundle, applied.alpha)
+            found = self._last_shown[applied] = judged, reveal(judged, applied.reveal, applied.wish)
+        return found
+
+    def _count(self, judged: Judged, rows: slice) -> None:
         metrics, measured = self.metrics, judged.measured
-        found = int(judged.is_adversarial.sum())
+        adversarial: list[bool] = judged.is_adversarial[rows].tolist()
+        images, found = len(adversarial), sum(adversarial)
         call = current_call()
         call.adversarial += found
-        call.clean += len(measured) - found
-        metrics.images_detected.inc(len(measured))
-        metrics.judged.images += len(measured)
+        call.clean += images - found
+        metrics.images_detected.inc(images)
+        metrics.judged.images += images
         metrics.judged.adversarial += found
-        metrics.judged.expected += alpha * len(measured)
-        metrics.verdict(Verdict.ADVERSARIAL).inc(found)
-        metrics.verdict(Verdict.CLEAN).inc(len(measured) - found)
-        metrics.p_value("fused").observe_all(measured.fused_p_value.tolist())
-        flagged = judged.is_flagged.sum(axis=0).tolist()  # (K,)
+        metrics.judged.expected += judged.alpha * images
+        for verdict, count in ((Verdict.ADVERSARIAL, found), (Verdict.CLEAN, images - found)):
+            if count:
+                metrics.verdict(verdict).inc(count)
+        metrics.p_value("fused").observe_all(measured.fused_p_value[rows].tolist())
+        p_values, flagged = measured.p_values[rows].T.tolist(), judged.is_flagged[rows].T.tolist()  # (K, rows)
         for k, entry in enumerate(self.engine.bundle.manifest.detectors):
-            metrics.p_value(entry.name).observe_all(measured.p_values[:, k].tolist())
-            metrics.flag(entry.reason).inc(flagged[k])
+            metrics.p_value(entry.name).observe_all(p_values[k])
+            if count := sum(flagged[k]):
+                metrics.flag(entry.reason).inc(count)
 
     def count_failed(self, error: AdvsentryError) -> None:
         """Counts an image that got no detection."""
@@ -364,28 +396,21 @@ class Pipeline:
             Overloaded, Unavailable: nothing can be taken now, or not so many in time.
             DeadlinePassed: some row came too late, or must.
         """
-        futures: list[asyncio.Future[Scored]] = []
         if images:
             self.queue.admit(len(images), deadline, is_bulk=is_bulk)
+        together = Together(len(images))
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                for image in images:
-                    if futures and self.queue.is_busy(is_bulk=is_bulk):
+                for number, place in enumerate(together.places):
+                    if number and self.queue.is_busy(is_bulk=is_bulk):
                         await self.queue.room(is_bulk=is_bulk)
-                    futures.append(self.queue.submit(image, deadline, is_bulk=is_bulk, is_admitted=True))
-                return [await _outcome(future) for future in futures]
+                    self.queue.put(images[number], deadline, place, is_bulk=is_bulk, is_admitted=True)
+                outcomes = await together.outcomes()
         except TimeoutError:
             raise DeadlinePassed(f"the deadline passed before all {len(images)} images were scored") from None
         finally:
-            for future in futures:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # looked at, so that asyncio does not complain
-
-
-async def _outcome(future: "asyncio.Future[Scored]") -> Scored | AdvsentryError:
-    try:
-        return await future
-    except DeadlinePassed:
-        raise
-    except AdvsentryError as error:
-        return error
+            together.leave()
+        for outcome in outcomes:
+            if isinstance(outcome, DeadlinePassed):
+                raise outcome
+        return outcomes

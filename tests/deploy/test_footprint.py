@@ -9,7 +9,8 @@ import onnxruntime as ort
 import pytest
 
 from deploy import footprint
-from deploy.footprint import Started, deep_graph, serving
+from deploy.footprint import deep_graph
+from deploy.server_process import Server, serving
 from service.client import Client
 from tests import tiny
 
@@ -45,9 +46,9 @@ def test_a_server_takes_flags_and_ends_with_the_block(tmp_path: Path) -> None:
 
 
 def test_memory_is_that_of_the_process() -> None:
-    before = Started(target="", pid=os.getpid(), start_s=0).resident_mb()
+    before = Server("", os.getpid(), 0).resident_bytes() / 1e6
     block = np.ones(100_000_000, np.uint8)
-    assert 90 < Started(target="", pid=os.getpid(), start_s=0).resident_mb() - before < 150
+    assert 90 < Server("", os.getpid(), 0).resident_bytes() / 1e6 - before < 150
     del block
 
 

@@ -143,5 +143,5 @@ def test_parameters_are_read() -> None:
         "triton_enable_empty_final_response": pb.InferParameter(bool_param=True),
     }
     request = read(oip.pixels(tiny.images(1), parameters=known).SerializeToString())
-    assert (request.asked.alpha, request.timeout_s) == (0.05, 1.5)
+    assert (request.asked.alpha, request.asked.priority, request.timeout_s) == (0.05, 2, 1.5)
     assert read(oip.pixels(tiny.images(1)).SerializeToString()).timeout_s == math.inf

@@ -218,3 +218,24 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(engine: Engine) -> None:
         assert int(trailers["grpc-retry-pushback-ms"]) >= 20
         slow.go.set()
         assert all(future.result(10) for future in waiting)
+
+
+def test_interactive_requests_go_before_bulk_ones_that_came_first(engine: Engine) -> None:
+    slow = Slow(engine)
+    with running(slow, max_batch=1, canary_s=100.0) as server:  # type: ignore[arg-type]
+        call = server.channel.unary_unary(f"/{oip.SERVICE}/ModelInfer")
+
+        def ask(waiting: int, priority: int) -> grpc.Future:
+            parameters = {"priority": pb.InferParameter(uint64_param=priority)}
+            future = call.future(oip.pixels(IMAGES[:1], parameters=parameters).SerializeToString())
+            until(lambda: server.value("advsentry_inflight") == 1)
+            until(lambda: server.value("advsentry_queue_items") == waiting)
+            return future
+
+        slow.go.clear()
+        ended: list[str] = []
+        for waiting, (name, priority) in enumerate((("first", 0), ("bulk", 2), ("interactive", 1))):
+            ask(waiting, priority).add_done_callback(lambda _, name=name: ended.append(name))
+        slow.go.set()
+        until(lambda: len(ended) == 3)
+        assert ended == ["first", "interactive", "bulk"]
