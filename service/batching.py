@@ -57,8 +57,6 @@ class Batcher:
         self._limits = limits
         self._metrics = metrics
         self._lanes = Lanes()
-        metrics.queue_items.set_function(lambda: self._lanes.items)
-        metrics.queue_bytes.set_function(lambda: self._lanes.size_bytes)
         self._on_health = on_health
         self._pace = Pace(limits.max_batch)
         self._admission = Admission(limits, self._lanes, self._pace, metrics)
@@ -72,9 +70,15 @@ class Batcher:
 
     def start(self) -> None:
         """Starts the worker."""
+        self.show()
         self._refusing = ""
         self._worker = asyncio.create_task(self._work(), name="batcher")
         self._worker.add_done_callback(self._ended)
+
+    def show(self) -> None:
+        """Has the metrics tell how long this queue is."""
+        self._metrics.queue_items.set_function(lambda: self._lanes.items)
+        self._metrics.queue_bytes.set_function(lambda: self._lanes.size_bytes)
 
     async def close(self) -> None:
         """Refuses what comes, finishes what waits, and ends."""

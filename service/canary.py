@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,47 +15,25 @@ from service.errors import DeadlinePassed, Overloaded
 from service.metrics import Metrics
 from service.rpc.health import Health
 
-__all__ = ["Canaries"]
+__all__ = ["Canaries", "CanaryWatch"]
 
 log = logging.getLogger(__name__)
 
 
 class Canaries:
-    """Feeds health: a wrong answer makes the server not ready, a right one ready again. A full queue does neither."""
+    """The known images of one bundle, and the queue that is asked about them."""
 
-    def __init__(self, engine: Engine, batcher: Batcher, health: Health, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, batcher: Batcher) -> None:
         self._engine = engine
         self._batcher = batcher
-        self._health = health
-        self._metrics = metrics
         self._known = engine.canaries()
 
-    async def watch(self, every_s: float) -> None:
-        """Asks until cancelled."""
-        while True:
-            await asyncio.sleep(every_s)
-            await self.ask_once(every_s)
+    async def are_right(self, timeout_s: float) -> bool:
+        """Whether every answer is the known one.
 
-    async def ask_once(self, timeout_s: float) -> None:
-        """Asks about every canary and tells health what came."""
-        try:
-            right = await self._ask(timeout_s)
-        except (Overloaded, DeadlinePassed):
-            return  # load, not health
-        except Exception:
-            log.exception("the canary got no answer")
-            right = False
-        self._metrics.canary_ok.set(right)
-        if right:
-            self._metrics.canary_success.set_to_current_time()
-        if right != self._health.is_ready:
-            log.log(
-                logging.INFO if right else logging.ERROR, "the canary's answer is %s", "right" if right else "wrong"
-            )
-            self._health.set_ready(right)
-            self._metrics.ready.set(right)
-
-    async def _ask(self, timeout_s: float) -> bool:
+        Raises:
+            Overloaded, DeadlinePassed, Unavailable: an image got no answer.
+        """
         if not self._known:  # a bundle may have none; that an answer comes is worth knowing too
             await self._batcher.submit(self._blank(), time.monotonic() + timeout_s)
             return True
@@ -69,3 +48,41 @@ class Canaries:
     def _blank(self) -> Bytes8:
         shape = self._engine.bundle.manifest.input
         return np.zeros((shape.height, shape.width, shape.channels), np.uint8)
+
+
+class CanaryWatch:
+    """Feeds health: a wrong answer makes the server not ready, a right one ready again. A full queue does neither."""
+
+    def __init__(self, current: Callable[[], Canaries], health: Health, metrics: Metrics) -> None:
+        """Takes where to find the canaries of the bundle that is served now."""
+        self._current = current
+        self._health = health
+        self._metrics = metrics
+
+    async def watch(self, every_s: float) -> None:
+        """Asks until cancelled."""
+        while True:
+            await asyncio.sleep(every_s)
+            await self.ask_once(every_s)
+
+    async def ask_once(self, timeout_s: float) -> None:
+        """Asks about every canary and tells health what came."""
+        canaries = self._current()
+        try:
+            right = await canaries.are_right(timeout_s)
+        except (Overloaded, DeadlinePassed):
+            return  # load, not health
+        except Exception:
+            if canaries is not self._current():
+                return  # their bundle was replaced while they were asked
+            log.exception("the canary got no answer")
+            right = False
+        self._metrics.canary_ok.set(right)
+        if right:
+            self._metrics.canary_success.set_to_current_time()
+        if right != self._health.is_ready:
+            log.log(
+                logging.INFO if right else logging.ERROR, "the canary's answer is %s", "right" if right else "wrong"
+            )
+            self._health.set_ready(right)
+            self._metrics.ready.set(right)

@@ -8,20 +8,26 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from service.app import Ports, run
+from service.admin import ask_reload
+from service.app import Ports
 from service.client import DEFAULT_TARGET, Client, find_images
+from service.config import Effective
 from service.detection.bundle import find_bundle, load_bundle
 from service.detection.verdict import RevealMode
 from service.errors import AdvsentryError, SetupError
 from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
-from service.settings import Settings, env_name, flag_name, setting_fields
+from service.serve import run, serve
+from service.settings import CONFIG, Settings, env_name, flag_name, setting_fields
+from service.supervisor import supervise
 from service.tune_command import add_tune_arguments, tune_text
+from service.worker import run_worker
 
 __all__ = ["run_command"]
 
 DEFAULT_BUNDLE = Settings().bundle
+DEFAULT_ADMIN = f"http://{Settings().metrics_host}:{Settings().metrics_port}"
 
 
 def run_command(arguments: Sequence[str] | None) -> int:
@@ -55,11 +61,20 @@ def _parser() -> argparse.ArgumentParser:
     _add_info(commands.add_parser("info", help="describe a bundle"))
     _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
     _add_tune(commands.add_parser("tune", help="measure this machine, and say which settings serve the most images"))
+    _add_reload(commands.add_parser("reload", help="have a server load its bundle anew, without losing a call"))
+    commands.add_parser("worker").set_defaults(command=lambda _: run_worker())  # for the supervisor; not in the help
     return parser
 
 
 def _add_serve(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Runs the gRPC service. Each flag may also be set in the environment."
+    parser.description = (
+        "Runs the gRPC service. A flag beats its variable, that the same setting in the file of --config, that the "
+        "default."
+    )
+    parser.add_argument("--config", metavar="FILE", help=f"settings in TOML, such as port = 50051 ({CONFIG})")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the settings and where each came from, and end"
+    )
     for name, (text, default) in setting_fields().items():
         text = f"{text} ({default}; {env_name(name)})".replace("%", "%%")
         parser.add_argument(flag_name(name), dest=name, metavar="X", help=text)
@@ -106,10 +121,25 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_tune)
 
 
+def _add_reload(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Has the server on this machine load its bundle anew, and says what it serves now; the server takes --admin on "
+        "for that. Exit status 1 when it goes on with what it served before, with the reason. SIGHUP does the same "
+        "without an answer."
+    )
+    parser.add_argument("--admin", default=DEFAULT_ADMIN, metavar="URL", help=f"its metrics address ({DEFAULT_ADMIN})")
+    parser.set_defaults(command=_reload)
+
+
 def _serve(options: argparse.Namespace) -> int:
-    settings = Settings.build(os.environ, {name: getattr(options, name) for name in setting_fields()})
+    flags = {name: getattr(options, name) for name in setting_fields()}
+    effective = Effective.of(os.environ, flags, options.config)
+    if options.print_config:
+        print(effective.to_toml(), end="")
+        return 0
+    settings = effective.settings
     start_logging(settings.log_format, settings.log_level)
-    return run(settings, _announce)
+    return run(lambda: (supervise if settings.workers else serve)(settings, _announce))
 
 
 def _announce(ports: Ports) -> None:
@@ -158,4 +188,9 @@ def _health(options: argparse.Namespace) -> int:
 
 def _tune(options: argparse.Namespace) -> int:
     print(tune_text(options))
+    return 0
+
+
+def _reload(options: argparse.Namespace) -> int:
+    print(ask_reload(options.admin))
     return 0

@@ -10,11 +10,16 @@ __all__ = ["start_logging"]
 
 
 class _JsonLines(logging.Formatter):
+    def __init__(self, worker: int) -> None:
+        super().__init__()
+        self._worker = {"worker": worker} if worker else {}
+
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
+            **self._worker,
             "logger": record.name,
             "message": record.getMessage(),
         }
@@ -23,9 +28,14 @@ class _JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-def start_logging(form: Literal["plain", "json"], level: str) -> None:
-    """Sends the log to standard error."""
+def start_logging(form: Literal["plain", "json"], level: str, *, worker: int = 0) -> None:
+    """Sends the log to standard error.
+
+    Args:
+        worker: of several processes, the number of this one; 0 says nothing of it.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    handler.setFormatter(_JsonLines() if form == "json" else plain)
+    who = f"worker {worker} " if worker else ""
+    plain = logging.Formatter(f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s")
+    handler.setFormatter(_JsonLines(worker) if form == "json" else plain)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -26,6 +26,7 @@ CALL_SECONDS = tuple(0.001 * 4**i for i in range(8))  # to 16 s; few, since each
 P_VALUES = (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
 BATCH_SIZES = tuple(2**i for i in range(7))  # to 64
 DROPPED = ("cancelled", "deadline", "shutdown", "overload")
+RELOADS = ("loaded", "refused")
 STAGES = ("decode", "queue", "inference", "postprocess")
 RPC_LABELS = ("grpc_type", "grpc_service", "grpc_method")
 
@@ -224,6 +225,9 @@ class Metrics:
         self.canary_ok = gauge("canary_ok", "1 when the last canary was answered rightly.")
         self.canary_success = gauge("canary_last_success_timestamp_seconds", "Unix time of the last good canary.")
         self.loop_lag = gauge("loop_lag_seconds", "How late the event loop last woke.")
+        self.access_log_dropped = counter("access_log_dropped", "Lines of the access log that were lost.")
+        reloads = counter("reloads", "Reloads of the bundle, by outcome.", "outcome")
+        self.reloads = {outcome: reloads.labels(outcome) for outcome in RELOADS}
         self.worker_restarts = counter("worker_restarts", "Ends of the worker that were not asked for.")
         self.tls_expiry = gauge(
             "tls_certificate_expiry_timestamp_seconds", "Unix time at which the certificate ends; NaN without TLS."

@@ -1,21 +1,23 @@
-"""What an operator may set: defaults, below `ADVSENTRY_*` variables, below flags."""
+"""What an operator may set: defaults, below a file, below `ADVSENTRY_*` variables, below flags."""
 
 import dataclasses
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from service.detection.verdict import RevealMode
 from service.errors import SetupError
 
-__all__ = ["PREFIX", "Settings", "env_name", "flag_name", "setting_fields"]
+__all__ = ["CONFIG", "PREFIX", "Settings", "env_name", "file_value", "flag_name", "nearest", "setting_fields"]
 
 PREFIX = "ADVSENTRY_"
 LONGEST_S = 10**6
-FOREIGN = frozenset({"ADVSENTRY_DATA"})
-"""Variables of the training side, none of our business."""
+CONFIG = "ADVSENTRY_CONFIG"
+"""Names the file."""
+FOREIGN = frozenset({"ADVSENTRY_DATA", CONFIG})
+"""Variables of the training side, and the one that is no setting itself."""
 
 
 def _setting(default: Any, text: str, *, least: float = -math.inf, most: float = math.inf) -> Any:
@@ -35,6 +37,27 @@ class Settings:
     port: int = _setting(50051, "gRPC port; 0 takes a free one", least=0, most=65535)
     metrics_host: str = _setting("127.0.0.1", "address that /metrics listens on; keep it private")
     metrics_port: int = _setting(9464, "HTTP port of /metrics; 0 takes a free one", least=0, most=65535)
+    admin: bool = _setting(
+        False, "whether POST /-/reload on the metrics port reloads the bundle; from this machine only"
+    )
+    watch_s: float = _setting(
+        0.0,
+        "seconds between two looks at the bundle's files, to reload when they change; 0 never",
+        least=0,
+        most=LONGEST_S,
+    )
+    workers: int = _setting(
+        0,
+        "processes that share the gRPC port, under one that restarts them; 0 serves in this process",
+        least=0,
+        most=256,
+    )
+    max_connection_age_s: float = _setting(
+        300.0, "with --workers: seconds after which a client is asked to connect anew", least=1, most=LONGEST_S
+    )
+    connection_grace_s: float = _setting(
+        600.0, "with --workers: seconds that its calls and streams get to end after that", least=1, most=LONGEST_S
+    )
     device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
     device_id: int = _setting(0, "number of the CUDA device", least=0, most=1023)
     gpu_mem_limit: int = _setting(
@@ -45,7 +68,9 @@ class Settings:
         "auto",
         "folder for graphs that onnxruntime takes long to optimise; auto is the user's own cache, empty for none",
     )
-    threads: int = _setting(0, "threads of one graph run; 0 takes the processors of this process", least=0, most=1024)
+    threads: int = _setting(
+        0, "threads of one graph run; 0 takes the processors of this process, or its share of them", least=0, most=1024
+    )
     max_batch: int = _setting(64, "images in one run of the graph at most", least=1, most=4096)
     queue_items: int = _setting(1024, "images that may wait", least=1, most=10**6)
     queue_bytes: int = _setting(256 * 2**20, "bytes of the images that may wait", least=1, most=2**40)
@@ -74,35 +99,39 @@ class Settings:
     )
     reflection: bool = _setting(True, "whether gRPC reflection is on")
     log_format: Literal["plain", "json"] = _setting("plain", "form of the log lines on standard error")
+    access_log: str = _setting("off", "a JSON line for each call: off, stderr, or a file to write to")
+    access_log_sample: float = _setting(
+        1.0, "share of the calls that end well of which there is a line; of others there always is", least=0, most=1
+    )
+    otel_endpoint: str = _setting(
+        "", "where traces go by OTLP over gRPC, such as http://127.0.0.1:4317; empty for none; takes the extra otel"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "least level that is logged")
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            value, least, most = getattr(self, entry.name), entry.metadata["least"], entry.metadata["most"]
-            # NaN fails the comparison too
-            if isinstance(value, int | float) and not (least <= value <= most and value != math.inf):
-                got = f"{value}" if value < 1e15 else f"{str(value)[:15]}..."
-                raise SetupError(
-                    f"{flag_name(entry.name)} or {env_name(entry.name)}: expected {_range(least, most)}, got {got}"
-                )
+            _check_range(entry, getattr(self, entry.name), f"{flag_name(entry.name)} or {env_name(entry.name)}")
 
     @classmethod
-    def build(cls, environment: Mapping[str, str], flags: Mapping[str, object]) -> "Settings":
-        """Settings of this environment and these flags.
+    def build(
+        cls, environment: Mapping[str, str], flags: Mapping[str, object], file: Mapping[str, object] | None = None
+    ) -> "Settings":
+        """Settings of this environment, these flags and this file.
 
         Args:
             environment: usually `os.environ`; other variables than `ADVSENTRY_*` are not looked at.
             flags: by field name; None is as good as absent.
+            file: by field name, each of them from `file_value`.
 
         Raises:
             SetupError: an unknown `ADVSENTRY_*` variable, or a value of the wrong type or out of range.
         """
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(file or {})
         hints = get_type_hints(cls)
         known = {env_name(name): name for name in hints}
         for variable in sorted(name for name in environment if name.startswith(PREFIX) and name not in FOREIGN):
             if variable not in known:
-                raise SetupError(f"{variable}: unknown setting{_nearest(variable, known)}")
+                raise SetupError(f"{variable}: unknown setting{nearest(variable, known)}")
             name = known[variable]
             values[name] = _parse(hints[name], environment[variable], variable)
         for name, value in flags.items():
@@ -134,10 +163,42 @@ def setting_fields() -> dict[str, tuple[str, object]]:
     return {entry.name: (entry.metadata["help"], entry.default) for entry in dataclasses.fields(Settings)}
 
 
-def _nearest(variable: str, known: Mapping[str, str]) -> str:
-    names = {name.removeprefix(PREFIX): name for name in known}
-    near = difflib.get_close_matches(variable.removeprefix(PREFIX), names, n=1)
-    return f"; did you mean {names[near[0]]}?" if near else f"; known are {', '.join(sorted(known))}"
+def file_value(name: str, value: object, where: str) -> object:
+    """The value of a setting as a file has it.
+
+    Args:
+        where: the file and the key, for errors.
+
+    Raises:
+        SetupError: it is of the wrong type or out of range.
+    """
+    hint = get_type_hints(Settings)[name]
+    if type(value) is int and hint is float:
+        value = float(value)
+    if get_origin(hint) is Literal or (isinstance(hint, type) and issubclass(hint, str)):
+        if not isinstance(value, str):
+            raise SetupError(f"{where}: expected a text in quotes, got {value!r}")
+        value = _parse(hint, value, where)
+    elif type(value) is not hint:
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}[hint]
+        raise SetupError(f"{where}: expected {expected}, got {value!r}")
+    _check_range(next(entry for entry in dataclasses.fields(Settings) if entry.name == name), value, where)
+    return value
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What a hint at the name that was meant adds to an error."""
+    names = {one.removeprefix(PREFIX): one for one in known}
+    near = difflib.get_close_matches(name.removeprefix(PREFIX), names, n=1)
+    return f"; did you mean {names[near[0]]}?" if near else f"; known are {', '.join(sorted(names.values()))}"
+
+
+def _check_range(entry: "dataclasses.Field[Any]", value: object, where: str) -> None:
+    least, most = entry.metadata["least"], entry.metadata["most"]
+    # NaN fails the comparison too
+    if isinstance(value, int | float) and not (least <= value <= most and value != math.inf):
+        got = f"{value}" if value < 1e15 else f"{str(value)[:15]}..."
+        raise SetupError(f"{where}: expected {_range(least, most)}, got {got}")
 
 
 def _range(least: float, most: float) -> str:

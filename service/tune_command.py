@@ -9,7 +9,7 @@ from pathlib import Path
 from service.detection.bundle import find_bundle
 from service.errors import SetupError
 from service.report import table
-from service.settings import Settings, setting_fields
+from service.settings import Settings
 from service.tune import Tuned, tune
 
 __all__ = ["add_tune_arguments", "tune_text"]
@@ -49,9 +49,9 @@ def tune_text(options: argparse.Namespace) -> str:
 
 
 def _best(tuned: Tuned) -> dict[str, int]:
-    """By name of the setting; only those that this version has."""
-    found = {"threads": tuned.threads, "max_batch": tuned.max_batch, "workers": tuned.workers}
-    return {name: value for name, value in found.items() if name in setting_fields()}
+    """By name of the setting; for one process there is no need of a supervisor."""
+    workers = tuned.workers if tuned.workers > 1 else 0
+    return {"threads": tuned.threads, "max_batch": tuned.max_batch, "workers": workers}
 
 
 def _json(tuned: Tuned) -> dict[str, object]:

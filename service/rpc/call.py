@@ -1,10 +1,11 @@
 """What is known of the call that runs now: who calls, and what is worth a line of the log at its end."""
 
+from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["ANONYMOUS", "Call", "Caller", "Scope", "begin_call", "current_call"]
+__all__ = ["ANONYMOUS", "Call", "Caller", "EndedCall", "Scope", "begin_call", "current_call"]
 
 
 class Scope(StrEnum):
@@ -48,6 +49,8 @@ class Call:
     queue_s: float = 0.0
     inference_s: float = 0.0
     """The longest of its images, as are the two above."""
+    verdict_s: float = 0.0
+    """Of one image on average, in the slowest group that was judged together."""
     batch_size: int = 0
 
     def takes(self, *, items: int, size_bytes: int, request_id: str = "") -> None:
@@ -59,6 +62,24 @@ class Call:
     def failed(self, reason: str) -> None:
         """Notes an image without a detection."""
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EndedCall:
+    """A call and its end, for the access log and for traces."""
+
+    service: str
+    method: str
+    code: str
+    """Such as `OK`."""
+    reason: str
+    """Of an error of ours: why an image is refused, else the kind of error."""
+    error_id: str
+    """Of an unforeseen error; it stands in the log beside its cause."""
+    seconds: float
+    call: Call
+    metadata: Sequence[tuple[str, str | bytes]] = ()
+    """As the caller sent it: tokens, too."""
 
 
 _CURRENT: ContextVar[Call] = ContextVar("call")

@@ -93,8 +93,7 @@ class DetectorServicer:
 
     async def stream_detect(self, requests: AsyncIterator[bytes], context: Context) -> None:
         """One answer for each message."""
-        pipeline = self._served.current
-        await Stream(pipeline, self._meta(pipeline)).serve(requests, context)
+        await Stream(self._served, self._meta).serve(requests, context)
 
     async def get_model_info(self, data: bytes, context: Context) -> bytes:
         """What runs here."""

@@ -48,8 +48,7 @@ class InferenceStream:
         left_s: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
         self._ends = None if left_s is None else time.monotonic() + left_s
         self._fails_whole = any((key, value) == REAL_STATUS for key, value in context.invocation_metadata() or ())
-        to_wake = self._served.current.to_wake
-        to_wake.add(self._news)
+        self._served.to_wake.add(self._news)
         reader = asyncio.create_task(self._read(requests))
         reader.add_done_callback(lambda _: self._news.set())
         try:
@@ -61,7 +60,7 @@ class InferenceStream:
                     await self._news.wait()
             reader.result()  # what was wrong with a message ends the call
         finally:
-            to_wake.discard(self._news)
+            self._served.to_wake.discard(self._news)
             reader.cancel()
             for item in self._open:
                 item.work.cancel()
@@ -77,7 +76,7 @@ class InferenceStream:
             await context.write(answer)
 
     def _check_draining(self) -> None:
-        if self._served.current.is_draining:
+        if self._served.is_draining:
             raise Unavailable("the server is shutting down; send the rest to another")
 
     async def _read(self, requests: AsyncIterator[bytes]) -> None:

@@ -5,24 +5,25 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from service.errors import AdvsentryError
+from service.errors import AdvsentryError, InvalidRequest
 from service.metrics import Metrics, RpcMetrics
-from service.rpc.call import ANONYMOUS, begin_call, current_call
+from service.rpc.call import ANONYMOUS, EndedCall, begin_call, current_call
 from service.rpc.status import code_of, text_of, times_trailers, trailers_of
 
-__all__ = ["Edge"]
+__all__ = ["Edge", "OnEnd"]
 
 log = logging.getLogger(__name__)
 
 # grpc types a handler by messages that only its servicer knows.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+OnEnd: TypeAlias = Callable[[EndedCall], None]
 
 _KINDS = {
     (False, False): "unary",
@@ -30,6 +31,7 @@ _KINDS = {
     (False, True): "server_stream",
     (True, True): "bidi_stream",
 }
+_MAX_NAME = 200  # characters of a method's name, which may be anything
 
 
 class Edge(grpc.aio.ServerInterceptor):
@@ -39,8 +41,10 @@ class Edge(grpc.aio.ServerInterceptor):
     the log only. UNKNOWN is never sent.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, on_end: Sequence[OnEnd] = ()) -> None:
+        """Takes what is told of each call when it has ended; what that raises is logged."""
         self._metrics = metrics
+        self._on_end = on_end
 
     async def intercept_service(
         self,
@@ -49,12 +53,14 @@ class Edge(grpc.aio.ServerInterceptor):
     ) -> "Handler | None":
         """Wraps the handler of a call."""
         handler = await continuation(handler_call_details)
+        service, _, method = str(handler_call_details.method).lstrip("/").partition("/")
+        end = _End(service, method, self._on_end)
         if handler is None:
             self._count_unknown()
+            end.tell(grpc.StatusCode.UNIMPLEMENTED.name, "", "", 0.0, ())
             return None  # grpc answers UNIMPLEMENTED
-        service, _, method = str(handler_call_details.method).lstrip("/").partition("/")
         kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        return _wrapped(handler, self._metrics.rpc(kind, service, method))
+        return _wrapped(handler, self._metrics.rpc(kind, service, method), end)
 
     def _count_unknown(self) -> None:
         counts = self._metrics.rpc("unary", "unknown", "unknown")  # one row, whatever a caller invents
@@ -62,17 +68,46 @@ class Edge(grpc.aio.ServerInterceptor):
         counts.handled(grpc.StatusCode.UNIMPLEMENTED.name)
 
 
+class _End:
+    """Tells that a call of one method has ended."""
+
+    def __init__(self, service: str, method: str, on_end: Sequence[OnEnd]) -> None:
+        self._service = service[:_MAX_NAME]
+        self._method = method[:_MAX_NAME]
+        self._on_end = on_end
+
+    def tell(self, code: str, reason: str, error_id: str, seconds: float, metadata: Any) -> None:
+        if not self._on_end:
+            return
+        ended = EndedCall(
+            service=self._service,
+            method=self._method,
+            code=code,
+            reason=reason,
+            error_id=error_id,
+            seconds=seconds,
+            call=current_call(),
+            metadata=metadata or (),
+        )
+        for on_end in self._on_end:
+            try:
+                on_end(ended)
+            except Exception:
+                log.exception("the end of a call could not be told")
+
+
 class _Call:
     """Context manager of one call: counts it, and turns what it raises into a status."""
 
-    def __init__(self, context: Context, counts: RpcMetrics) -> None:
+    def __init__(self, context: Context, counts: RpcMetrics, end: _End) -> None:
         self._context = context
         self._counts = counts
+        self._end = end
         self._since = time.monotonic()
         counts.started.inc()
 
     async def run(self, call: Awaitable[Any]) -> Any:
-        code = "OK"
+        code, reason, error_id = "OK", "", ""
         begin_call(ANONYMOUS)
         try:
             return await call
@@ -83,7 +118,7 @@ class _Call:
             code = _code(self._context).name
             raise
         except AdvsentryError as error:
-            code = code_of(error).name
+            code, reason = code_of(error).name, _reason(error)
             notes = current_call()
             times = times_trailers(notes.queue_s, notes.inference_s, notes.batch_size)
             await self._context.abort(code_of(error), text_of(error), (*times, *trailers_of(error)))
@@ -96,8 +131,16 @@ class _Call:
             log.exception("error %s: a call failed unexpectedly", error_id)
             await self._context.abort(grpc.StatusCode.INTERNAL, f"internal error {error_id}; the server's log explains")
         finally:
+            seconds = time.monotonic() - self._since
             self._counts.handled(code)
-            self._counts.seconds.observe(time.monotonic() - self._since)
+            self._counts.seconds.observe(seconds)
+            self._end.tell(code, reason, error_id, seconds, self._context.invocation_metadata())
+
+
+def _reason(error: AdvsentryError) -> str:
+    if isinstance(error, InvalidRequest) and error.reason is not None:
+        return error.reason.value
+    return type(error).__name__
 
 
 def _why_cancelled(context: Context) -> grpc.StatusCode:
@@ -135,7 +178,7 @@ async def _counted(context: Context, counts: RpcMetrics) -> AsyncIterator[Any]:
         yield request
 
 
-def _wrapped(handler: Handler, counts: RpcMetrics) -> Handler:
+def _wrapped(handler: Handler, counts: RpcMetrics, end: _End) -> Handler:
     streams_in, streams_out = bool(handler.request_streaming), bool(handler.response_streaming)
     inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
@@ -146,16 +189,16 @@ def _wrapped(handler: Handler, counts: RpcMetrics) -> Handler:
         return request
 
     async def one_answer(request: Any, context: Context) -> Any:
-        answer = await _Call(context, counts).run(inner(received(request, context), context))
+        answer = await _Call(context, counts, end).run(inner(received(request, context), context))
         counts.sent.inc()
         return answer
 
     async def many_answers(request: Any, context: Context) -> None:
         counting: Any = _Counting(context, counts)
         if inspect.isasyncgenfunction(inner):
-            await _Call(context, counts).run(_write_all(inner(received(request, context), context), counting))
+            await _Call(context, counts, end).run(_write_all(inner(received(request, context), context), counting))
         else:
-            await _Call(context, counts).run(inner(received(request, context), counting))
+            await _Call(context, counts, end).run(inner(received(request, context), counting))
 
     made: Any = {
         (False, False): grpc.unary_unary_rpc_method_handler,

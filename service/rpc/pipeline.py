@@ -97,6 +97,22 @@ class Served:
 
     def __init__(self, current: "Pipeline") -> None:
         self.current = current
+        self.is_draining = False
+        self.to_wake: set[asyncio.Event] = set()
+
+    def replace(self, by: "Pipeline") -> None:
+        """Serves another from now on; streams let go of what was served before as soon as nothing of it is open."""
+        self.current = by
+        self._wake()
+
+    def drain(self) -> None:
+        """Has each stream end as soon as nothing of it is open."""
+        self.is_draining = True
+        self._wake()
+
+    def _wake(self) -> None:
+        for event in self.to_wake:
+            event.set()
 
 
 class Pipeline:
@@ -113,8 +129,6 @@ class Pipeline:
         self.queue = queue
         self.policy = policy
         self.metrics = metrics
-        self.is_draining = False
-        self.to_wake: set[asyncio.Event] = set()
         self._decoders = decoders
         self._shape = engine.bundle.manifest.input
         self._model_size = (self._shape.height, self._shape.width, self._shape.channels)
@@ -127,12 +141,6 @@ class Pipeline:
         self._default_alpha = engine.resolve_alpha(None)
         self._last_measured: Measurements | None = None
         self._last_shown: dict[Applied, tuple[Judged, Shown]] = {}
-
-    def drain(self) -> None:
-        """Has each stream end as soon as nothing of it is open."""
-        self.is_draining = True
-        for event in self.to_wake:
-            event.set()
 
     def reveal_to(self, caller: Caller) -> RevealMode:
         """What a caller may see at most."""
@@ -307,6 +315,7 @@ class Pipeline:
             shown = reveal(judged, applied.reveal, applied.wish)
         self._note(scored)
         each_s = (time.perf_counter() - started) / len(scored)
+        current_call().verdict_s = max(current_call().verdict_s, each_s)
         self.metrics.stage["postprocess"].observe_same(each_s, len(scored))
         return shown
 

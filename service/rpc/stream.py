@@ -1,10 +1,14 @@
-"""One StreamDetect call: a reader that takes what there is room for, a writer that sends what is ready."""
+"""One StreamDetect call: a reader that takes what there is room for, a writer that sends what is ready.
+
+A stream outlives the bundle that it began with: each item goes to the one that is served when it is read.
+"""
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from itertools import takewhile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from itertools import groupby, takewhile
 from typing import TypeAlias
 
 import grpc
@@ -15,7 +19,7 @@ from service.errors import AdvsentryError, InvalidRequest, Unavailable
 from service.rpc import convert
 from service.rpc.call import current_call
 from service.rpc.convert import Asked, Picture, StreamWriter, Timings
-from service.rpc.pipeline import Applied, Pipeline
+from service.rpc.pipeline import Applied, Pipeline, Served
 
 __all__ = ["Stream"]
 
@@ -26,13 +30,23 @@ HELD = 64
 image, batches of 11 cost 25 us an image more than these."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bound:
+    """What the stream asked for, bound to one bundle."""
+
+    pipeline: Pipeline
+    applied: Applied
+    writer: StreamWriter
+
+
 class _Slot:
     """An item between its reading and its answer; the waiter that the queue calls back."""
 
-    __slots__ = ("_stream", "decode_s", "error", "has_left", "item_id", "row", "started", "work")
+    __slots__ = ("_stream", "bound", "decode_s", "error", "has_left", "item_id", "row", "started", "work")
 
-    def __init__(self, stream: "Stream", item_id: str, started: float) -> None:
+    def __init__(self, stream: "Stream", bound: _Bound, item_id: str, started: float) -> None:
         self._stream = stream
+        self.bound = bound
         self.item_id = item_id
         self.started = started
         self.decode_s = 0.0
@@ -80,12 +94,12 @@ class Stream:
     writer answers everything that is ready together before it waits again.
     """
 
-    def __init__(self, pipeline: Pipeline, meta: pb.ResponseMeta) -> None:
-        self._pipeline = pipeline
-        self._writer = StreamWriter(meta)
-        self._applied: Applied | None = None
+    def __init__(self, served: Served, meta_of: Callable[[Pipeline], pb.ResponseMeta]) -> None:
+        self._served = served
+        self._meta_of = meta_of
+        self._asked: Asked | None = None
+        self._bound: _Bound | None = None
         self._in_order = False
-        self._is_bulk = False
         self._ends: float | None = None
         self._open: dict[_Slot, None] = {}  # in the order of reading
         self._ready: deque[_Slot] = deque()
@@ -100,17 +114,20 @@ class Stream:
         self._ends = None if left_s is None else time.monotonic() + left_s
         reader = asyncio.create_task(self._read(requests))
         reader.add_done_callback(lambda _: self._news.set())
-        self._pipeline.to_wake.add(self._news)
+        self._served.to_wake.add(self._news)
         try:
             while not (reader.done() and not self._open):
                 await self._wait_for_news()
                 await self._write_ready(context)
-                if reader.done():
-                    reader.result()  # what was wrong with a message ends the call
-                elif self._pipeline.is_draining and not self._open:
+                if self._bound is not None and self._bound.pipeline is not self._served.current:
+                    self._bound = None  # an idle stream would keep the memory of what was served before
+                if reader.done() and not isinstance(_error_of(reader), AdvsentryError | None):
+                    reader.result()
+                elif self._served.is_draining and not self._open and not reader.done():
                     raise Unavailable("the server is shutting down; send the rest to another")
+            reader.result()  # what was wrong with a message ends the call once all before it are answered
         finally:
-            self._pipeline.to_wake.discard(self._news)
+            self._served.to_wake.discard(self._news)
             reader.cancel()
             for slot in self._open:
                 slot.leave()
@@ -128,29 +145,27 @@ class Stream:
         self._news.set()
 
     async def _read(self, requests: AsyncIterator[bytes]) -> None:
-        window, call = self._pipeline.policy.stream_window, current_call()
+        call = current_call()
         async for data in requests:
-            while len(self._open) >= window:
+            while len(self._open) >= self._served.current.policy.stream_window:
                 self._room.clear()
                 await self._room.wait()
             item = convert.stream_item(data)
             call.takes(items=1, size_bytes=len(data))
-            if self._applied is None:
-                self._applied = self._apply(item.asked)
-                self._in_order = item.preserve_order
-                self._is_bulk = self._applied.is_bulk
-            await self._take(item.item_id, item.picture)
+            if self._asked is None:
+                self._asked, self._in_order = item.asked, item.preserve_order
+            await self._take(self._bind(self._asked), item.item_id, item.picture)
 
-    def _apply(self, asked: Asked) -> Applied:
-        try:
-            return self._pipeline.apply(asked)
-        except InvalidRequest as error:
-            error.field = f"stream_options.{error.field}"
-            raise
+    def _bind(self, asked: Asked) -> _Bound:
+        """Options and answers of the bundle that is served now."""
+        pipeline = self._served.current
+        if self._bound is None or self._bound.pipeline is not pipeline:
+            self._bound = _Bound(pipeline, _apply(pipeline, asked), StreamWriter(self._meta_of(pipeline)))
+        return self._bound
 
-    async def _take(self, item_id: str, picture: Picture) -> None:
-        pipeline, started = self._pipeline, time.monotonic()
-        slot = _Slot(self, item_id, started)
+    async def _take(self, bound: _Bound, item_id: str, picture: Picture) -> None:
+        pipeline, started = bound.pipeline, time.monotonic()
+        slot = _Slot(self, bound, item_id, started)
         self._open[slot] = None
         deadline = started + pipeline.policy.max_deadline_s
         if self._ends is not None:
@@ -174,24 +189,26 @@ class Stream:
 
     async def _queue_held(self) -> None:
         """Puts what is kept back into the queue; reader and writer may both be at it."""
-        queue = self._pipeline.queue
         while self._held:
-            if queue.is_busy(is_bulk=self._is_bulk):
-                await queue.room(is_bulk=self._is_bulk)
+            bound = self._held[0][2].bound
+            queue, is_bulk = bound.pipeline.queue, bound.applied.is_bulk
+            if queue.is_busy(is_bulk=is_bulk):
+                await queue.room(is_bulk=is_bulk)
                 continue
             image, deadline, slot = self._held.popleft()
             try:
-                queue.put(image, deadline, slot, is_bulk=self._is_bulk)
+                queue.put(image, deadline, slot, is_bulk=is_bulk)
             except AdvsentryError as error:
                 slot.failed(error)
 
     async def _decode_and_queue(self, slot: _Slot, picture: Picture, deadline: float) -> None:
-        image = await self._pipeline.decode_in_thread(picture)
+        pipeline = slot.bound.pipeline
+        image = await pipeline.decode_in_thread(picture)
         slot.decode_s = time.monotonic() - slot.started
-        queue = self._pipeline.queue
-        while queue.is_busy(is_bulk=self._is_bulk):
-            await queue.room(is_bulk=self._is_bulk)
-        queue.put(image, deadline, slot, is_bulk=self._is_bulk)
+        is_bulk = slot.bound.applied.is_bulk
+        while pipeline.queue.is_busy(is_bulk=is_bulk):
+            await pipeline.queue.room(is_bulk=is_bulk)
+        pipeline.queue.put(image, deadline, slot, is_bulk=is_bulk)
 
     async def _write_ready(self, context: Context) -> None:
         self._is_writing = True
@@ -214,31 +231,51 @@ class Stream:
         return slots
 
     def _answers(self, slots: list[_Slot]) -> list[bytes]:
-        """Of all slots, in their order; those with a row are judged, hidden and counted together."""
-        assert self._applied is not None
+        """Of all slots, in their order; those with a row of one bundle are judged, hidden and counted together."""
         now = time.monotonic()
         good = [slot for slot in slots if slot.row is not None]
-        answers = iter(self._detections(good, self._applied, now) if good else ())
-        return [next(answers) if slot.error is None else self._error(slot, slot.error, now) for slot in slots]
+        answers = iter(
+            [
+                answer
+                for bound, same in groupby(good, key=lambda slot: slot.bound)
+                for answer in _detections(bound, list(same), now)
+            ]
+        )
+        return [next(answers) if slot.error is None else _error(slot, slot.error, now) for slot in slots]
 
-    def _detections(self, slots: list[_Slot], applied: Applied, now: float) -> list[bytes]:
-        rows = [slot.row for slot in slots if slot.row is not None]
-        shown = self._pipeline.answer(rows, applied)
-        call = current_call()
-        call.decode_s = max(call.decode_s, *[slot.decode_s for slot in slots])
-        self._pipeline.metrics.stage["decode"].observe_all([slot.decode_s for slot in slots if slot.work is None])
-        timings = [
-            Timings(
-                decode_s=slot.decode_s,
-                queue_s=row.queue_s,
-                inference_s=row.inference_s,
-                total_s=now - slot.started,
-                batch_size=row.batch_size,
-            )
-            for slot, row in zip(slots, rows, strict=True)
-        ]
-        return self._writer.detections([slot.item_id for slot in slots], shown, timings)
 
-    def _error(self, slot: _Slot, error: AdvsentryError, now: float) -> bytes:
-        self._pipeline.count_failed(error)
-        return self._writer.error(slot.item_id, error, Timings(decode_s=slot.decode_s, total_s=now - slot.started))
+def _error_of(reader: "asyncio.Task[None]") -> BaseException | None:
+    return asyncio.CancelledError() if reader.cancelled() else reader.exception()
+
+
+def _apply(pipeline: Pipeline, asked: Asked) -> Applied:
+    try:
+        return pipeline.apply(asked)
+    except InvalidRequest as error:
+        error.field = f"stream_options.{error.field}"
+        raise
+
+
+def _detections(bound: _Bound, slots: list[_Slot], now: float) -> list[bytes]:
+    rows = [slot.row for slot in slots if slot.row is not None]
+    shown = bound.pipeline.answer(rows, bound.applied)
+    call = current_call()
+    call.decode_s = max(call.decode_s, *[slot.decode_s for slot in slots])
+    bound.pipeline.metrics.stage["decode"].observe_all([slot.decode_s for slot in slots if slot.work is None])
+    timings = [
+        Timings(
+            decode_s=slot.decode_s,
+            queue_s=row.queue_s,
+            inference_s=row.inference_s,
+            total_s=now - slot.started,
+            batch_size=row.batch_size,
+        )
+        for slot, row in zip(slots, rows, strict=True)
+    ]
+    return bound.writer.detections([slot.item_id for slot in slots], shown, timings)
+
+
+def _error(slot: _Slot, error: AdvsentryError, now: float) -> bytes:
+    slot.bound.pipeline.count_failed(error)
+    timings = Timings(decode_s=slot.decode_s, total_s=now - slot.started)
+    return slot.bound.writer.error(slot.item_id, error, timings)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from service import app
+from service import serve
 from service.__main__ import main
 from service.detection.engine import Engine
 from service.detection.types import Detection
@@ -223,7 +223,7 @@ def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: p
             self.name = name
 
     both = [Package("onnxruntime"), Package("onnxruntime-gpu")]
-    monkeypatch.setattr(app.importlib.metadata, "distributions", lambda: both)
+    monkeypatch.setattr(serve.importlib.metadata, "distributions", lambda: both)
     status, _, err = run(capsys, "serve")
     assert status == 1
     assert "both onnxruntime and onnxruntime-gpu are installed" in err

@@ -168,7 +168,7 @@ def others(load: Load) -> None:
 
 def overload(load: Load, slow: Slow) -> None:
     """One image runs, four wait; of these two leave, and one comes too late. All others are refused."""
-    server, pipeline = load.server, load.server.app._pipeline
+    server, pipeline = load.server, load.server.app.models.served.current
     labels = {"grpc_type": "unary", "grpc_service": SERVICE, "grpc_method": "Detect"}
     slow.go.clear()
     running_ = load.stub.Detect.future(pb.DetectRequest(image=GOOD))

@@ -109,7 +109,7 @@ def test_a_canary_that_turns_wrong_is_not_ready_until_it_is_right_again(engine: 
 
 def test_a_lost_worker_is_neither_ready_nor_live(engine: Engine) -> None:
     with running(engine, canary_s=0.05) as server:
-        worker = server.app.batcher._worker
+        worker = server.app.models.current.batcher._worker
         assert worker is not None
         server.loop.call_soon_threadsafe(worker.cancel)
         seen = watch(server, "live")

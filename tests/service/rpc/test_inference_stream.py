@@ -200,7 +200,7 @@ def test_large_files_wait_for_their_bytes_too(engine: Engine, monkeypatch: pytes
     padding = b"\0" * 40_000  # behind the end of a PNG
     with running(engine, decode_bytes=50_000, canary_s=100.0) as server:
         held: list[int] = []
-        pipeline = server.app._pipeline
+        pipeline = server.app.models.served.current
         decode_now = pipeline.decode_now
 
         def noting(picture: object) -> np.ndarray:
@@ -272,7 +272,7 @@ def test_a_server_that_ends_does_not_wait_for_an_idle_stream(engine: Engine) -> 
         waiting = threading.Thread(target=wait)
         waiting.start()
         since = time.monotonic()
-        server.loop.call_soon_threadsafe(server.app._pipeline.drain)
+        server.loop.call_soon_threadsafe(server.app.models.served.drain)
         waiting.join(10)
         assert time.monotonic() - since < 10
     assert ends == [CODE.UNAVAILABLE]

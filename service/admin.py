@@ -1,0 +1,53 @@
+"""Asks a running server to do something, by its private HTTP port."""
+
+import http.client
+from urllib.parse import urlsplit
+
+from service.errors import AdvsentryError, SetupError, Unavailable
+from service.private_http import RELOAD
+
+__all__ = ["ask_reload"]
+
+TIMEOUT_S = 120.0
+"""A large bundle takes its time to load."""
+
+
+def ask_reload(url: str) -> str:
+    """Has a server load its bundle anew.
+
+    Args:
+        url: such as `http://127.0.0.1:9464`.
+
+    Returns:
+        What it serves now, and what it served before.
+
+    Raises:
+        SetupError: the address is none.
+        Unavailable: nobody answers there.
+        AdvsentryError: the server refuses, and says why.
+    """
+    try:
+        parts = urlsplit(url)
+        is_one = parts.scheme == "http" and parts.hostname is not None and parts.path in ("", "/")
+        host, port = parts.hostname or "", parts.port or 80
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise SetupError(f"--admin: expected an address such as http://127.0.0.1:9464, got {url!r}")
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
+    return post_reload(connection, url)
+
+
+def post_reload(connection: http.client.HTTPConnection, where: str) -> str:
+    """The same by a connection that is not open yet; closes it."""
+    try:
+        connection.request("POST", RELOAD)
+        answer = connection.getresponse()
+        text = answer.read().decode(errors="replace").strip()
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"{where}: no answer: {error}; is it the server's metrics address?") from error
+    finally:
+        connection.close()
+    if answer.status != http.client.OK:
+        raise AdvsentryError(text[:1000] or f"{where}: answered {answer.status}")
+    return text

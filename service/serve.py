@@ -1,0 +1,97 @@
+"""One serving process: starts the service, obeys signals, ends it."""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import asdict
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, disable_created_metrics
+
+from service.app import App, Ports
+from service.engines import load_engine
+from service.errors import SetupError
+from service.memory import limit_arenas
+from service.settings import Settings
+from service.signals import on_signals
+
+__all__ = ["refuse_two_wheels", "run", "serve"]
+
+log = logging.getLogger(__name__)
+
+
+def refuse_two_wheels() -> None:
+    """Refuses a machine with both onnxruntime packages: they overwrite each other's files, and CUDA goes in silence.
+
+    Raises:
+        SetupError: both are installed.
+    """
+    found = {str(entry.name).lower() for entry in importlib.metadata.distributions() if entry.name}
+    if {"onnxruntime", "onnxruntime-gpu"} <= found:
+        raise SetupError("both onnxruntime and onnxruntime-gpu are installed; uninstall both, then install one")
+
+
+async def serve(
+    settings: Settings,
+    on_ready: Callable[[Ports], None],
+    *,
+    private_socket: Path | None = None,
+    on_start: Callable[[Callable[[], None]], None] = lambda _: None,
+) -> int:
+    """Runs the service until a signal or the loss of its worker.
+
+    Args:
+        private_socket: see App.
+        on_start: given what ends the service as a signal does.
+
+    Returns:
+        The exit status: 0 after a signal, 1 when the worker was lost.
+    """
+    started = time.monotonic()
+    engine = load_engine(settings)
+    log.info("settings: %s", " ".join(f"{name}={value}" for name, value in asdict(settings).items()))
+    app = App(settings, engine, CollectorRegistry(), private_socket=private_socket)
+    ended = on_signals(reload=app.models.reload)
+    on_start(ended.set)
+    ports = await app.start()
+    manifest = engine.bundle.manifest
+    log.info(
+        "bundle %s version %s on %s, ready after %.2f s",
+        manifest.name,
+        manifest.version,
+        engine.graph.provider,
+        time.monotonic() - started,
+    )
+    del engine  # a reload replaces it
+    on_ready(ports)
+    lost = asyncio.create_task(app.models.lost.wait())
+    signalled = asyncio.create_task(ended.wait())
+    await asyncio.wait({lost, signalled}, return_when=asyncio.FIRST_COMPLETED)
+    status = 1 if lost.done() else 0
+    log.info("ending: %s", "the worker was lost" if status else "asked to")
+    for task in (lost, signalled):
+        task.cancel()
+    await app.stop()
+    log.info("ended")
+    return status
+
+
+def run(service: Callable[[], Coroutine[object, object, int]]) -> int:
+    """Runs what serves in an event loop of its own; uvloop's where it is installed.
+
+    Raises:
+        AdvsentryError: it could not start.
+    """
+    refuse_two_wheels()
+    limit_arenas()
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they double the series and nobody reads them
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    with contextlib.suppress(ImportError):
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(service())

@@ -1,0 +1,289 @@
+"""Several serving processes on one port, under one that only watches: starts, restarts, signals, reloads, metrics.
+
+The processes are started, never forked: gRPC and the graph do not live through a fork. The kernel spreads connections
+over them, so each connection ends after a while for the spread to even out.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import choose_encoder
+
+from service.app import Ports
+from service.detection.processors import cpu_quota
+from service.errors import AdvsentryError, SetupError, Unavailable
+from service.merging import Merged, Page
+from service.private_http import PrivateHttp
+from service.process import Worker
+from service.reload import BundleWatch, ask_loop
+from service.settings import Settings
+from service.signals import on_signals
+from service.worker import Order
+
+__all__ = ["Supervisor", "reserve_port", "supervise"]
+
+log = logging.getLogger(__name__)
+
+START_TRIES = 5
+"""Starts in a row that may fail while no other process serves."""
+SHORT_LIFE_S = 10.0
+"""A process that ends sooner is started again after a pause, doubled each time."""
+FIRST_PAUSE_S = 0.25
+LONGEST_PAUSE_S = 4.0
+
+
+class WorkerEnded(Exception):
+    """A process ended before it served; its own error stands on standard error."""
+
+
+class Supervisor:
+    """The processes by number, from 1."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Starts nothing yet. Needs a running event loop."""
+        self._settings = settings
+        self._workers: dict[int, Worker] = {}
+        self._all: set[Worker] = set()
+        self._to_close = contextlib.ExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
+        self._loop = asyncio.get_running_loop()
+        self._is_ending = False
+        self._started = 0
+        self.failed = asyncio.Event()
+        """Set when no process can be started any more."""
+        registry = CollectorRegistry()
+        self._merged = Merged(self._pages)
+        registry.register(self._merged)
+        self._registry = registry
+        self._restarts = Counter(
+            "advsentry_process_restarts", "Processes started in the place of others.", registry=registry
+        )
+        states = Gauge(
+            "advsentry_processes", "Processes, as many as are asked for and as serve.", ["state"], registry=registry
+        )
+        states.labels("wanted").set(settings.workers)
+        states.labels("serving").set_function(lambda: sum(worker.is_serving for worker in self._workers.values()))
+
+    async def start(self) -> Ports:
+        """Starts the first process, and when that serves, the others.
+
+        Raises:
+            SetupError: a port cannot be had.
+            WorkerEnded: a process ended before it served.
+        """
+        settings = self._settings
+        self._port = self._to_close.enter_context(reserve_port(settings.host, settings.port))
+        self._folder = _private_folder()
+        self._to_close.callback(shutil.rmtree, self._folder, ignore_errors=True)
+        http = PrivateHttp(
+            (settings.metrics_host, settings.metrics_port),
+            scrape=self._scrape,
+            reload=self._reload_from_thread if settings.admin else None,
+        )
+        self._to_close.callback(http.close)
+        self._workers[1] = await self._started_worker(1)
+        others = range(2, settings.workers + 1)
+        for number, worker in zip(others, await asyncio.gather(*map(self._started_worker, others)), strict=True):
+            self._workers[number] = worker
+        for number in self._workers:
+            self._tasks.add(asyncio.create_task(self._keep(number), name=f"worker {number}"))
+        if settings.watch_s:
+            watch = BundleWatch(settings.bundle, self.reload)
+            self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
+        return Ports.of(settings, grpc=self._port.getsockname()[1], metrics=http.port)
+
+    async def stop(self) -> bool:
+        """Has each process end as it does by itself, and waits for all.
+
+        Returns:
+            Whether every one ended in order.
+        """
+        self._is_ending = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = list(self._all)
+        for worker in running:
+            worker.send(signal.SIGTERM)
+        statuses = await asyncio.gather(*(worker.ended() for worker in running))
+        self._to_close.close()
+        return not set(statuses) - {0, -signal.SIGTERM}  # the latter of one that was still starting
+
+    def kill(self) -> None:
+        """Ends every process at once."""
+        for worker in self._all:
+            worker.send(signal.SIGKILL)
+
+    async def reload(self) -> str:
+        """Has each process serve the bundle as its files are now, one after another.
+
+        Returns:
+            What is served now.
+
+        Raises:
+            AdvsentryError: why a process goes on with what it has.
+        """
+        async with self._reloading:
+            if self._settings.device != "cpu":  # the memory of a GPU comes back with the end of its process
+                return await self._replace_all()
+            text = ""
+            for number, worker in sorted(self._workers.items()):
+                if not worker.is_serving:
+                    continue  # it reads the files when it starts
+                try:
+                    text = await asyncio.to_thread(worker.reload)
+                except AdvsentryError as error:
+                    log.error("worker %d does not reload: %s", number, error)
+                    if not text:
+                        raise
+                    raise AdvsentryError(
+                        f"worker {number} goes on as it was, those before it reloaded: {error}"
+                    ) from error
+            log.info("reloaded: %s", text)
+            return text
+
+    async def _replace_all(self) -> str:
+        for number in sorted(self._workers):
+            try:
+                new = await self._started_worker(number)
+            except (WorkerEnded, OSError) as error:
+                log.error("not reloaded: %s", error)
+                raise Unavailable(f"the processes that serve stay: {error}") from error
+            old, self._workers[number] = self._workers[number], new
+            old.send(signal.SIGTERM)
+        log.info("every process was replaced")
+        return f"{len(self._workers)} new processes serve, the old ones end"
+
+    async def _started_worker(self, number: int) -> Worker:
+        """A process that serves.
+
+        Raises:
+            WorkerEnded: it ended before.
+        """
+        settings, self._started = self._settings, self._started + 1
+        threads = settings.threads or max(1, cpu_quota() // settings.workers)
+        own = replace(settings, port=self._port.getsockname()[1], threads=threads, watch_s=0.0)
+        order = Order(settings=own, number=number, socket=self._folder / f"{self._started}.sock")
+        worker = await Worker.start(order)
+        self._all.add(worker)
+        self._tasks.add(task := asyncio.create_task(self._forget(worker)))
+        task.add_done_callback(self._tasks.discard)
+        if not await worker.serves():
+            raise WorkerEnded(f"worker {number} ended before it served; its own line says why")
+        return worker
+
+    async def _forget(self, worker: Worker) -> None:
+        await worker.ended()
+        self._all.discard(worker)
+        await asyncio.to_thread(self._merged.keep, worker.take_page)
+
+    async def _keep(self, number: int) -> None:
+        """Has another process take the place of one that ended."""
+        pause = 0.0
+        while True:
+            worker = self._workers[number]
+            status = await worker.ended()
+            if worker is not self._workers[number]:
+                continue  # a reload replaced it
+            pause = 0.0 if worker.age_s > SHORT_LIFE_S else _longer(pause)
+            log.error("worker %d ended unexpectedly, status %d", number, status)
+            self._workers[number] = await self._restarted(number, pause)
+
+    async def _restarted(self, number: int, pause: float) -> Worker:
+        failures = 0
+        while True:
+            await asyncio.sleep(pause)
+            self._restarts.inc()
+            try:
+                return await self._started_worker(number)
+            except (WorkerEnded, OSError) as error:
+                log.error("%s", error)
+                failures += 1
+                pause = _longer(pause)
+                if failures >= START_TRIES and not any(worker.is_serving for worker in self._workers.values()):
+                    self.failed.set()
+
+    def _pages(self) -> list[Page]:
+        return [worker.page() for worker in list(self._all)]
+
+    def _scrape(self, accept: str) -> tuple[bytes, str]:
+        encode, content_type = choose_encoder(accept)
+        return encode(self._registry), content_type
+
+    def _reload_from_thread(self) -> str:
+        return ask_loop(self._loop, self.reload())
+
+
+def _longer(pause: float) -> float:
+    return min(LONGEST_PAUSE_S, 2 * pause or FIRST_PAUSE_S)
+
+
+def _private_folder() -> Path:
+    """A folder for sockets that nobody else may enter."""
+    for parent in (None, "/dev/shm"):
+        with contextlib.suppress(OSError):
+            return Path(tempfile.mkdtemp(prefix="advsentry-", dir=parent))
+    raise SetupError(
+        "--workers takes a folder for sockets, and none can be made; set TMPDIR to one that can be written"
+    )
+
+
+def reserve_port(host: str, port: int) -> socket.socket:
+    """A socket that keeps a port for processes that share it, without listening.
+
+    Raises:
+        SetupError: the address cannot be had, or others listen there.
+    """
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        if port:  # a port may be shared with anybody who shares it: look first whether somebody does
+            with socket.socket(family, kind) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(place)
+        reserved = socket.socket(family, kind)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(place)
+    except OSError as error:
+        raise SetupError(
+            f"gRPC cannot listen on {host}:{port}: {error.strerror}; choose another with --port or --host"
+        ) from error
+    return reserved
+
+
+async def supervise(settings: Settings, on_ready: Callable[[Ports], None]) -> int:
+    """Runs `settings.workers` processes until a signal, or until none can be started.
+
+    Returns:
+        The exit status: 0 after a signal when all ended in order, else 1.
+    """
+    supervisor = Supervisor(settings)
+    ended = on_signals(reload=supervisor.reload, before_exit=supervisor.kill)
+    waits = [asyncio.create_task(event.wait()) for event in (ended, supervisor.failed)]
+    starting = asyncio.create_task(supervisor.start())
+    is_well = True
+    try:
+        await asyncio.wait({starting, *waits}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            on_ready(starting.result())
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        is_well = not supervisor.failed.is_set()
+    except WorkerEnded as error:  # its own line says more
+        log.info("%s", error)
+        is_well = False
+    finally:
+        starting.cancel()
+        for wait in waits:
+            wait.cancel()
+        is_well = await supervisor.stop() and is_well
+    return 0 if is_well else 1

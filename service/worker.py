@@ -1,0 +1,63 @@
+"""One of several serving processes: what its supervisor tells it, and how it learns that the supervisor is gone."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from service.app import Ports
+from service.logs import start_logging
+from service.serve import run, serve
+from service.settings import Settings
+
+__all__ = ["Order", "run_worker"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What a worker is told, as one line on its standard input."""
+
+    settings: Settings
+    number: int
+    socket: Path
+    """Where it tells its metrics and takes reloads."""
+
+    def to_line(self) -> str:
+        """One line of JSON."""
+        values = {name: str(value) for name, value in asdict(self.settings).items()}
+        return json.dumps({"settings": values, "number": self.number, "socket": str(self.socket)}) + "\n"
+
+    @classmethod
+    def from_line(cls, line: str) -> "Order":
+        """The order of a line."""
+        told = json.loads(line)
+        return cls(settings=Settings.build({}, told["settings"]), number=told["number"], socket=Path(told["socket"]))
+
+
+def run_worker() -> int:
+    """Serves as standard input says, until a signal or the end of that input, which is the supervisor's.
+
+    Raises:
+        AdvsentryError: it could not start.
+    """
+    order = Order.from_line(sys.stdin.readline())
+    start_logging(order.settings.log_format, order.settings.log_level, worker=order.number)
+    return run(lambda: serve(order.settings, _announce, private_socket=order.socket, on_start=_end_with_supervisor))
+
+
+def _announce(ports: Ports) -> None:
+    sys.stdout.write(f"serving {ports}\n")
+    sys.stdout.flush()
+
+
+def _end_with_supervisor(end: Callable[[], None]) -> None:
+    """Has the process end when standard input does."""
+    loop, source = asyncio.get_running_loop(), sys.stdin.fileno()
+
+    def readable() -> None:
+        loop.remove_reader(source)  # nothing is ever sent: this is the end
+        end()
+
+    loop.add_reader(source, readable)
