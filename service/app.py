@@ -23,7 +23,8 @@ from service.rpc.convert import SERVICE
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
 from service.rpc.inference import InferenceServicer
-from service.rpc.server import ConnectionAge, build_server
+from service.rpc.server import ConnectionAge, build_health_server, build_server
+from service.security import security_of
 from service.settings import Settings
 from service.telling import listeners
 
@@ -36,14 +37,20 @@ class Ports:
 
     grpc: str
     metrics: str
+    health: str = ""
+    """Of health alone, in plaintext; empty when there is no such port."""
 
     @classmethod
-    def of(cls, settings: Settings, *, grpc: int, metrics: int) -> "Ports":
+    def of(cls, settings: Settings, *, grpc: int, metrics: int, health: int | None = None) -> "Ports":
         """Those of the settings' hosts."""
-        return cls(grpc=_address(settings.host, grpc), metrics=_address(settings.metrics_host, metrics))
+        return cls(
+            grpc=_address(settings.host, grpc),
+            metrics=_address(settings.metrics_host, metrics),
+            health="" if health is None else _address(settings.health_host, health),
+        )
 
     def __str__(self) -> str:
-        return f"grpc={self.grpc} metrics={self.metrics}"
+        return f"grpc={self.grpc} metrics={self.metrics}" + (f" health={self.health}" if self.health else "")
 
 
 class App:
@@ -82,10 +89,11 @@ class App:
         """Opens the ports, warms the graph, then says SERVING.
 
         Raises:
-            SetupError: a port cannot be had.
+            SetupError: a port cannot be had, or a file of TLS or identities is wrong.
         """
         settings, served = self._settings, self.models.served
         self._loop = asyncio.get_running_loop()
+        security = security_of(settings, self._metrics)
         servicer = DetectorServicer(
             served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
         )
@@ -97,9 +105,13 @@ class App:
             address=_address(settings.host, settings.port),
             max_message_bytes=settings.max_message_bytes,
             with_reflection=settings.reflection,
+            tls=security.tls,
+            access=security.access,
+            held_bytes=settings.held_bytes,
             on_end=listeners(settings, self._metrics, self._to_close),
-            shared=None if self._private_socket is None else _connection_age(settings),
+            shared=self._shared(),
         )
+        health = self._build_health_server()
         self._http = PrivateHttp(
             self._private_socket or (settings.metrics_host, settings.metrics_port),
             scrape=self._scrape,
@@ -107,6 +119,8 @@ class App:
         )
         await self.models.start()
         await self._server.start()
+        if self._health_server is not None:
+            await self._health_server.start()
         await self._canaries.ask_once(settings.stuck_s)
         self._tasks.add(asyncio.create_task(self._canaries.watch(settings.canary_s), name="canary"))
         self._tasks.add(asyncio.create_task(keep_trimmed(lambda: self.models.current.batcher.is_idle), name="memory"))
@@ -115,7 +129,23 @@ class App:
         if settings.watch_s:
             watch = BundleWatch(settings.bundle, self.models.reload)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
-        return Ports.of(settings, grpc=grpc_port, metrics=self._http.port)
+        return Ports.of(settings, grpc=grpc_port, metrics=self._http.port, health=health)
+
+    def _shared(self) -> ConnectionAge | None:
+        return None if self._private_socket is None else _connection_age(self._settings)
+
+    def _build_health_server(self) -> int | None:
+        settings = self._settings
+        self._health_server = None
+        if settings.health_port < 0:
+            return None
+        self._health_server, port = build_health_server(
+            self._health,
+            metrics=self._metrics,
+            address=_address(settings.health_host, settings.health_port),
+            shared=self._shared(),
+        )
+        return port
 
     async def stop(self) -> None:
         """Not ready, serve on for a moment, stop accepting, drain, close."""
@@ -130,6 +160,8 @@ class App:
         self._health.close()
         self.models.served.drain()
         await self._server.stop(self._settings.drain_s)
+        if self._health_server is not None:
+            await self._health_server.stop(None)
         await self.models.close()
         self._decoders.shutdown()
         self._http.close()

@@ -83,6 +83,10 @@ class Supervisor:
         """
         settings = self._settings
         self._port = self._to_close.enter_context(reserve_port(settings.host, settings.port))
+        self._health_port: int | None = None
+        if settings.health_port >= 0:
+            reserved = self._to_close.enter_context(reserve_port(settings.health_host, settings.health_port))
+            self._health_port = reserved.getsockname()[1]
         self._folder = _private_folder()
         self._to_close.callback(shutil.rmtree, self._folder, ignore_errors=True)
         http = PrivateHttp(
@@ -100,7 +104,7 @@ class Supervisor:
         if settings.watch_s:
             watch = BundleWatch(settings.bundle, self.reload)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
-        return Ports.of(settings, grpc=self._port.getsockname()[1], metrics=http.port)
+        return Ports.of(settings, grpc=self._port.getsockname()[1], metrics=http.port, health=self._health_port)
 
     async def stop(self) -> bool:
         """Has each process end as it does by itself, and waits for all.
@@ -172,7 +176,13 @@ class Supervisor:
         """
         settings, self._started = self._settings, self._started + 1
         threads = settings.threads or max(1, cpu_quota() // settings.workers)
-        own = replace(settings, port=self._port.getsockname()[1], threads=threads, watch_s=0.0)
+        own = replace(
+            settings,
+            port=self._port.getsockname()[1],
+            health_port=-1 if self._health_port is None else self._health_port,
+            threads=threads,
+            watch_s=0.0,
+        )
         order = Order(settings=own, number=number, socket=self._folder / f"{self._started}.sock")
         worker = await Worker.start(order)
         self._all.add(worker)
