@@ -29,7 +29,8 @@ from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
 from service.rpc.inference import InferenceServicer
 from service.rpc.pipeline import Pipeline, Policy, Served
-from service.rpc.server import build_server
+from service.rpc.server import build_health_server, build_server
+from service.security import security_of
 from service.settings import Settings
 
 __all__ = ["App", "Ports", "refuse_two_wheels", "run", "serve"]
@@ -43,9 +44,11 @@ class Ports:
 
     grpc: str
     metrics: str
+    health: str = ""
+    """Of health alone, in plaintext; empty when there is no such port."""
 
     def __str__(self) -> str:
-        return f"grpc={self.grpc} metrics={self.metrics}"
+        return f"grpc={self.grpc} metrics={self.metrics}" + (f" health={self.health}" if self.health else "")
 
 
 def refuse_two_wheels() -> None:
@@ -89,10 +92,11 @@ class App:
         """Opens the ports, warms the graph, then says SERVING.
 
         Raises:
-            SetupError: a port cannot be had.
+            SetupError: a port cannot be had, or a file of TLS or identities is wrong.
         """
         settings = self._settings
         served = Served(self._pipeline)
+        security = security_of(settings, self._metrics)
         servicer = DetectorServicer(
             served, max_message_bytes=settings.max_message_bytes, max_queue_items=settings.queue_items
         )
@@ -104,19 +108,38 @@ class App:
             address=_address(settings.host, settings.port),
             max_message_bytes=settings.max_message_bytes,
             with_reflection=settings.reflection,
+            tls=security.tls,
+            access=security.access,
+            held_bytes=settings.held_bytes,
         )
+        health_address = self._build_health_server()
         metrics_port = self._serve_metrics()
         self._tell_facts()
         loop = asyncio.get_running_loop()
         self.batcher.learn(await loop.run_in_executor(self._graph_thread, self._engine.warm_up, settings.max_batch))
         self.batcher.start()
         await self._server.start()
+        if self._health_server is not None:
+            await self._health_server.start()
         await self._canaries.ask_once(settings.stuck_s)
         self._tasks.append(asyncio.create_task(self._canaries.watch(settings.canary_s), name="canary"))
         self._tasks.append(asyncio.create_task(keep_trimmed(lambda: self.batcher.is_idle), name="memory"))
         self._tasks.append(asyncio.create_task(watch_loop_lag(self._metrics), name="loop lag"))
         self._tasks.append(asyncio.create_task(Drift(self._metrics).watch(), name="drift"))
-        return Ports(grpc=_address(settings.host, grpc_port), metrics=_address(settings.metrics_host, metrics_port))
+        return Ports(
+            grpc=_address(settings.host, grpc_port),
+            metrics=_address(settings.metrics_host, metrics_port),
+            health=health_address,
+        )
+
+    def _build_health_server(self) -> str:
+        settings = self._settings
+        self._health_server = None
+        if settings.health_port < 0:
+            return ""
+        address = _address(settings.health_host, settings.health_port)
+        self._health_server, port = build_health_server(self._health, metrics=self._metrics, address=address)
+        return _address(settings.health_host, port)
 
     async def stop(self) -> None:
         """Not ready, serve on for a moment, stop accepting, drain, close."""
@@ -130,6 +153,8 @@ class App:
         self._health.close()
         self._pipeline.drain()
         await self._server.stop(self._settings.drain_s)
+        if self._health_server is not None:
+            await self._health_server.stop(None)
         await self.batcher.close()
         self._graph_thread.shutdown()
         self._decoders.shutdown()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from service.app import Ports, run
 from service.client import DEFAULT_TARGET, Client, find_images
+from service.client.credentials import read_token
 from service.detection.bundle import find_bundle, load_bundle
 from service.detection.verdict import RevealMode
 from service.errors import AdvsentryError, SetupError
@@ -17,6 +18,7 @@ from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
 from service.settings import Settings, env_name, flag_name, setting_fields
+from service.token_command import add_token_commands
 from service.tune_command import add_tune_arguments, tune_text
 
 __all__ = ["run_command"]
@@ -53,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="run the gRPC service"))
     _add_detect(commands.add_parser("detect", help="say of images what they show, and whether they are adversarial"))
     _add_info(commands.add_parser("info", help="describe a bundle"))
+    add_token_commands(commands.add_parser("token", help="make a token for a caller"))
     _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
     _add_tune(commands.add_parser("tune", help="measure this machine, and say which settings serve the most images"))
     return parser
@@ -75,6 +78,7 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
         "paths", nargs="+", type=Path, metavar="IMAGE|DIR", help="PNG, JPEG or WebP, or folders of them"
     )
     parser.add_argument("--target", metavar="HOST:PORT", help=f"a server, such as {DEFAULT_TARGET}")
+    _add_access(parser)
     parser.add_argument("--bundle", default=DEFAULT_BUNDLE, help=f"without --target: the bundle ({DEFAULT_BUNDLE})")
     parser.add_argument("--alpha", type=float, metavar="A", help="share of clean images that may be called adversarial")
     parser.add_argument(
@@ -97,6 +101,7 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 def _add_health(parser: argparse.ArgumentParser) -> None:
     parser.description = "Prints SERVING or NOT_SERVING; exit status 0 for the first, 1 for the second or no answer."
     parser.add_argument("--target", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"({DEFAULT_TARGET})")
+    _add_access(parser)
     parser.add_argument("--service", default="ready", help="ready, live, or the name of a gRPC service (ready)")
     parser.set_defaults(command=_health)
 
@@ -104,6 +109,26 @@ def _add_health(parser: argparse.ArgumentParser) -> None:
 def _add_tune(parser: argparse.ArgumentParser) -> None:
     add_tune_arguments(parser)
     parser.set_defaults(command=_tune)
+
+
+def _add_access(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tls", action="store_true", help="use TLS; the server is known by gRPC's own roots")
+    parser.add_argument("--ca", type=Path, metavar="FILE", help="use TLS; PEM file of the roots it is known by")
+    parser.add_argument("--cert", type=Path, metavar="FILE", help="PEM file of your certificate, for mutual TLS")
+    parser.add_argument("--key", type=Path, metavar="FILE", help="PEM file of its key")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file that holds your token")
+
+
+def _client(options: argparse.Namespace, timeout_s: float) -> Client:
+    return Client(
+        options.target,
+        timeout_s=timeout_s,
+        tls=options.tls,
+        ca=options.ca,
+        cert=options.cert,
+        key=options.key,
+        token=read_token(options.token_file),
+    )
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -139,7 +164,7 @@ def _results(options: argparse.Namespace, paths: list[Path]) -> Iterator[Result]
         raise SetupError(f"--target: expected HOST:PORT, got {options.target!r}")
     if options.reveal:
         raise SetupError("--reveal goes without --target: what a server shows is set where it is started")
-    with Client(options.target) as client:
+    with _client(options, timeout_s=30.0) as client:
         yield from scan_remote(client, paths, options.alpha)
 
 
@@ -150,7 +175,7 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _health(options: argparse.Namespace) -> int:
-    with Client(options.target, timeout_s=5.0) as client:
+    with _client(options, timeout_s=5.0) as client:
         is_serving = client.is_serving(options.service)
     print("SERVING" if is_serving else "NOT_SERVING")
     return 0 if is_serving else 1

@@ -2,6 +2,7 @@
 
 AdvsentryError
 ├── InvalidRequest    the caller: one image or one option of a request is wrong
+├── Unauthenticated   the caller does not show who it is, in a way that the server knows
 ├── PermissionRefused the caller asks for more than the server reveals
 ├── UnknownModel      the caller names a model version that is not here
 ├── BundleError       the operator: a bundle is damaged, foreign or of another version
@@ -22,6 +23,7 @@ __all__ = [
     "Overloaded",
     "PermissionRefused",
     "SetupError",
+    "Unauthenticated",
     "Unavailable",
     "UnknownModel",
 ]
@@ -61,8 +63,12 @@ class InvalidRequest(AdvsentryError):
         self.field = field
 
 
+class Unauthenticated(AdvsentryError):
+    """The caller shows no token or certificate that the server knows."""
+
+
 class PermissionRefused(AdvsentryError):
-    """The caller asks for something that the reveal mode or his scopes hide."""
+    """The caller asks for something that the reveal mode or its scopes hide."""
 
 
 class UnknownModel(AdvsentryError):

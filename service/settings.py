@@ -35,6 +35,23 @@ class Settings:
     port: int = _setting(50051, "gRPC port; 0 takes a free one", least=0, most=65535)
     metrics_host: str = _setting("127.0.0.1", "address that /metrics listens on; keep it private")
     metrics_port: int = _setting(9464, "HTTP port of /metrics; 0 takes a free one", least=0, most=65535)
+    health_host: str = _setting("127.0.0.1", "address that health alone listens on, see health_port")
+    health_port: int = _setting(
+        -1, "plaintext gRPC port for health alone, for probes without a certificate; -1 for none", least=-1, most=65535
+    )
+    tls_cert: str = _setting("", "PEM file of the server's certificate and those above it; without it no TLS")
+    tls_key: str = _setting("", "PEM file of its key, without a password")
+    tls_client_ca: str = _setting("", "PEM file of the roots of client certificates; every client must show one then")
+    identities: str = _setting("", "TOML file of who may call; without it everybody, or whoever shows a certificate")
+    allow_plaintext_tokens: bool = _setting(
+        False, "whether tokens may come in plaintext over a network: only where something before the server does TLS"
+    )
+    rate_images_per_s: float = _setting(
+        0.0,
+        "images a second of one identity, or of one address where there are none; 0 for no limit",
+        least=0,
+        most=1e9,
+    )
     device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
     device_id: int = _setting(0, "number of the CUDA device", least=0, most=1023)
     gpu_mem_limit: int = _setting(
@@ -63,6 +80,9 @@ class Settings:
     drain_s: float = _setting(25.0, "seconds that calls in flight get to end after that", least=0, most=LONGEST_S)
     canary_s: float = _setting(5.0, "seconds between two canaries", least=0.01, most=LONGEST_S)
     max_message_bytes: int = _setting(16 * 2**20, "largest message in either direction", least=1024, most=2**31 - 1)
+    held_bytes: int = _setting(
+        256 * 2**20, "bytes of the messages of all calls at once that are no streams", least=1024, most=2**40
+    )
     max_image_bytes: int = _setting(8 * 2**20, "largest image, encoded or raw", least=1, most=2**31 - 1)
     max_image_pixels: int = _setting(
         25_000_000, "height times width, looked up before decoding", least=1, most=2**31 - 1

@@ -21,6 +21,7 @@ from service.client.channel import (
     backoff_s,
     error_from,
 )
+from service.client.credentials import channel_credentials, token_metadata
 from service.client.files import find_images
 from service.client.messages import (
     Image,
@@ -49,11 +50,26 @@ Response = TypeVar("Response", bound=Message)
 class AsyncClient:
     """As `Client`, for asyncio: one channel, made in the loop that uses it."""
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_s: float = 30.0,
+        tls: bool = False,
+        ca: str | Path | None = None,
+        cert: str | Path | None = None,
+        key: str | Path | None = None,
+        token: str = "",
+    ) -> None:
         """As `Client`. Needs a running event loop."""
         self.target = target
         self._timeout_s = timeout_s
-        self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+        credentials = channel_credentials(tls=tls, ca=ca, cert=cert, key=key)
+        self._metadata = token_metadata(token, target, credentials)
+        if credentials is None:
+            self._channel = grpc.aio.insecure_channel(target, options=OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(target, credentials, options=OPTIONS)
         self._detect = self._unary(SERVICE, "Detect", pb.DetectRequest, pb.DetectResponse)
         self._batch_detect = self._unary(SERVICE, "BatchDetect", pb.BatchDetectRequest, pb.BatchDetectResponse)
         self._model_info = self._unary(SERVICE, "GetModelInfo", pb.GetModelInfoRequest, pb.GetModelInfoResponse)
@@ -86,7 +102,9 @@ class AsyncClient:
         """What the server says of one image."""
         request = detect_request(image, options, MAX_MESSAGE_BYTES)
         with self._errors():
-            return read_answers.detection_of((await self._detect(request, timeout=self._timeout_s)).detection)
+            return read_answers.detection_of(
+                (await self._detect(request, timeout=self._timeout_s, metadata=self._metadata)).detection
+            )
 
     async def detect_batch(
         self, images: Sequence[Image], options: Options | None = None
@@ -94,7 +112,9 @@ class AsyncClient:
         """As `Client.detect_batch`."""
         prepared = [prepare(number, image, MAX_MESSAGE_BYTES) for number, image in enumerate(images)]
         with self._errors():
-            answer = await self._batch_detect(batch_request(prepared, options), timeout=self._timeout_s)
+            answer = await self._batch_detect(
+                batch_request(prepared, options), timeout=self._timeout_s, metadata=self._metadata
+            )
         return batch_outcomes(prepared, answer)
 
     async def detect_stream(
@@ -110,7 +130,7 @@ class AsyncClient:
         first, attempt = stream_options(options), 0
         try:
             while not window.is_done:
-                call = self._stream_detect()
+                call = self._stream_detect(metadata=self._metadata)
                 is_answered = asyncio.Event()
                 sender = asyncio.create_task(_send(call, window.items(), first, is_answered))
                 try:
@@ -145,12 +165,16 @@ class AsyncClient:
     async def info(self) -> ServerInfo:
         """What the server runs and takes."""
         with self._errors():
-            return read_answers.info_of(await self._model_info(pb.GetModelInfoRequest(), timeout=self._timeout_s))
+            return read_answers.info_of(
+                await self._model_info(pb.GetModelInfoRequest(), timeout=self._timeout_s, metadata=self._metadata)
+            )
 
     async def is_serving(self, service: str = "ready") -> bool:
         """As `Client.is_serving`."""
         try:
-            answer = await self._check(health_pb2.HealthCheckRequest(service=service), timeout=self._timeout_s)
+            answer = await self._check(
+                health_pb2.HealthCheckRequest(service=service), timeout=self._timeout_s, metadata=self._metadata
+            )
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -21,6 +21,7 @@ from service.client.channel import (
     backoff_s,
     error_from,
 )
+from service.client.credentials import channel_credentials, token_metadata
 from service.client.files import find_images
 from service.client.messages import (
     Image,
@@ -54,16 +55,39 @@ class Client:
     who can mend it: `InvalidRequest` (with its reason), `Overloaded`, `Unavailable`, ...
     """
 
-    def __init__(self, target: str = DEFAULT_TARGET, *, timeout_s: float = 30.0) -> None:
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout_s: float = 30.0,
+        tls: bool = False,
+        ca: str | Path | None = None,
+        cert: str | Path | None = None,
+        key: str | Path | None = None,
+        token: str = "",
+    ) -> None:
         """Opens no connection yet.
 
         Args:
             target: HOST:PORT, or any name that gRPC resolves.
             timeout_s: for one call of `detect`, `detect_batch`, `info` and `is_serving`; a stream has none.
+            tls: whether to use TLS, the server known by gRPC's own roots; `ca` and `cert` imply it.
+            ca: PEM file of the roots that the server is known by.
+            cert: PEM file of the client's certificate, where the server asks for one.
+            key: PEM file of its key.
+            token: what `advsentry token new` printed; never sent in plaintext over a network.
+
+        Raises:
+            SetupError: a file cannot be read, or the options do not go together.
         """
         self.target = target
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        credentials = channel_credentials(tls=tls, ca=ca, cert=cert, key=key)
+        self._metadata = token_metadata(token, target, credentials)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(target, options=OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(target, credentials, options=OPTIONS)
         self._detect = self._unary(SERVICE, "Detect", pb.DetectRequest, pb.DetectResponse)
         self._batch_detect = self._unary(SERVICE, "BatchDetect", pb.BatchDetectRequest, pb.BatchDetectResponse)
         self._model_info = self._unary(SERVICE, "GetModelInfo", pb.GetModelInfoRequest, pb.GetModelInfoResponse)
@@ -96,7 +120,9 @@ class Client:
         """What the server says of one image."""
         request = detect_request(image, options, MAX_MESSAGE_BYTES)
         with self._errors():
-            return read_answers.detection_of(self._detect(request, timeout=self._timeout_s).detection)
+            return read_answers.detection_of(
+                self._detect(request, timeout=self._timeout_s, metadata=self._metadata).detection
+            )
 
     def detect_batch(self, images: Sequence[Image], options: Options | None = None) -> list[Detection | AdvsentryError]:
         """What the server says of several images, in order; a bad one gets an error of its own.
@@ -105,7 +131,9 @@ class Client:
         """
         prepared = [prepare(number, image, MAX_MESSAGE_BYTES) for number, image in enumerate(images)]
         with self._errors():
-            answer = self._batch_detect(batch_request(prepared, options), timeout=self._timeout_s)
+            answer = self._batch_detect(
+                batch_request(prepared, options), timeout=self._timeout_s, metadata=self._metadata
+            )
         return batch_outcomes(prepared, answer)
 
     def detect_stream(
@@ -122,7 +150,7 @@ class Client:
         first, attempt = stream_options(options), 0
         try:
             while not window.is_done:
-                call = self._stream_detect(_requests(window.items(), first))
+                call = self._stream_detect(_requests(window.items(), first), metadata=self._metadata)
                 try:
                     for answer in call:
                         attempt = 0
@@ -154,7 +182,9 @@ class Client:
     def info(self) -> ServerInfo:
         """What the server runs and takes."""
         with self._errors():
-            return read_answers.info_of(self._model_info(pb.GetModelInfoRequest(), timeout=self._timeout_s))
+            return read_answers.info_of(
+                self._model_info(pb.GetModelInfoRequest(), timeout=self._timeout_s, metadata=self._metadata)
+            )
 
     def is_serving(self, service: str = "ready") -> bool:
         """Whether the server says SERVING; False when nobody answers.
@@ -164,7 +194,7 @@ class Client:
         """
         try:
             request = health_pb2.HealthCheckRequest(service=service)
-            answer = self._check(request, timeout=self._timeout_s)
+            answer = self._check(request, timeout=self._timeout_s, metadata=self._metadata)
         except grpc.RpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -4,6 +4,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from service.rpc.rates import Bucket, Share, Slots
+
 __all__ = ["ANONYMOUS", "Call", "Caller", "Scope", "begin_call", "current_call"]
 
 
@@ -25,6 +27,10 @@ class Caller:
     name: str
     """For the log, never a label of a metric."""
     scopes: frozenset[Scope]
+    images_per_s: float | None = None
+    """Its own rate; None for that of the server, 0 for no limit."""
+    burst: float | None = None
+    """What it may send at once; None for one second's worth."""
 
 
 ANONYMOUS = Caller(name="anonymous", scopes=frozenset(Scope))
@@ -36,6 +42,14 @@ class Call:
     """One RPC; written to by whoever serves it, read when it ends."""
 
     caller: Caller = ANONYMOUS
+    key: str = ""
+    """Who shares its limits: the caller's name, or the address of one without."""
+    bucket: Bucket | None = None
+    """Its caller's rate, where that is limited."""
+    slots: Slots | None = None
+    """Where it is counted as open."""
+    share: Share | None = None
+    """What it has under way, where that is limited."""
     request_id: str = ""
     items: int = 0
     size_bytes: int = 0
@@ -51,10 +65,39 @@ class Call:
     batch_size: int = 0
 
     def takes(self, *, items: int, size_bytes: int, request_id: str = "") -> None:
-        """Notes images that came; once for each message."""
+        """Notes images that came; once for each message.
+
+        Raises:
+            Overloaded: they are too many for its caller's rate, or for its share of the queue.
+        """
+        if self.share is not None:
+            self.share.take(items)
+        if self.bucket is not None:
+            self.bucket.take(items)
         self.items += items
         self.size_bytes += size_bytes
         self.request_id = self.request_id or request_id
+
+    async def room(self, items: int = 1) -> None:
+        """Waits until so many images would be taken; for streams, which are then read no further."""
+        while True:
+            if self.bucket is not None:
+                await self.bucket.room(items)
+            if self.share is None or self.share.fits(items):
+                return
+            await self.share.freed()
+
+    def gave(self, items: int) -> None:
+        """Notes images of a stream that were answered; those of other calls are when the call ends."""
+        if self.share is not None:
+            self.share.give(items)
+
+    def close(self) -> None:
+        """Gives back its share of the queue, and its slot."""
+        if self.slots is not None:
+            self.slots.give(self.key)
+        if self.share is not None:
+            self.share.close()
 
     def failed(self, reason: str) -> None:
         """Notes an image without a detection."""

@@ -13,7 +13,9 @@ from google.protobuf.message import DecodeError
 
 from service.errors import AdvsentryError
 from service.metrics import Metrics, RpcMetrics
-from service.rpc.call import ANONYMOUS, begin_call, current_call
+from service.rpc.access import Access
+from service.rpc.call import Call, current_call
+from service.rpc.intake import Intake
 from service.rpc.status import code_of, text_of, times_trailers, trailers_of
 
 __all__ = ["Edge"]
@@ -23,6 +25,7 @@ log = logging.getLogger(__name__)
 # grpc types a handler by messages that only its servicer knows.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Begin: TypeAlias = "Callable[[Context], Call]"
 
 _KINDS = {
     (False, False): "unary",
@@ -33,14 +36,16 @@ _KINDS = {
 
 
 class Edge(grpc.aio.ServerInterceptor):
-    """Gives every error its status and counts calls and messages.
+    """Lets callers in, gives every error its status, and counts calls and messages.
 
     Our errors get their code from `status.py`. What nobody foresaw becomes INTERNAL with an opaque id; its text goes to
     the log only. UNKNOWN is never sent.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, access: Access, intake: Intake) -> None:
         self._metrics = metrics
+        self._access = access
+        self._intake = intake
 
     async def intercept_service(
         self,
@@ -52,9 +57,16 @@ class Edge(grpc.aio.ServerInterceptor):
         if handler is None:
             self._count_unknown()
             return None  # grpc answers UNIMPLEMENTED
-        service, _, method = str(handler_call_details.method).lstrip("/").partition("/")
+        path = str(handler_call_details.method)
+        service, _, method = path.lstrip("/").partition("/")
         kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        return _wrapped(handler, self._metrics.rpc(kind, service, method))
+        counts = self._metrics.rpc(kind, service, method)
+        metadata: Any = handler_call_details.invocation_metadata
+
+        def begin(context: Context) -> Call:
+            return self._access.begin(path, metadata, context)
+
+        return _wrapped(handler, counts, begin, self._intake)
 
     def _count_unknown(self) -> None:
         counts = self._metrics.rpc("unary", "unknown", "unknown")  # one row, whatever a caller invents
@@ -63,19 +75,21 @@ class Edge(grpc.aio.ServerInterceptor):
 
 
 class _Call:
-    """Context manager of one call: counts it, and turns what it raises into a status."""
+    """One call: lets it begin, counts it, and turns what it raises into a status."""
 
-    def __init__(self, context: Context, counts: RpcMetrics) -> None:
+    def __init__(self, context: Context, counts: RpcMetrics, begin: Begin) -> None:
         self._context = context
         self._counts = counts
+        self._begin = begin
         self._since = time.monotonic()
         counts.started.inc()
 
-    async def run(self, call: Awaitable[Any]) -> Any:
+    async def run(self, serve: Callable[[Call], Awaitable[Any]]) -> Any:
         code = "OK"
-        begin_call(ANONYMOUS)
+        call: Call | None = None
         try:
-            return await call
+            call = self._begin(self._context)
+            return await serve(call)
         except asyncio.CancelledError:
             code = _why_cancelled(self._context).name
             raise
@@ -96,6 +110,8 @@ class _Call:
             log.exception("error %s: a call failed unexpectedly", error_id)
             await self._context.abort(grpc.StatusCode.INTERNAL, f"internal error {error_id}; the server's log explains")
         finally:
+            if call is not None:
+                call.close()
             self._counts.handled(code)
             self._counts.seconds.observe(time.monotonic() - self._since)
 
@@ -135,37 +151,47 @@ async def _counted(context: Context, counts: RpcMetrics) -> AsyncIterator[Any]:
         yield request
 
 
-def _wrapped(handler: Handler, counts: RpcMetrics) -> Handler:
+def _wrapped(handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake) -> Handler:
+    """The handler with all around it.
+
+    It takes a stream, whatever the handler takes: so a message is read when its caller is known, not before.
+    """
     streams_in, streams_out = bool(handler.request_streaming), bool(handler.response_streaming)
     inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
 
-    def received(request: Any, context: Context) -> Any:
-        if streams_in:
-            return _counted(context, counts)
-        counts.received.inc()
-        return request
+    def served(context: Context, given: Any) -> Callable[[Call], Awaitable[Any]]:
+        """Args: given is what the handler gets, the context or one that counts."""
+        answer = _write_all if inspect.isasyncgenfunction(inner) else _same
 
-    async def one_answer(request: Any, context: Context) -> Any:
-        answer = await _Call(context, counts).run(inner(received(request, context), context))
+        async def serve(call: Call) -> Any:
+            if streams_in:
+                return await answer(inner(_counted(context, counts), given), given)
+            message = await intake.read(context)
+            try:
+                counts.received.inc()
+                return await answer(inner(message, given), given)
+            finally:
+                intake.release(message)
+
+        return serve
+
+    async def one_answer(_: Any, context: Context) -> Any:
+        result = await _Call(context, counts, begin).run(served(context, context))
         counts.sent.inc()
-        return answer
+        return result
 
-    async def many_answers(request: Any, context: Context) -> None:
+    async def many_answers(_: Any, context: Context) -> None:
         counting: Any = _Counting(context, counts)
-        if inspect.isasyncgenfunction(inner):
-            await _Call(context, counts).run(_write_all(inner(received(request, context), context), counting))
-        else:
-            await _Call(context, counts).run(inner(received(request, context), counting))
+        await _Call(context, counts, begin).run(served(context, counting))
 
-    made: Any = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[streams_in, streams_out]
+    made: Any = grpc.stream_stream_rpc_method_handler if streams_out else grpc.stream_unary_rpc_method_handler
     behaviour = many_answers if streams_out else one_answer
     result: Handler = made(behaviour, handler.request_deserializer, handler.response_serializer)
     return result
+
+
+async def _same(answer: Awaitable[Any], _: Any) -> Any:
+    return await answer
 
 
 async def _write_all(answers: AsyncIterator[Any], context: Any) -> None:

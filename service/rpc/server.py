@@ -4,17 +4,38 @@ import grpc
 
 from service.errors import SetupError
 from service.metrics import Metrics
+from service.rpc.access import Access
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
 from service.rpc.inference import InferenceServicer
+from service.rpc.intake import Intake
 from service.rpc.interceptors import Edge
 from service.rpc.reflection import enable_reflection
+from service.rpc.tls import ServerTls
 
-__all__ = ["build_server"]
+__all__ = ["build_health_server", "build_server"]
 
 
 MAX_CALLS = 2000
 """The last fence against a flood of calls, health among them; long before it the queue refuses images."""
+
+LIMITS = {
+    "grpc.so_reuseport": 0,  # on by default, it would let a second server take half of the first one's calls
+    "grpc.max_allowed_incoming_connections": 4000,  # an idle one costs 14 kB
+    "grpc.max_concurrent_streams": 256,  # of a connection; a client sends more as soon as some are answered
+    "grpc.max_metadata_size": 16 * 1024,  # above it a call is refused, and what follows is read and dropped
+    "grpc.max_connection_idle_ms": 300_000,  # without a call
+    "grpc.keepalive_time_ms": 60_000,  # finds connections whose other end is gone
+    "grpc.http2.ping_timeout_ms": 20_000,  # what ends them; grpc.keepalive_timeout_ms alone did not
+    "grpc.http2.min_ping_interval_without_data_ms": 10_000,  # our clients ping every 30 s, and in a stream only
+    "grpc.http2.max_ping_strikes": 2,  # a flood of pings is closed at the third
+    "grpc.server_handshake_timeout_ms": 10_000,  # in which TLS and the settings of HTTP/2 must have come
+}
+"""Against floods; `tests/service/test_floods.py` does what they are there for. Rapid resets need none: 80,000 a second
+took 48 % of a core and did not slow other callers down."""
+
+_HEALTH_CALLS = 100
+_HEALTH_BYTES = 4096
 
 
 def build_server(
@@ -26,6 +47,9 @@ def build_server(
     address: str,
     max_message_bytes: int,
     with_reflection: bool,
+    access: Access,
+    held_bytes: int,
+    tls: ServerTls | None = None,
 ) -> tuple[grpc.aio.Server, int]:
     """A server that listens at `address` once it is started, and its port.
 
@@ -33,31 +57,43 @@ def build_server(
         SetupError: the address cannot be had.
     """
     server = grpc.aio.server(
-        interceptors=(Edge(metrics),),
+        interceptors=(Edge(metrics, access, Intake(held_bytes)),),
         options=_options(max_message_bytes),
         maximum_concurrent_rpcs=MAX_CALLS,
     )
     server.add_generic_rpc_handlers((servicer.handler(), inference.handler(), health.handler()))
     if with_reflection:
         enable_reflection(server)
+    return server, _listen(server, address, tls, "--port or --host")
+
+
+def build_health_server(health: Health, *, metrics: Metrics, address: str) -> tuple[grpc.aio.Server, int]:
+    """A plaintext server of health and nothing else, for probes that have no certificate, and its port.
+
+    Raises:
+        SetupError: the address cannot be had.
+    """
+    server = grpc.aio.server(
+        interceptors=(Edge(metrics, Access(), Intake(_HEALTH_CALLS * _HEALTH_BYTES)),),
+        options=_options(_HEALTH_BYTES),
+        maximum_concurrent_rpcs=_HEALTH_CALLS,
+    )
+    server.add_generic_rpc_handlers((health.handler(),))
+    return server, _listen(server, address, None, "--health-port or --health-host")
+
+
+def _listen(server: grpc.aio.Server, address: str, tls: ServerTls | None, flags: str) -> int:
     try:
-        port = server.add_insecure_port(address)
+        if tls is not None:
+            return server.add_secure_port(address, tls.credentials())
+        return server.add_insecure_port(address)
     except RuntimeError as error:
         raise SetupError(
             f"gRPC cannot listen on {address}: the port is in use or the address is not this machine's; choose "
-            "another with --port or --host"
+            f"another with {flags}"
         ) from error
-    return server, port
 
 
 def _options(max_message_bytes: int) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", max_message_bytes),
-        ("grpc.max_send_message_length", max_message_bytes),
-        ("grpc.so_reuseport", 0),  # on by default, it would let a second server take half of the first one's calls
-        ("grpc.max_concurrent_streams", 1000),
-        ("grpc.max_metadata_size", 16 * 1024),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-        ("grpc.server_handshake_timeout_ms", 10_000),
-    ]
+    sizes = {"grpc.max_receive_message_length": max_message_bytes, "grpc.max_send_message_length": max_message_bytes}
+    return [*sizes.items(), *LIMITS.items()]

@@ -14,6 +14,7 @@ from service.errors import (
     Overloaded,
     PermissionRefused,
     SetupError,
+    Unauthenticated,
     Unavailable,
     UnknownModel,
 )
@@ -23,6 +24,7 @@ __all__ = ["CODES", "REASON_KEY", "code_of", "error_of", "item_reason", "text_of
 
 CODES: dict[type[AdvsentryError], grpc.StatusCode] = {
     InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
+    Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
     PermissionRefused: grpc.StatusCode.PERMISSION_DENIED,
     UnknownModel: grpc.StatusCode.NOT_FOUND,
     Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -133,6 +133,7 @@ class Stream:
             while len(self._open) >= window:
                 self._room.clear()
                 await self._room.wait()
+            await call.room()
             item = convert.stream_item(data)
             call.takes(items=1, size_bytes=len(data))
             if self._applied is None:
@@ -194,11 +195,12 @@ class Stream:
         queue.put(image, deadline, slot, is_bulk=self._is_bulk)
 
     async def _write_ready(self, context: Context) -> None:
-        self._is_writing = True
+        self._is_writing, call = True, current_call()
         while slots := self._next():
             answers = self._answers(slots)
             for slot, answer in zip(slots, answers, strict=True):
                 del self._open[slot]
+                call.gave(1)
                 self._room.set()
                 await context.write(answer)
         self._is_writing = False

@@ -1,0 +1,69 @@
+"""How a client knows the server, and how it shows who it is; the same for blocking and asyncio channels."""
+
+from pathlib import Path
+
+import grpc
+
+from service.errors import SetupError
+from service.hosts import is_loopback
+
+__all__ = ["channel_credentials", "read_token", "token_metadata"]
+
+
+def channel_credentials(
+    *, tls: bool = False, ca: str | Path | None = None, cert: str | Path | None = None, key: str | Path | None = None
+) -> grpc.ChannelCredentials | None:
+    """What a secure channel is opened with; None for plaintext.
+
+    Args:
+        tls: whether to use TLS although no file is given; the server must then be known to gRPC's own roots.
+        ca: PEM file of the roots that the server is known by, in place of gRPC's own.
+        cert: PEM file of the client's certificate and those above it, where the server asks for one (mutual TLS).
+        key: PEM file of its key, without a password.
+
+    Raises:
+        SetupError: a file cannot be read, or one of `cert` and `key` is missing.
+    """
+    if (cert is None) != (key is None):
+        raise SetupError("a client's certificate and its key go together: give --cert and --key, or neither")
+    if not (tls or ca or cert):
+        return None
+    return grpc.ssl_channel_credentials(_content(ca), _content(key), _content(cert))
+
+
+def token_metadata(
+    token: str, target: str, credentials: grpc.ChannelCredentials | None
+) -> tuple[tuple[str, str], ...] | None:
+    """The metadata to send with each call; None without a token.
+
+    Raises:
+        SetupError: the token would go over a network in plaintext, or is no token.
+    """
+    if not token:
+        return None
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise SetupError("the token has characters that no token has; give the one that `advsentry token new` printed")
+    if credentials is None and not is_loopback(target.rpartition(":")[0]):
+        raise SetupError(f"a token is not sent to {target} in plaintext, where others can read it; use TLS (--ca FILE)")
+    return (("authorization", f"Bearer {token}"),)
+
+
+def read_token(path: Path | None) -> str:
+    """The token in a file, without the space around it; empty without a file.
+
+    Raises:
+        SetupError: it cannot be read, or is empty.
+    """
+    token = (_content(path) or b"").decode("ascii", "replace").strip()
+    if path is not None and not token:
+        raise SetupError(f"{path}: expected a token, found nothing")
+    return token
+
+
+def _content(path: str | Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise SetupError(f"{path}: cannot be read: {error.strerror}") from error

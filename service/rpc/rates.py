@@ -1,0 +1,250 @@
+"""How many images a caller may send in a second, and how many it may have under way while others want theirs."""
+
+import asyncio
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+from urllib.parse import unquote
+
+from service.errors import Overloaded
+
+__all__ = ["Bucket", "FairShare", "Rates", "Share", "Slots", "peer_key"]
+
+MOST_BUCKETS = 10_000
+CONTENDED_S = 5.0
+"""Seconds for which others count after their last image."""
+_RETRY_MS = 50
+
+
+class Bucket:
+    """A token bucket: `per_s` tokens come in each second, up to `burst`; an image takes one.
+
+    A call with more images than `burst` is let in by a full bucket and paid for afterwards, so that it is neither
+    refused for ever nor cheaper.
+    """
+
+    __slots__ = ("_clock", "_since", "_tokens", "burst", "per_s")
+
+    def __init__(self, per_s: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Takes rates above 0; starts full."""
+        self.per_s, self.burst = per_s, burst
+        self._clock = clock
+        self._tokens, self._since = burst, clock()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is as good as new."""
+        return self._wait_s(self.burst) == 0.0
+
+    def take(self, items: int) -> None:
+        """Takes tokens for so many images.
+
+        Raises:
+            Overloaded: there are too few; says when there will be enough. None is taken then.
+        """
+        wait_s = self._wait_s(items)
+        if wait_s > 0:
+            raise Overloaded(
+                f"over your rate of {self.per_s:g} images/s; come back in {wait_s:.3f} s",
+                retry_after_ms=max(1, int(1000 * wait_s) + 1),
+            )
+        self._tokens -= items
+
+    async def room(self, items: int) -> None:
+        """Waits until so many images may be taken."""
+        while (wait_s := self._wait_s(items)) > 0:
+            await asyncio.sleep(wait_s)
+
+    def _wait_s(self, items: float) -> float:
+        now = self._clock()
+        self._tokens = min(self.burst, self._tokens + (now - self._since) * self.per_s)
+        self._since = now
+        return max(0.0, (min(items, self.burst) - self._tokens) / self.per_s)
+
+
+class Rates:
+    """A bucket for each caller, in a table that nobody can make grow or make forget.
+
+    Only a bucket that is full again is dropped for a newcomer, which loses nothing. While there is none, newcomers
+    share one bucket, so a flood of addresses shuts out itself and not those who were there before.
+    """
+
+    def __init__(self, per_s: float, *, most: int = MOST_BUCKETS, clock: Callable[[], float] = time.monotonic) -> None:
+        """Takes the rate of whoever has none of its own, in images/s; 0 for no limit."""
+        self._per_s = per_s
+        self._most = most
+        self._clock = clock
+        self._buckets: OrderedDict[str, Bucket] = OrderedDict()
+        self._shared: Bucket | None = None
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def bucket(self, key: str, per_s: float | None = None, burst: float | None = None) -> Bucket | None:
+        """The bucket of a caller; None where it may send as much as it likes.
+
+        Args:
+            per_s: its own rate; None for that of the server, 0 for no limit.
+            burst: what it may send at once; None or 0 for one second's worth, one image at least.
+        """
+        rate = self._per_s if per_s is None else per_s
+        if rate <= 0:
+            return None
+        most = burst or max(1.0, rate)
+        found = self._buckets.get(key)
+        if found is None:
+            return self._new(key, rate, most)
+        self._buckets.move_to_end(key)
+        found.per_s, found.burst = rate, most  # a new file may say other rates
+        return found
+
+    def _new(self, key: str, rate: float, most: float) -> Bucket:
+        if len(self._buckets) >= self._most:
+            oldest = next(iter(self._buckets))
+            if not self._buckets[oldest].is_full:
+                if self._shared is None:
+                    self._shared = Bucket(rate, most, self._clock)
+                return self._shared
+            del self._buckets[oldest]
+        made = self._buckets[key] = Bucket(rate, most, self._clock)
+        return made
+
+
+class FairShare:
+    """How many images each caller has under way; while more than one caller sends, none may have more than `most`.
+
+    Without it, whoever sends most owns the queue, and all others wait behind.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Takes at least 1."""
+        self._most = most
+        self._clock = clock
+        self._held: dict[str, int] = {}  # of callers that hold any
+        self._last: tuple[str, float] = ("", -CONTENDED_S)
+        self._contended_until = 0.0
+        self._freed = asyncio.Event()
+
+    def fits(self, key: str, items: int) -> bool:
+        """Whether a caller may have so many more under way; one who has none may always."""
+        now, (last, when) = self._clock(), self._last
+        if key != last and now - when < CONTENDED_S:
+            self._contended_until = now + CONTENDED_S
+        self._last = (key, now)
+        held = self._held.get(key, 0)
+        return held == 0 or held + items <= self._most or now >= self._contended_until
+
+    def add(self, key: str, items: int) -> None:
+        """Counts images that are under way from now on."""
+        self._held[key] = self._held.get(key, 0) + items
+
+    def remove(self, key: str, items: int) -> None:
+        """Counts them no more."""
+        left = self._held[key] - items
+        if left:
+            self._held[key] = left
+        else:
+            del self._held[key]
+        self._freed.set()
+
+    async def freed(self) -> None:
+        """Waits until somebody's images were answered."""
+        self._freed.clear()
+        await self._freed.wait()
+
+
+class Slots:
+    """How many calls each caller has open: once half of all are taken, no caller may have more than a quarter.
+
+    A call may do nothing for as long as it likes, as an idle stream does; so one caller could take all there are.
+    """
+
+    def __init__(self, most: int) -> None:
+        """Takes the calls of all callers together."""
+        self._most = most
+        self._all = 0
+        self._of: dict[str, int] = {}  # of callers with any
+
+    def take(self, key: str) -> None:
+        """Counts a call.
+
+        Raises:
+            Overloaded: the caller has too many.
+        """
+        own = self._of.get(key, 0)
+        if 2 * self._all >= self._most and 4 * own >= self._most:
+            raise Overloaded(f"you have {own} calls open; end some of them", retry_after_ms=1000)
+        self._of[key] = own + 1
+        self._all += 1
+
+    def give(self, key: str) -> None:
+        """Counts it no more."""
+        self._all -= 1
+        self._of[key] -= 1
+        if not self._of[key]:
+            del self._of[key]
+
+
+class Share:
+    """What one call has under way."""
+
+    __slots__ = ("_all", "_held", "_key")
+
+    def __init__(self, everyone: FairShare, key: str) -> None:
+        self._all = everyone
+        self._key = key
+        self._held = 0
+
+    def take(self, items: int) -> None:
+        """Counts images that came.
+
+        Raises:
+            Overloaded: the caller has too many under way while others wait.
+        """
+        if not self.fits(items):
+            raise Overloaded("too many of your images are under way while others wait", retry_after_ms=_RETRY_MS)
+        self._all.add(self._key, items)
+        self._held += items
+
+    def fits(self, items: int) -> bool:
+        """Whether so many more may be taken now."""
+        return self._all.fits(self._key, items)
+
+    async def freed(self) -> None:
+        """Waits until somebody's images were answered."""
+        await self._all.freed()
+
+    def give(self, items: int) -> None:
+        """Counts images that were answered."""
+        self._all.remove(self._key, items)
+        self._held -= items
+
+    def close(self) -> None:
+        """Counts all that are left as answered."""
+        if self._held:
+            self.give(self._held)
+
+
+def peer_key(peer: str) -> str:
+    """The address of a connection as gRPC words it: without its port, and of IPv6 the 64 bits that one customer has.
+
+    >>> peer_key("ipv4:192.0.2.1:5000"), peer_key("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:5000")
+    ('192.0.2.1', '2001:db8:1:2::/64')
+    """
+    kind, _, rest = peer.partition(":")
+    return _network(unquote(rest).rpartition(":")[0].strip("[]")) if kind in ("ipv4", "ipv6") else kind
+
+
+@lru_cache(maxsize=1024)
+def _network(host: str) -> str:
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return host[:64]
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
