@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench bench-serving bench-detectors reliability fuzz protos results docs clean
+.PHONY: help setup demo test check audit bench bench-serving bench-detectors reliability fuzz protos results docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -24,11 +24,15 @@ demo: $(STAMP)  ## train, export, evaluate, serve and attack, on scikit-learn's 
 test: $(STAMP) check  ## lint, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-check: $(STAMP)  ## ruff, mypy strict, import arrows
+check: $(STAMP)  ## ruff, mypy strict, import arrows, known vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_imports.py
+	$(BIN)/python -m deploy.audit
+
+audit: $(STAMP)  ## known vulnerabilities of what is installed; fails where the advisories cannot be reached, too
+	$(BIN)/python -m deploy.audit --must-run
 
 bench: $(STAMP)  ## throughput and latency of the service, images a second of training; ratios from one run
 	$(BIN)/python -m deploy.bench

@@ -57,22 +57,33 @@ def refusal(server: Running, method: str, *metadata: tuple[str, str], streams: b
     return server.channel.unary_unary(method).future(b"", metadata=metadata, timeout=20).code()
 
 
-@pytest.mark.parametrize("method", ["Detect", "BatchDetect", "StreamDetect", "GetModelInfo"])
+OIP = "inference.GRPCInferenceService"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(f"/{SERVICE}/{name}" for name in ("Detect", "BatchDetect", "StreamDetect", "GetModelInfo")),
+        *(f"/{OIP}/{name}" for name in ("ModelInfer", "ModelStreamInfer", "ServerMetadata", "ModelStatistics")),
+    ],
+)
 @pytest.mark.parametrize("sent", [None, "", "Bearer x", "Basic x", GUEST.token, f"Bearer {GUEST.token}x"])
 def test_nobody_without_a_token_gets_anything(server: Running, method: str, sent: str | None) -> None:
     metadata = [] if sent is None else [("authorization", sent)]
-    got = refusal(server, f"/{SERVICE}/{method}", *metadata, streams=method == "StreamDetect")
+    got = refusal(server, method, *metadata, streams="Stream" in method)
     assert got is CODE.UNAUTHENTICATED
 
 
 def test_nobody_without_a_token_sees_what_there_is_but_everybody_may_ask_for_health(server: Running) -> None:
     assert refusal(server, REFLECTION, streams=True) is CODE.UNAUTHENTICATED
+    for name in ("ServerLive", "ServerReady"):
+        assert server.channel.unary_unary(f"/{OIP}/{name}")(b"", timeout=20) == b"\x08\x01"
     bearer = ("authorization", f"Bearer {GUEST.token}")
     assert refusal(server, REFLECTION, bearer, streams=True) is CODE.PERMISSION_DENIED
     assert refusal(server, f"/{SERVICE}/GetModelInfo", bearer) is CODE.PERMISSION_DENIED
     clerk = ("authorization", f"Bearer {CLERK.token}")
-    for method in ("Detect", "BatchDetect"):
-        assert refusal(server, f"/{SERVICE}/{method}", clerk) is CODE.PERMISSION_DENIED
+    for method in (f"/{SERVICE}/Detect", f"/{SERVICE}/BatchDetect", f"/{OIP}/ModelInfer"):
+        assert refusal(server, method, clerk) is CODE.PERMISSION_DENIED
     assert refusal(server, f"/{SERVICE}/StreamDetect", clerk, streams=True) is CODE.PERMISSION_DENIED
     assert refusal(server, "/x.Y/Z", clerk) is CODE.UNIMPLEMENTED
     with Client(server.ports.grpc) as client:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from protos import detection_pb2 as pb
 from service.errors import PermissionRefused, SetupError, Unauthenticated
 from service.rpc import watched
 from service.rpc.access import SCOPE_OF, Access
 from service.rpc.call import ANONYMOUS, Scope, current_call
 from service.rpc.identity import IdentityFile, parse_identities, token_digest
+from service.rpc.reflection import FILES
 
 TOKEN = "advsentry_x"
 DIGEST = token_digest(TOKEN).hex()
@@ -205,5 +205,6 @@ def test_without_identities_everybody_may() -> None:
 
 
 def test_every_method_of_ours_has_its_scope() -> None:
-    service = pb.DESCRIPTOR.services_by_name["DetectorService"]
-    assert {f"/{service.full_name}/{method.name}" for method in service.methods} <= SCOPE_OF.keys()
+    services = [service for file in FILES for service in file.services_by_name.values()]
+    assert {f"/{service.full_name}/{method.name}" for service in services for method in service.methods} <= {*SCOPE_OF}
+    assert len(services) == 4
