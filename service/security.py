@@ -47,7 +47,7 @@ def security_of(settings: Settings, metrics: Metrics) -> Security:
         identities=identities,
         asks_for_certificates=asks,
         rates=Rates(settings.rate_images_per_s),
-        shares=FairShare(settings.max_batch),
+        shares=FairShare(settings.fair_items),
         slots=Slots(MAX_CALLS),
     )
     return Security(tls=tls, access=access)

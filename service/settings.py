@@ -52,6 +52,9 @@ class Settings:
         least=0,
         most=1e9,
     )
+    fair_items: int = _setting(
+        16, "images that one caller may have under way while others send, too", least=1, most=10**6
+    )
     device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
     device_id: int = _setting(0, "number of the CUDA device", least=0, most=1023)
     gpu_mem_limit: int = _setting(

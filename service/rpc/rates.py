@@ -233,16 +233,16 @@ def peer_key(peer: str) -> str:
     >>> peer_key("ipv4:192.0.2.1:5000"), peer_key("ipv6:%5B2001:db8:1:2:3:4:5:6%5D:5000")
     ('192.0.2.1', '2001:db8:1:2::/64')
     """
-    kind, _, rest = peer.partition(":")
-    return _network(unquote(rest).rpartition(":")[0].strip("[]")) if kind in ("ipv4", "ipv6") else kind
+    return _network(peer.rpartition(":")[0])
 
 
 @lru_cache(maxsize=1024)
-def _network(host: str) -> str:
+def _network(peer: str) -> str:
+    kind, _, host = unquote(peer).partition(":")
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(host.strip("[]").partition("%")[0])
     except ValueError:
-        return host[:64]
+        return kind
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     if address.ipv4_mapped:

@@ -21,7 +21,7 @@ def test_the_training_sides_variable_is_none_of_ours() -> None:
     ("environment", "flags", "says"),
     [
         ({"ADVSENTRY_MAXBATCH": "1"}, {}, "ADVSENTRY_MAXBATCH: unknown setting; did you mean ADVSENTRY_MAX_BATCH"),
-        ({"ADVSENTRY_QQ": "1"}, {}, "ADVSENTRY_QQ: unknown setting; known are ADVSENTRY_BUNDLE"),
+        ({"ADVSENTRY_QQ": "1"}, {}, "ADVSENTRY_QQ: unknown setting; known are ADVSENTRY_ALLOW"),
         ({"ADVSENTRY_PORT": "many"}, {}, "ADVSENTRY_PORT: expected a whole number, got 'many'"),
         ({"ADVSENTRY_PORT": "1.5"}, {}, "expected a whole number"),
         ({"ADVSENTRY_PORT": "70000"}, {}, "ADVSENTRY_PORT: expected a number from 0 to 65535, got 70000"),

@@ -149,7 +149,7 @@ def test_a_stream_waits_for_its_share_and_for_its_rate() -> None:
         ("ipv6:%5Bfe80::1%25eth0%5D:5000", "fe80::/64"),
         ("unix:", "unix"),
         ("", ""),
-        ("ipv4:nonsense", ""),
+        ("ipv4:nonsense:1", "ipv4"),
     ],
 )
 def test_a_key_is_what_one_customer_has(peer: str, key: str) -> None:
