@@ -67,7 +67,11 @@ OIP = "inference.GRPCInferenceService"
         *(f"/{OIP}/{name}" for name in ("ModelInfer", "ModelStreamInfer", "ServerMetadata", "ModelStatistics")),
     ],
 )
-@pytest.mark.parametrize("sent", [None, "", "Bearer x", "Basic x", GUEST.token, f"Bearer {GUEST.token}x"])
+@pytest.mark.parametrize(
+    "sent",
+    [None, "", "Bearer x", "Basic x", GUEST.token, f"Bearer {GUEST.token}x"],
+    ids=["nothing", "empty", "unknown", "other scheme", "no scheme", "longer"],  # tokens are others in each process
+)
 def test_nobody_without_a_token_gets_anything(server: Running, method: str, sent: str | None) -> None:
     metadata = [] if sent is None else [("authorization", sent)]
     got = refusal(server, method, *metadata, streams="Stream" in method)
