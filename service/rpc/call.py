@@ -73,10 +73,10 @@ class Call:
         Raises:
             Overloaded: they are too many for its caller's rate, or for its share of the queue.
         """
+        if self.bucket is not None:  # first: what it refuses must not count as under way
+            self.bucket.take(items)
         if self.share is not None:
             self.share.take(items)
-        if self.bucket is not None:
-            self.bucket.take(items)
         self.items += items
         self.size_bytes += size_bytes
         self.request_id = self.request_id or request_id
@@ -92,7 +92,7 @@ class Call:
 
     def gave(self, items: int) -> None:
         """Notes images of a stream that were answered; those of other calls are when the call ends."""
-        if self.share is not None:
+        if self.share is not None and items:
             self.share.give(items)
 
     def close(self) -> None:

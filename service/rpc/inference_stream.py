@@ -28,6 +28,8 @@ REAL_STATUS = ("triton_grpc_error", "true")
 @dataclass(eq=False, slots=True)
 class _Item:
     images: int
+    taken: int
+    """Of these, those that count as its caller's."""
     work: "asyncio.Task[bytes]"
 
 
@@ -72,7 +74,7 @@ class InferenceStream:
             answer = await item.work
             self._open.popleft()
             self._images -= item.images
-            current_call().gave(item.images)
+            current_call().gave(item.taken)
             self._room.set()
             await context.write(answer)
 
@@ -92,34 +94,32 @@ class InferenceStream:
         came = convert.received(data, policy.max_batch_items)
         try:
             request = convert.infer_request(came, pipeline.engine.bundle.manifest, policy.max_batch_items)
-            count = request.images.count
+            count, call = request.images.count, current_call()
+            await self._window(count, policy.stream_window)
+            await call.room(count)
+            call.takes(items=count, size_bytes=len(data))
         except AdvsentryError as error:
-            await self._taken(1, len(data), policy.stream_window)
-            self._start(1, self._refusal(came.request_id, error))
+            await self._window(1, policy.stream_window)
+            self._start(1, 0, self._refusal(came.request_id, error))
             return
         whole = Picture(data, "", request.images.size)
-        await self._taken(count, len(data), policy.stream_window)
         if pipeline.decodes_inline(whole):
-            self._start(count, self._answer(pipeline, request))
+            self._start(count, count, self._answer(pipeline, request))
         else:
             await pipeline.room_to_decode(whole)
             pipeline.reserve(whole)
-            work = self._start(count, self._answer(pipeline, request))
+            work = self._start(count, count, self._answer(pipeline, request))
             work.add_done_callback(partial(_release, pipeline, whole))
 
-    async def _taken(self, images: int, size_bytes: int, most: int) -> None:
-        """Waits for room in the stream's window, and in what its caller may send."""
+    async def _window(self, images: int, most: int) -> None:
         while self._images and self._images + images > most:
             self._room.clear()
             await self._room.wait()
-        call = current_call()
-        await call.room(images)
-        call.takes(items=images, size_bytes=size_bytes)
 
-    def _start(self, images: int, work: Coroutine[None, None, bytes]) -> "asyncio.Task[bytes]":
+    def _start(self, images: int, taken: int, work: Coroutine[None, None, bytes]) -> "asyncio.Task[bytes]":
         self._images += images
         task = asyncio.create_task(work)
-        self._open.append(_Item(images, task))
+        self._open.append(_Item(images, taken, task))
         self._news.set()
         return task
 

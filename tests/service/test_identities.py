@@ -70,7 +70,7 @@ OIP = "inference.GRPCInferenceService"
 @pytest.mark.parametrize(
     "sent",
     [None, "", "Bearer x", "Basic x", GUEST.token, f"Bearer {GUEST.token}x"],
-    ids=["nothing", "empty", "another", "basic", "bare", "longer"],  # the token is made anew in each process
+    ids=["nothing", "empty", "unknown", "other scheme", "no scheme", "longer"],  # tokens are others in each process
 )
 def test_nobody_without_a_token_gets_anything(server: Running, method: str, sent: str | None) -> None:
     metadata = [] if sent is None else [("authorization", sent)]

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry
 
 from service.errors import InvalidRequest
 from service.metrics import Metrics
+from service.rpc.access import Access
+from service.rpc.intake import Intake
 from service.rpc.interceptors import Edge
 
 CODE = grpc.StatusCode
@@ -103,7 +105,7 @@ def begun(channel: grpc.aio.Channel, shape: str, how: bytes) -> Any:
 
 async def scene(shape: str, how: bytes, registry: CollectorRegistry) -> tuple[grpc.StatusCode, str]:
     """Plays one call to its end; gives what the client saw."""
-    server = grpc.aio.server(interceptors=(Edge(Metrics(registry)),))
+    server = grpc.aio.server(interceptors=(Edge(Metrics(registry), Access(), Intake(2**20)),))
     server.add_generic_rpc_handlers((handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -156,7 +158,7 @@ def test_a_call_ends_with_its_status_and_is_counted_once(
 
 def test_invented_methods_share_one_row() -> None:
     async def scene() -> list[grpc.StatusCode]:
-        server = grpc.aio.server(interceptors=(Edge(Metrics(registry)),))
+        server = grpc.aio.server(interceptors=(Edge(Metrics(registry), Access(), Intake(2**20)),))
         server.add_generic_rpc_handlers((handler(),))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
