@@ -15,6 +15,9 @@ BULK_SHARE = 0.75
 PROBE_S = 1.0
 """An idle worker that has run nothing for so long takes one image whatever the estimate says: a wrong estimate would
 else refuse for ever."""
+PATIENCE = 0.5
+"""Of the time that a call has left beside its own run, what it may spend waiting. With all of it an overload would
+keep the queue so long that every answer comes at the last moment, and each error of the estimate makes them late."""
 LEAST_HINT_MS, MOST_HINT_MS = 20, 5000
 
 
@@ -38,8 +41,8 @@ class QueueLimits:
 class Admission:
     """Judges each image at the queue's door, and says when to come back.
 
-    An image is refused at once when what waits before it and its own run would take it past its deadline: to let it
-    wait would help nobody. Nothing is refused by time before the first run has been timed.
+    An image is refused at once when what waits before it takes more than half of the time that it has: to let it wait,
+    only to come late, would help nobody. Nothing is refused by time before the first run has been timed.
     """
 
     def __init__(self, limits: QueueLimits, lanes: Lanes, pace: Pace, metrics: Metrics) -> None:
@@ -83,10 +86,11 @@ class Admission:
             raise Overloaded(f"the queue is full ({self._lanes.items} images wait)", retry_after_ms=hint_ms)
         left_s, item_s = deadline - now, self._pace.item_s
         more_s = (count - 1) * item_s + self._pace.one_s
-        if rest_s + self._lanes.items * item_s + more_s <= left_s:  # so it does even if all that waits is before it
+        spare_s = PATIENCE * (left_s - more_s)
+        if rest_s + self._lanes.items * item_s <= spare_s:  # so it does even if all that waits is before it
             return
         wait_s = rest_s + self._lanes.ahead(is_bulk=is_bulk) * item_s
-        if wait_s + more_s <= left_s or self._is_probe(now, left_s):
+        if wait_s <= spare_s or self._is_probe(now, left_s):
             return
         if more_s > left_s:
             self._dropped["deadline"].inc(count)
@@ -94,7 +98,7 @@ class Admission:
         self._dropped["overload"].inc(count)
         raise Overloaded(
             f"{1000 * left_s:.0f} ms are left, and what waits takes about {1000 * wait_s:.0f} ms",
-            retry_after_ms=self._hint_ms(now, wait_s + more_s - left_s),
+            retry_after_ms=self._hint_ms(now, wait_s - spare_s),
         )
 
     def _is_probe(self, now: float, left_s: float) -> bool:

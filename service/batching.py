@@ -61,6 +61,7 @@ class Batcher:
         self._pace = Pace(limits.max_batch)
         self._admission = Admission(limits, self._lanes, self._pace, metrics)
         self._running: Sequence[Waiting] = ()
+        self._begun = 0.0  # monotonic time since which the worker has had something to do
         self._refusing = "the server is starting; try again"
         self._draining = False
         self._wake: asyncio.Future[None] | None = None
@@ -183,6 +184,7 @@ class Batcher:
                     return
                 self._wake = asyncio.get_running_loop().create_future()
                 await self._wake
+                self._begun = time.monotonic()
             await self._let_in()
             # Not cleared when the worker is lost meanwhile: these must be failed then, too.
             self._running = self._form()
@@ -260,11 +262,12 @@ class Batcher:
         finally:  # a run that was taken for stuck may end in an exception, too
             self._admission.ran = end = time.monotonic()
             self._admission.free_at = None
-            took_s = end - start
+            took_s, turn_s = end - start, end - self._begun
+            self._begun = end
             if not done and not self._draining:
                 self._unstuck(took_s)
         if done:
-            self._pace.note(len(batch), took_s)
+            self._pace.note(len(batch), turn_s)  # not `took_s`: what the loop does between two runs counts, too
         self._metrics.batch_size.observe(len(batch))
         self._metrics.work.ran(len(batch), took_s)
         for row, item in enumerate(batch):

@@ -75,7 +75,7 @@ class DetectorServicer:
         _check_count(len(request.pictures), pipeline.policy.max_batch_items)
         current_call().takes(items=len(request.pictures), size_bytes=len(data), request_id=request.request_id)
         applied = pipeline.apply(request.asked)
-        deadline = pipeline.deadline(context.time_remaining())
+        deadline = pipeline.deadline(context.time_remaining(), images=len(request.pictures))
         images = await _decoded(pipeline, request.pictures, deadline)
         current_call().decode_s = decode_s = time.monotonic() - started
         good = [image for image in images if not isinstance(image, AdvsentryError)]

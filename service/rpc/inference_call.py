@@ -31,8 +31,9 @@ async def infer(
     started = time.monotonic()
     applied = _applied(pipeline, request)
     outputs = outputs_of(request.outputs, applied.reveal)
-    deadline = pipeline.deadline(request.timeout_s if left_s is None else min(left_s, request.timeout_s))
     count, call = request.images.count, current_call()
+    allowed_s = request.timeout_s if left_s is None else min(left_s, request.timeout_s)
+    deadline = pipeline.deadline(allowed_s, images=count)
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
             images = await _decoded(pipeline, request, in_stream=in_stream)

@@ -182,14 +182,18 @@ class Pipeline:
         check_step(alpha, allowed)
         return alpha
 
-    def deadline(self, left_s: float | None) -> float:
+    def deadline(self, left_s: float | None, *, images: int = 1) -> float:
         """The monotonic time at which a caller with so many seconds left, or the server, gives up.
+
+        Args:
+            images: of the call; counted as dropped when it is too late for them.
 
         Raises:
             DeadlinePassed: none are left.
         """
         most = self.policy.max_deadline_s
         if left_s is not None and left_s <= 0:
+            self.metrics.dropped["deadline"].inc(images)
             raise DeadlinePassed("the deadline had passed before the call was read")
         return time.monotonic() + (most if left_s is None else min(left_s, most))
 
@@ -263,6 +267,7 @@ class Pipeline:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self.decode(picture)
         except TimeoutError:
+            self.metrics.dropped["deadline"].inc()
             raise DeadlinePassed("the deadline passed before the image was decoded") from None
 
     async def decode_in_thread(self, picture: Picture) -> Bytes8:

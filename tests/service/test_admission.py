@@ -51,19 +51,19 @@ class Door:
 
 def test_what_can_come_in_time_is_let_in_and_the_rest_is_told_when() -> None:
     door = Door().put(20)
-    door.check(0.215)  # 20 x 10 ms and its own 10 ms
-    assert door.hint_ms(0.150) == pytest.approx(60, abs=2)
+    door.check(0.415)  # half of it, less its own 10 ms, is 20 x 10 ms
+    assert door.hint_ms(0.310) == pytest.approx(50, abs=2)
     assert door.dropped("overload") == 1
 
 
 def test_the_run_of_now_counts_too() -> None:
     door = Door().put(5)
-    door.check(0.065)
+    door.check(0.115)
     door.admission.free_at = NOW + 0.02
-    with pytest.raises(Overloaded, match="65 ms are left, and what waits takes about 70 ms"):
-        door.check(0.065)
+    with pytest.raises(Overloaded, match="115 ms are left, and what waits takes about 70 ms"):
+        door.check(0.115)
     door.admission.free_at = NOW - 5  # late: nobody knows how much longer
-    door.check(0.065)
+    door.check(0.115)
 
 
 def test_those_who_are_refused_come_back_one_after_the_other() -> None:

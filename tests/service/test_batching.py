@@ -36,7 +36,7 @@ class FakeGraph:
         """Seconds that a run takes, by its images."""
 
     def __call__(self, images: np.ndarray) -> Measurements:
-        assert self.go.wait(6)
+        assert self.go.wait(60)
         time.sleep(self.slow_s.get(len(images), 0.0))
         values = images[:, 0, 0, 0].astype(float)
         self.batches.append([int(value) for value in values])
@@ -83,7 +83,7 @@ async def scene(**limits: float) -> AsyncIterator[Scene]:
 
 def in_loop(test: Callable[[], object]) -> Callable[[], None]:
     def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 5))  # type: ignore[arg-type]
+        asyncio.run(asyncio.wait_for(test(), 60))  # type: ignore[arg-type]
 
     run.__name__ = test.__name__
     return run

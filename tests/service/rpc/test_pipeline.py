@@ -90,8 +90,10 @@ def test_decoding_keeps_the_deadline(engine: Engine) -> None:
 
 @pytest.mark.parametrize("left_s", [0.0, -3.0])
 def test_a_deadline_that_has_passed_is_told_before_anything_is_done(engine: Engine, left_s: float) -> None:
+    made = pipeline(engine, 1)
     with pytest.raises(DeadlinePassed, match="before the call was read"):
-        pipeline(engine, 1).deadline(left_s)
+        made.deadline(left_s, images=3)
+    assert made.metrics.registry.get_sample_value("advsentry_dropped_total", {"reason": "deadline"}) == 3
 
 
 def test_one_who_is_refused_for_want_of_decoding_comes_back_after_what_decoding_takes(engine: Engine) -> None:
