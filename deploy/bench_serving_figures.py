@@ -78,6 +78,7 @@ class Figures:
             for field in ("images_per_s", "server_us", "loop_us", "client_us", "client_share", "p50_ms", "p99_ms"):
                 found[f"{name}_{field}"] = tried.of_loads(field)
             found[f"{name}_ratio_to_session"] = tried.ratio
+            found[f"{name}_graph_share"] = self.session_us / (tried.of_loads("server_us") or 1.0)
             found[f"{name}_rate"] = tried.rate
         found |= self._to_peers()
         for kind, tail in self.tails.items():

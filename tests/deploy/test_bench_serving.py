@@ -81,6 +81,7 @@ def test_what_is_kept_of_the_rounds_is_their_median_and_ratios_are_taken_round_b
     ).metrics("b")
     assert found["b_detect_images_per_s"] == 700.0
     assert found["b_detect_ratio_to_session"] == 0.7
+    assert found["b_detect_graph_share"] == pytest.approx(990.0 * 700.0 / 1e6)
     assert found["b_detect_images_to_mlserver"] == pytest.approx(3.0)  # of 3, 3 and 2; not 700 / 300
     assert found["b_detect_rate_to_mlserver"] == 3.0
     assert found["b_constant_p99_to_p50"] == 2.5
