@@ -325,7 +325,6 @@ class Pipeline:
         inferred = [one.inference_s for one in scored]
         self.metrics.stage["queue"].observe_all(queued)
         self.metrics.stage["inference"].observe_all(inferred)
-        self.metrics.work.answered_s += sum(inferred)
         call = current_call()
         call.queue_s = max(call.queue_s, *queued)
         call.inference_s = max(call.inference_s, *inferred)
