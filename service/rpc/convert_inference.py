@@ -109,8 +109,8 @@ def infer_request(came: Received, manifest: Manifest, most: int) -> InferRequest
     message = came.message
     check_model(message.model_name, manifest)
     asked, timeout_s = _parameters(message)
-    for output in message.outputs:
-        refuse_parameters(output.parameters, f"outputs[{output.name[:64]}]")
+    for i, output in enumerate(message.outputs):
+        refuse_parameters(output.parameters, f"outputs[{i}]")
     return InferRequest(
         model=message.model_name,
         request_id=came.request_id,

@@ -4,14 +4,14 @@ import asyncio
 import time
 
 from service.detection.types import Bytes8, Scored
-from service.errors import AdvsentryError, DeadlinePassed
+from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest
 from service.rpc.call import current_call
 from service.rpc.convert import Picture, Timings
 from service.rpc.convert_inference import Answer, InferRequest
 from service.rpc.detector import timings_of
 from service.rpc.inference_inputs import INPUT
 from service.rpc.inference_outputs import outputs_of
-from service.rpc.pipeline import Pipeline
+from service.rpc.pipeline import Applied, Pipeline
 
 __all__ = ["infer"]
 
@@ -29,7 +29,7 @@ async def infer(
         AdvsentryError: of the first image that failed, with its index; or of the request.
     """
     started = time.monotonic()
-    applied = pipeline.apply(request.asked)
+    applied = _applied(pipeline, request)
     outputs = outputs_of(request.outputs, applied.reveal)
     deadline = pipeline.deadline(request.timeout_s if left_s is None else min(left_s, request.timeout_s))
     count, call = request.images.count, current_call()
@@ -55,6 +55,14 @@ async def infer(
         provider=pipeline.engine.graph.provider,
     )
     return answer, timings_of(started, decode_s, scored)
+
+
+def _applied(pipeline: Pipeline, request: InferRequest) -> Applied:
+    try:
+        return pipeline.apply(request.asked)
+    except InvalidRequest as error:
+        error.field = "parameters[target_fpr]"  # the only one of the options that this API has
+        raise
 
 
 async def _decoded(pipeline: Pipeline, request: InferRequest, *, in_stream: bool) -> list[Bytes8]:
@@ -84,6 +92,8 @@ def _row(i: int, row: Scored | AdvsentryError) -> Scored:
 def _at(i: int, error: AdvsentryError) -> AdvsentryError:
     """The same error, whose text says of which image it is."""
     error.args = (f"{INPUT}[{i}]: {error}",)
+    if isinstance(error, InvalidRequest):
+        error.field = "inputs[0]"
     return error
 
 

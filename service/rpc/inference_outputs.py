@@ -96,10 +96,10 @@ def outputs_of(asked: tuple[str, ...], mode: RevealMode) -> tuple[str, ...]:
         PermissionRefused: the mode hides it.
     """
     visible = visible_outputs(mode)
-    for name in asked:
+    for i, name in enumerate(asked):
         if name not in OUTPUTS:
             raise InvalidRequest(
-                f"outputs: expected some of {', '.join(visible)}, got {name[:64]!r}", field="outputs.name"
+                f"outputs: expected some of {', '.join(visible)}, got {name[:64]!r}", field=f"outputs[{i}].name"
             )
         if name not in visible:
             raise PermissionRefused(f"this server does not return {name} (reveal mode {mode}); leave the output out")

@@ -10,6 +10,7 @@ from protos import inference as pb
 from service.detection.engine import Engine
 from tests import tiny
 from tests.service import bad_images, oip
+from tests.service.rpc.test_errors_on_the_wire import failure, field
 from tests.service.running import Running, running
 
 CODE = grpc.StatusCode
@@ -122,6 +123,33 @@ BAD = {
 def test_what_the_caller_does_wrong_is_told(server: Running, request_: pb.ModelInferRequest, says: str) -> None:
     oip.fails(server.channel, "ModelInfer", request_, CODE.INVALID_ARGUMENT, says)
     assert oip.infer(server.channel, ONE).outputs
+
+
+FIELDS = {
+    "no input": "inputs",
+    "floats": "inputs[0].datatype",
+    "three axes": "inputs[0].shape",
+    "too many images": "inputs[0].shape",
+    "too short": "raw_input_contents[0]",
+    "another size": "inputs[0]",
+    "two raw entries": "raw_input_contents",
+    "raw and typed": "inputs[0].contents",
+    "numbers above 255": "inputs[0]",
+    "files cut short": "raw_input_contents[0]",
+    "shared memory": "inputs[0].parameters",
+    "classification": "outputs[0].parameters",
+    "unknown output": "outputs[0].name",
+    "rate as text": "parameters[target_fpr]",
+    "rate that is no step": "parameters[target_fpr]",
+    "unknown parameter": "parameters[target_fpt]",
+    "long id": "id",
+}
+
+
+@pytest.mark.parametrize(("case", "expected"), FIELDS.items(), ids=FIELDS.keys())
+def test_programs_are_told_the_field_at_fault(server: Running, case: str, expected: str) -> None:
+    call = server.channel.unary_unary(f"/{oip.SERVICE}/ModelInfer")
+    assert field(failure(call, BAD[case][0].SerializeToString())) == expected
 
 
 @pytest.mark.parametrize("name", ["", "digits", "advsentry2"])
