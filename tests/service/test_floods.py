@@ -160,12 +160,18 @@ def test_the_bytes_of_requests_under_way_are_bounded(engine: Engine) -> None:
 
 def test_one_caller_does_not_take_all_calls(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.security.MAX_CALLS", 40)
-    with running(engine, canary_s=100.0) as made, h2.Connection(made.ports.grpc) as connection:
-        connection.send(*[open_call(i, f"/{SERVICE}/StreamDetect") for i in range(60)])
-        labels = {**DETECT, "grpc_type": "bidi_stream", "grpc_method": "StreamDetect"}
-        until(lambda: made.value("grpc_server_handled_total", **labels, grpc_code="RESOURCE_EXHAUSTED") == 40, SOON_S)
-        assert serves(made)
-    until(lambda: made.value("grpc_server_handled_total", **labels, grpc_code="CANCELLED") == 20, SOON_S)
+    labels = {**DETECT, "grpc_type": "bidi_stream", "grpc_method": "StreamDetect"}
+
+    with running(engine, canary_s=100.0) as made:
+
+        def ended(code: str) -> float:
+            return made.value("grpc_server_handled_total", **labels, grpc_code=code)
+
+        with h2.Connection(made.ports.grpc) as connection:
+            connection.send(*[open_call(i, f"/{SERVICE}/StreamDetect") for i in range(60)])
+            until(lambda: ended("RESOURCE_EXHAUSTED") == 40, SOON_S)
+            assert serves(made)
+        until(lambda: ended("CANCELLED") == 20, SOON_S)
 
 
 def test_a_quarter_of_the_calls_is_for_each_once_half_are_taken() -> None:
