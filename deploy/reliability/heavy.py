@@ -16,7 +16,7 @@ from service.detection.bundle import file_entries, load_bundle, write_bundle
 __all__ = ["write_heavy"]
 
 CHANNELS, SIDE = 64, 16
-LAYERS = 20
+LAYERS = 40
 """Convolutions of 64 to 64 channels, 3 x 3, on 16 x 16: 9.4 million multiplications each."""
 
 
