@@ -269,6 +269,9 @@ class Pipeline:
         except TimeoutError:
             self.metrics.dropped["deadline"].inc()
             raise DeadlinePassed("the deadline passed before the image was decoded") from None
+        except asyncio.CancelledError:
+            self.metrics.dropped["cancelled"].inc()
+            raise
 
     async def decode_in_thread(self, picture: Picture) -> Bytes8:
         """The image of a picture whose bytes are reserved; its time is counted."""
