@@ -13,6 +13,7 @@ from deploy.reliability import (
     life_checks,
     load_checks,
     memory_checks,
+    operation_checks,
 )
 from deploy.reliability.check import Check
 
@@ -31,6 +32,7 @@ _GROUPS = (
     life_checks,
     load_checks,
     memory_checks,
+    operation_checks,
 )
 
 SHEET: tuple[Check, ...] = tuple(
