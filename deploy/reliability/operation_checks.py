@@ -56,6 +56,10 @@ def _is_dead(pid: int) -> bool:
     return False
 
 
+def _all_serve(running: Serving) -> bool:
+    return running.metrics().total("advsentry_processes", state="serving") == WORKERS
+
+
 async def _calls(target: str, messages: list[bytes], ended: threading.Event) -> list[Counter[str]]:
     """Statuses by channel, each on a connection of its own."""
 
@@ -99,11 +103,15 @@ def killed(rig: Rig) -> Figures:
     with rig.server(workers=WORKERS, threads=1) as running:
         supervisor = running.process.pid
         for _ in range(rig.scaled(test=1, quick=3, full=20)):
+            while not _all_serve(running):
+                time.sleep(0.02)
             before = [pid for pid in _children(supervisor) if _serves(pid)]
             with _under_load(rig, running) as counts:
                 os.kill(before[0], signal.SIGKILL)
                 begun = time.monotonic()
-                while time.monotonic() - begun < PATIENCE_S and running.metrics().total("advsentry_ready") < WORKERS:
+                while _all_serve(running):  # it is not noticed yet
+                    time.sleep(0.002)
+                while time.monotonic() - begun < PATIENCE_S and not _all_serve(running):
                     time.sleep(0.02)
                 back_s.append(time.monotonic() - begun)
             zombies += sum(map(_is_dead, _children(supervisor)))

@@ -1,41 +1,45 @@
 """Starts the service with a defect that a check of the sheet must find: `planted.py DEFECT serve ...`."""
 
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 from deploy.reliability.inject import FAULTS
 from service.__main__ import main
+from service.admission import Admission
 from service.app import App
 from service.batching import Batcher
 from service.detection.graph import Graph
-from service.detection.types import Outputs
+from service.detection.types import Outputs, Scored, Waiter
+from service.errors import AdvsentryError
+from service.lanes import Lanes, Waiting
 from service.rpc.pipeline import Pipeline
 
 
 def leak() -> None:
-    """The queue keeps every image, and the picture that a camera would have sent for it."""
+    """Every image is kept, as large as a camera would have sent it."""
     kept: list[bytes] = []
-    put = Batcher.put
+    run = Graph.run
 
-    def patched(self: Batcher, *arguments: Any, **options: Any) -> None:
-        kept.append(bytes(100_000))
-        put(self, *arguments, **options)
+    def patched(self: Graph, images: Any) -> Outputs:
+        kept.extend(bytes(100_000) for _ in images)
+        return run(self, images)
 
-    Batcher.put = patched  # type: ignore[method-assign]
+    Graph.run = patched  # type: ignore[method-assign]
 
 
 def miscount() -> None:
-    """One image in 50 is counted twice."""
-    count, seen = Pipeline._count, [0]
+    """Of the images of one call in ten, one is counted twice."""
+    answered, calls = Pipeline.answer, [0]
 
-    def patched(self: Pipeline, judged: Any, rows: slice) -> None:
-        count(self, judged, rows)
-        seen[0] += len(judged.is_adversarial[rows])
-        if seen[0] % 50 == 0:
+    def patched(self: Pipeline, *arguments: Any, **named: Any) -> Any:
+        calls[0] += 1
+        if calls[0] % 10 == 0:
             self.metrics.images_detected.inc()
+        return answered(self, *arguments, **named)
 
-    Pipeline._count = patched  # type: ignore[method-assign]
+    Pipeline.answer = patched  # type: ignore[method-assign]
 
 
 def lose() -> None:
@@ -79,30 +83,33 @@ def take() -> None:
 
 
 def run_late() -> None:
-    """What nobody waits for is run all the same."""
-    from service import batching
+    """What nobody waits for is let in, and run all the same."""
+    push = Lanes.push
 
-    batching._Future.is_settled = property(lambda self: False)  # type: ignore[method-assign,assignment]
-    batching._Future.__init__ = _careless  # type: ignore[method-assign,assignment]
-    put = Batcher.put
+    def patched(self: Lanes, item: Waiting) -> None:
+        item.deadline = math.inf
+        item.waiter = Careless(item.waiter)
+        push(self, item)
 
-    def patched(self: Batcher, image: Any, deadline: float, waiter: Any, **options: Any) -> None:
-        put(self, image, deadline + 1e6, waiter, **options)
-
-    Batcher.put = patched  # type: ignore[method-assign]
+    Lanes.push = patched  # type: ignore[method-assign]
+    Admission.check = lambda *_, **__: None  # type: ignore[method-assign,assignment]
 
 
-def _careless(self: Any) -> None:
-    import asyncio
-    import contextlib
+class Careless:
+    """Seems to wait for ever."""
 
-    self.future = asyncio.get_running_loop().create_future()
+    is_settled = False
 
-    def scored(row: Any) -> None:
-        with contextlib.suppress(asyncio.InvalidStateError):
-            self.future.set_result(row)
+    def __init__(self, waiter: Waiter) -> None:
+        self._waiter = waiter
 
-    self.scored, self.failed = scored, lambda error: None
+    def scored(self, row: Scored) -> None:
+        if not self._waiter.is_settled:
+            self._waiter.scored(row)
+
+    def failed(self, error: AdvsentryError) -> None:
+        if not self._waiter.is_settled:
+            self._waiter.failed(error)
 
 
 def hang() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.reliability import fault_checks
-from deploy.reliability.check import Check, Judged, Verdict
+from deploy.reliability.check import Check, Judged, NotRun, Verdict
 from deploy.reliability.heavy import write_heavy
 from deploy.reliability.rig import Rig, Size
 from deploy.reliability.sheet import SHEET
@@ -30,7 +30,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 def judged(number: str, rig: Rig) -> Judged:
     check = BY_NUMBER[number]
-    return check.judged(check.run(rig), timed=False)
+    try:
+        return check.judged(check.run(rig), timed=False)
+    except NotRun as error:
+        pytest.skip(str(error))
 
 
 def with_defect(rig: Rig, defect: str) -> Rig:
