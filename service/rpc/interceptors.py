@@ -135,15 +135,19 @@ class _Call:
             code, reason = code_of(error).name, _reason(error)
             notes = current_call()
             times = times_trailers(notes.queue_s, notes.inference_s, notes.batch_size)
-            await self._context.abort(code_of(error), text_of(error), (*times, *trailers_of(error)))
+            await _abort(self._context, code_of(error), text_of(error), (*times, *trailers_of(error)))
         except DecodeError:  # of the services that are not ours, such as reflection
             code = grpc.StatusCode.INVALID_ARGUMENT.name
-            await self._context.abort(grpc.StatusCode.INVALID_ARGUMENT, "expected a message of this method, got others")
+            await _abort(
+                self._context, grpc.StatusCode.INVALID_ARGUMENT, "expected a message of this method, got others"
+            )
         except Exception:
             code = grpc.StatusCode.INTERNAL.name
             error_id = secrets.token_hex(6)
             log.exception("error %s: a call failed unexpectedly", error_id)
-            await self._context.abort(grpc.StatusCode.INTERNAL, f"internal error {error_id}; the server's log explains")
+            await _abort(
+                self._context, grpc.StatusCode.INTERNAL, f"internal error {error_id}; the server's log explains"
+            )
         finally:
             seconds = time.monotonic() - self._since
             if call is not None:
@@ -157,6 +161,16 @@ def _reason(error: AdvsentryError) -> str:
     if isinstance(error, InvalidRequest) and error.reason is not None:
         return error.reason.value
     return type(error).__name__
+
+
+async def _abort(
+    context: Context, code: grpc.StatusCode, text: str, trailers: tuple[tuple[str, str | bytes], ...] = ()
+) -> None:
+    """Ends a call with a status; one whose caller has gone meanwhile as cancelled, since gRPC would log a stack."""
+    try:
+        await context.abort(code, text, trailers)
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError from error
 
 
 def _why_cancelled(context: Context) -> grpc.StatusCode:

@@ -16,7 +16,7 @@ from service.errors import InvalidRequest
 from service.metrics import Metrics
 from service.rpc.access import Access
 from service.rpc.intake import Intake
-from service.rpc.interceptors import Edge
+from service.rpc.interceptors import Edge, _abort
 
 CODE = grpc.StatusCode
 SERVICE = "test.Shapes"
@@ -180,3 +180,12 @@ def test_invented_methods_share_one_row() -> None:
         if sample.name == "grpc_server_started_total"
     ]
     assert started == [labels]
+
+
+def test_a_status_for_one_who_has_gone_is_no_error() -> None:
+    class Gone:
+        async def abort(self, *_: object) -> None:
+            raise grpc.aio.InternalError("execute_batch failed")
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(_abort(Gone(), grpc.StatusCode.DEADLINE_EXCEEDED, "late"))  # type: ignore[arg-type]
