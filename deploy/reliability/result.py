@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from deploy.reliability.check import Check, Judged
+from deploy.reliability.check import Check, Judged, Verdict
 from deploy.reliability.rig import Rig, Size
 from deploy.result_file import write_result
 
@@ -35,7 +35,8 @@ class Row:
     @classmethod
     def read(cls, value: Mapping[str, Any]) -> Self:
         """As `dataclasses.asdict` made it."""
-        return cls(**{**value, "judged": Judged(**value["judged"])})
+        judged = Judged(**{**value["judged"], "verdict": Verdict(value["judged"]["verdict"])})
+        return cls(**{**value, "judged": judged})
 
     def lines(self) -> list[str]:
         """For people."""
@@ -98,6 +99,6 @@ def _short(value: float) -> str:
 
 
 def _verdict(judged: Judged) -> str:
-    if judged.missed:
-        return f"**{judged.verdict}**: {', '.join(judged.missed)}"
-    return f"{judged.verdict}" if not judged.why else f"{judged.verdict}: {judged.why}"
+    if judged.verdict is not Verdict.FAIL:
+        return judged.verdict
+    return f"**{Verdict.FAIL}**{': ' if judged.missed else ''}{', '.join(judged.missed)}"
