@@ -206,33 +206,20 @@ class Batcher:
             size = self._lanes.items
 
     def _form(self) -> list[Waiting]:
-        """Takes what waits, without those who left or whose time has passed, or will have when the run ends.
-
-        Under an overload the answers to the last would all be late, and the graph would work for nobody.
-        """
+        """Takes what waits, without those who left or whose time has passed."""
         batch: list[Waiting] = []
-        late: list[Waiting] = []
         now = time.monotonic()
-        ends = now + self._pace.seconds(min(self._limits.max_batch, self._lanes.items))
         while len(batch) < self._limits.max_batch and self._lanes.items:
             item = self._lanes.pop(now)
             if item.deadline <= now:  # looked at first: a caller whose time is up has mostly left, too
-                self._drop_late((item,))
+                self._metrics.dropped["deadline"].inc()
+                _fail((item,), DeadlinePassed, "the deadline passed while the image waited in the queue")
             elif item.waiter.is_settled:
                 self._metrics.dropped["cancelled"].inc()
-            elif item.deadline <= ends and len(late) < self._limits.max_batch:
-                late.append(item)
             else:
                 batch.append(item)
         self._call_in()
-        if not batch:  # all would be late: tried, since the estimate may be wrong, and is only mended by runs
-            return late
-        self._drop_late(late)
         return batch
-
-    def _drop_late(self, items: Sequence[Waiting]) -> None:
-        self._metrics.dropped["deadline"].inc(len(items))
-        _fail(items, DeadlinePassed, "the deadline passed while the image waited in the queue")
 
     def _call_in(self) -> None:
         """Wakes those who wait for room; each looks again for himself."""
