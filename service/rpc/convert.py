@@ -14,7 +14,7 @@ from service.detection.manifest import DetectorEntry
 from service.detection.verdict import Shown, Wish, flag_of
 from service.errors import AdvsentryError, ErrorReason, InvalidRequest
 from service.rpc.status import item_reason
-from service.rpc.wire import check_id, has_more_fields, parsed
+from service.rpc.wire import AnyMessage, check_id, has_more_fields, parsed
 
 __all__ = [
     "SERVICE",
@@ -38,8 +38,11 @@ __all__ = [
 ]
 
 SERVICE = pb.DESCRIPTOR.services_by_name["DetectorService"].full_name
-SPARE_FIELDS = 64
-"""Fields of a batch beside its images that are borne, such as those of a newer client."""
+SPARE_FIELDS = 256
+"""Fields beside a batch's images that are borne: options, names of detectors, those of a newer client."""
+LARGE_BYTES = 32 * 1024
+"""A message of one image that is smaller is not looked at before it is parsed: whatever is in it costs little."""
+_IMAGES = frozenset({"images"})
 
 _cached = lru_cache(
     maxsize=16384
@@ -128,14 +131,14 @@ def detect_request(data: bytes) -> OneRequest:
     Raises:
         InvalidRequest: the bytes are none, or its id is too long. The same for the other readers.
     """
-    message = parsed(pb.DetectRequest, data)
+    message = _of_one_image(pb.DetectRequest, data)
     check_id(message.request_id, "request_id")
     return OneRequest(message.request_id, _picture(message.image), _asked(message.options))
 
 
 def batch_request(data: bytes, most: int) -> BatchRequest:
     """Reads a BatchDetectRequest of at most `most` images, or few more."""
-    if has_more_fields(data, most + SPARE_FIELDS):
+    if has_more_fields(data, most + SPARE_FIELDS, pb.BatchDetectRequest, _IMAGES):
         raise InvalidRequest(f"images: expected 1 to {most}, got far more; use StreamDetect for more", field="images")
     message = parsed(pb.BatchDetectRequest, data)
     check_id(message.request_id, "request_id")
@@ -144,13 +147,20 @@ def batch_request(data: bytes, most: int) -> BatchRequest:
 
 def stream_item(data: bytes) -> StreamItem:
     """Reads a StreamDetectRequest."""
-    message = parsed(pb.StreamDetectRequest, data)
+    message = _of_one_image(pb.StreamDetectRequest, data)
     check_id(message.item_id, "item_id")
     picture = _picture(message.image)
     if not message.HasField("stream_options"):
         return StreamItem(message.item_id, picture, NO_OPTIONS, False)
     options = message.stream_options
     return StreamItem(message.item_id, picture, _asked(options.options), options.preserve_order)
+
+
+def _of_one_image(kind: type[AnyMessage], data: bytes) -> AnyMessage:
+    """A message; one that is large by its fields is not parsed: 16 MiB of names of detectors take 1.5 s."""
+    if len(data) > LARGE_BYTES and has_more_fields(data, SPARE_FIELDS, kind):
+        raise InvalidRequest(f"expected one {kind.DESCRIPTOR.full_name}, got far more fields than it has")
+    return parsed(kind, data)
 
 
 def info_request(data: bytes) -> None:

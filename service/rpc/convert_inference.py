@@ -92,7 +92,7 @@ def received(data: bytes, most: int) -> Received:
     if has_more_fields(data, most + SPARE_FIELDS, pb.ModelInferRequest):
         raise InvalidRequest(
             f"expected one {pb.ModelInferRequest.DESCRIPTOR.full_name} of at most {most} images, got far more fields; "
-            "send several requests, and numbers packed",
+            "send several requests, or numbers in raw_input_contents",
         )
     message = parsed(pb.ModelInferRequest, data)
     check_id(message.id, "id")

@@ -6,9 +6,11 @@ from google.protobuf.message import DecodeError, Message
 
 from service.errors import InvalidRequest
 
-__all__ = ["check_id", "has_more_fields", "parsed"]
+__all__ = ["AnyMessage", "check_id", "has_more_fields", "parsed"]
 
 MAX_ID_BYTES = 128
+PACKED_BYTES = 4096
+"""Of a packed list of numbers that count as one field."""
 
 AnyMessage = TypeVar("AnyMessage", bound=Message)
 
@@ -36,29 +38,40 @@ def check_id(value: str, name: str) -> None:
         raise InvalidRequest(f"{name}: expected at most {MAX_ID_BYTES} bytes, got {size}", field=name)
 
 
-def has_more_fields(data: bytes, most: int, within: type[Message] | None = None) -> bool:
-    """Whether a message has more fields than so many.
+def has_more_fields(
+    data: bytes, most: int, within: type[Message] | None = None, leaves: frozenset[str] = frozenset()
+) -> bool:
+    """Whether a message has more fields than so many; a packed list of numbers counts one more for each 4 KiB.
 
-    Looked up before parsing: 16 MiB hold 8 million messages of no bytes, which take 25 s and 800 MB.
+    Looked up before parsing: 16 MiB hold 8 million messages of no bytes, which take 25 s and 800 MB, or 16 million
+    numbers, which take 0.9 s.
 
     Args:
         within: a message of this kind, the fields of whose messages count, too.
+        leaves: names of the messages in it that are not looked into.
     """
-    return _fields_left(data, most, None if within is None else within.DESCRIPTOR) < 0
+    return _fields_left(data, 0, len(data), most, None if within is None else within.DESCRIPTOR, leaves) < 0
 
 
-def _fields_left(data: bytes, left: int, within: Any) -> int:  # a descriptor, of which there are two kinds
-    """How many of so many fields are left; negative when they do not suffice."""
-    position, size = 0, len(data)
-    while position < size and left >= 0:
+def _fields_left(data: bytes, position: int, end: int, left: int, within: Any, leaves: frozenset[str]) -> int:
+    """How many of so many fields are left; negative when they do not suffice.
+
+    Args:
+        within: a descriptor, of which there are two kinds.
+    """
+    while position < end and left >= 0:
         left -= 1
         tag, position = _varint(data, position)
         kind = tag & 7
         if kind == 2:
             length, position = _varint(data, position)
+            inner = min(position + length, end)
             field = None if within is None else within.fields_by_number.get(tag >> 3)
             if field is not None and field.message_type is not None:
-                left = _fields_left(data[position : position + length], left, field.message_type)
+                if field.name not in leaves:
+                    left = _fields_left(data, position, inner, left, field.message_type, leaves)
+            elif field is not None and field.cpp_type != field.CPPTYPE_STRING:  # which bytes are, too
+                left -= (inner - position) // PACKED_BYTES
             position += length
         elif kind == 0:
             _, position = _varint(data, position)

@@ -40,6 +40,21 @@ def test_fields_of_messages_within_count_where_they_are_asked_for() -> None:
     assert not has_more_fields(data, 23, REQUEST)  # input, name, contents and 20 images
 
 
+def test_leaves_are_not_looked_into() -> None:
+    data = pb.ModelInferRequest(inputs=[INPUT(name="images", shape=[1])] * 3).SerializeToString()
+    assert has_more_fields(data, 8, REQUEST)
+    assert not has_more_fields(data, 3, REQUEST, frozenset({"inputs"}))
+
+
+def test_a_long_list_of_numbers_counts_as_many_fields() -> None:
+    contents = pb.InferTensorContents(uint_contents=[1] * (20 * 4096))
+    data = pb.ModelInferRequest(inputs=[INPUT(contents=contents)]).SerializeToString()
+    assert has_more_fields(data, 22, REQUEST)
+    assert not has_more_fields(data, 23, REQUEST)  # input, contents, the list, and 20 for its length
+    raw = pb.ModelInferRequest(raw_input_contents=[bytes(20 * 4096)]).SerializeToString()
+    assert not has_more_fields(raw, 1, REQUEST)
+
+
 @pytest.mark.parametrize(("value", "size"), [("x" * 128, None), ("x" * 129, 129), ("ä" * 64, None), ("ä" * 65, 130)])
 def test_an_id_is_bounded_in_bytes(value: str, size: int | None) -> None:
     if size is None:
