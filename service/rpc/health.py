@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from service.errors import InvalidRequest, Unavailable
+from service.errors import InvalidRequest, Overloaded, Unavailable
 
 __all__ = ["LIVE", "READY", "Health"]
 
@@ -21,6 +21,9 @@ LIVE = "live"
 """The loop and the worker work; never a matter of load."""
 READY = "ready"
 """The bundle is loaded and warm, the canary right, and no end in sight."""
+MOST_WATCHERS = 500
+"""Of all callers. A Watch takes no identity and no end, so whoever has some addresses could hold every call that the
+server takes; these are a quarter of them. `Check` is not bounded by it."""
 
 
 class Health:
@@ -31,6 +34,7 @@ class Health:
         self._serving = {"": False, READY: False, LIVE: True, **dict.fromkeys(services, False)}
         self._changed = asyncio.Event()
         self._closed = False
+        self._watchers = 0
 
     @property
     def is_ready(self) -> bool:
@@ -78,6 +82,15 @@ class Health:
     async def watch(self, data: bytes, context: Context) -> None:
         """The status now and whenever it changes; SERVICE_UNKNOWN for a service that nobody named."""
         name = _service(data)
+        if self._watchers >= MOST_WATCHERS:
+            raise Overloaded("too many watch the health already; use Check", retry_after_ms=1000)
+        self._watchers += 1
+        try:
+            await self._tell_changes(name, context)
+        finally:
+            self._watchers -= 1
+
+    async def _tell_changes(self, name: str, context: Context) -> None:
         last = b""
         while True:
             changed = self._changed

@@ -1,8 +1,10 @@
 """Health by Check and Watch, for probes and load balancers."""
 
 import asyncio
+import contextlib
 import queue
 import threading
+import time
 
 import grpc
 import numpy as np
@@ -12,6 +14,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from service.detection.engine import Engine
 from service.detection.manifest import Canary
 from service.detection.types import Measurements
+from service.rpc import health
+from service.rpc.server import MAX_CALLS
 from tests import tiny
 from tests.service.running import Running, running
 
@@ -116,3 +120,26 @@ def test_a_lost_worker_is_neither_ready_nor_live(engine: Engine) -> None:
         while seen.get(timeout=5) != KINDS.NOT_SERVING:
             pass
         assert check(server, "ready") == KINDS.NOT_SERVING
+
+
+def test_watchers_leave_most_calls_to_others(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 4 * health.MOST_WATCHERS <= MAX_CALLS
+    monkeypatch.setattr(health, "MOST_WATCHERS", 2)
+    with running(engine, canary_s=100.0) as server:
+        stub = health_pb2_grpc.HealthStub(server.channel)
+        request = health_pb2.HealthCheckRequest(service="live")
+        first, second = stub.Watch(request), stub.Watch(request)
+        assert [next(first).status, next(second).status] == [KINDS.SERVING] * 2
+        with pytest.raises(grpc.RpcError) as caught:
+            next(stub.Watch(request))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert check(server, "live") == KINDS.SERVING
+        first.cancel()
+        for _ in range(200):  # until the server knows that he left
+            with contextlib.suppress(grpc.RpcError):
+                assert next(stub.Watch(request)).status == KINDS.SERVING
+                break
+            time.sleep(0.02)
+        else:
+            pytest.fail("a watcher who left still counts")
+        second.cancel()
