@@ -13,6 +13,7 @@ import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -56,6 +57,7 @@ class Supervisor:
         self._to_close = contextlib.ExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
+        self._reloads = 0  # begun
         self._loop = asyncio.get_running_loop()
         self._is_ending = False
         self._started = 0
@@ -82,6 +84,7 @@ class Supervisor:
             WorkerEnded: a process ended before it served.
         """
         settings = self._settings
+        _check_ports(settings)
         self._port = self._to_close.enter_context(reserve_port(settings.host, settings.port))
         self._health_port: int | None = None
         if settings.health_port >= 0:
@@ -95,10 +98,11 @@ class Supervisor:
             reload=self._reload_from_thread if settings.admin else None,
         )
         self._to_close.callback(http.close)
-        self._workers[1] = await self._started_worker(1)
-        others = range(2, settings.workers + 1)
-        for number, worker in zip(others, await asyncio.gather(*map(self._started_worker, others)), strict=True):
-            self._workers[number] = worker
+        async with self._reloading:  # a reload waits until there is something to reload
+            self._workers[1] = await self._started_worker(1)
+            others = range(2, settings.workers + 1)
+            for number, worker in zip(others, await asyncio.gather(*map(self._started_worker, others)), strict=True):
+                self._workers[number] = worker
         for number in self._workers:
             self._tasks.add(asyncio.create_task(self._keep(number), name=f"worker {number}"))
         if settings.watch_s:
@@ -125,7 +129,7 @@ class Supervisor:
 
     def kill(self) -> None:
         """Ends every process at once."""
-        for worker in self._all:
+        for worker in list(self._all):  # a thread takes out what has ended
             worker.send(signal.SIGKILL)
 
     async def reload(self) -> str:
@@ -138,12 +142,13 @@ class Supervisor:
             AdvsentryError: why a process goes on with what it has.
         """
         async with self._reloading:
+            self._reloads += 1
             if self._settings.device != "cpu":  # the memory of a GPU comes back with the end of its process
                 return await self._replace_all()
             text = ""
             for number, worker in sorted(self._workers.items()):
                 if not worker.is_serving:
-                    continue  # it reads the files when it starts
+                    continue  # the one that takes its place reads the files, see `_restarted`
                 try:
                     text = await asyncio.to_thread(worker.reload)
                 except AdvsentryError as error:
@@ -194,8 +199,12 @@ class Supervisor:
 
     async def _forget(self, worker: Worker) -> None:
         await worker.ended()
+        await asyncio.to_thread(self._merged.keep, partial(self._taken_out, worker))
+
+    def _taken_out(self, worker: Worker) -> Page:
+        """Called between two scrapes: a page with neither this process nor its last counts would have counters fall."""
         self._all.discard(worker)
-        await asyncio.to_thread(self._merged.keep, worker.take_page)
+        return worker.take_page()
 
     async def _keep(self, number: int) -> None:
         """Has another process take the place of one that ended."""
@@ -207,21 +216,37 @@ class Supervisor:
                 continue  # a reload replaced it
             pause = 0.0 if worker.age_s > SHORT_LIFE_S else _longer(pause)
             log.error("worker %d ended unexpectedly, status %d", number, status)
-            self._workers[number] = await self._restarted(number, pause)
+            new = await self._restarted(number, pause)
+            if self._workers[number] is worker:
+                self._workers[number] = new
+            else:  # a reload has put another in its place meanwhile
+                new.send(signal.SIGTERM)
 
     async def _restarted(self, number: int, pause: float) -> Worker:
         failures = 0
         while True:
             await asyncio.sleep(pause)
             self._restarts.inc()
+            reloads = self._reloads
             try:
-                return await self._started_worker(number)
+                worker = await self._started_worker(number)
+                while reloads != self._reloads:  # it may have read the files before they were replaced
+                    reloads = self._reloads
+                    await self._reload_new(worker)
+                return worker
             except (WorkerEnded, OSError) as error:
                 log.error("%s", error)
                 failures += 1
                 pause = _longer(pause)
                 if failures >= START_TRIES and not any(worker.is_serving for worker in self._workers.values()):
                     self.failed.set()
+
+    async def _reload_new(self, worker: Worker) -> None:
+        if self._settings.device == "cpu":  # else the reload has replaced, or will replace, it
+            try:
+                await asyncio.to_thread(worker.reload)
+            except AdvsentryError as error:
+                log.error("a new worker goes on with the bundle that it read: %s", error)
 
     def _pages(self) -> list[Page]:
         return [worker.page() for worker in list(self._all)]
@@ -232,6 +257,13 @@ class Supervisor:
 
     def _reload_from_thread(self) -> str:
         return ask_loop(self._loop, self.reload())
+
+
+def _check_ports(settings: Settings) -> None:
+    """Processes would share one port for both: calls would come to the port of health, and without TLS."""
+    hosts = {settings.host, settings.health_host}
+    if settings.port == settings.health_port > 0 and (len(hosts) == 1 or hosts & {"0.0.0.0", "::"}):
+        raise SetupError(f"--port and --health-port: expected two ports, got {settings.port} twice")
 
 
 def _longer(pause: float) -> float:

@@ -1,0 +1,145 @@
+"""What may happen to the processes of a supervisor at the same time; with stand-ins, so that the order is ours."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from prometheus_client import generate_latest
+
+from service import supervisor
+from service.errors import SetupError
+from service.merging import Page, read_page
+from service.settings import Settings
+from service.supervisor import Supervisor
+from service.worker import Order
+
+WAIT_S = 20
+PAGE = "# TYPE advsentry_images_total counter\nadvsentry_images_total 5\n"
+
+
+class StandIn:
+    """A process that serves and ends when it is told."""
+
+    made: "list[StandIn]" = []  # noqa: RUF012  # of one test
+
+    def __init__(self) -> None:
+        self.may_serve = asyncio.Event()
+        self.has_ended = asyncio.Event()
+        self.is_serving = False
+        self.age_s = 1000.0
+        self.reloads = 0
+        self.signals: list[int] = []
+
+    @classmethod
+    async def start(cls, order: Order) -> "StandIn":
+        cls.made.append(cls())
+        return cls.made[-1]
+
+    async def serves(self) -> bool:
+        await self.may_serve.wait()
+        self.is_serving = True
+        return True
+
+    async def ended(self) -> int:
+        await self.has_ended.wait()
+        return 0
+
+    def end(self) -> None:
+        self.is_serving = False
+        self.has_ended.set()
+
+    def send(self, number: signal.Signals) -> None:
+        self.signals.append(number)
+        self.end()
+
+    def reload(self) -> str:
+        self.reloads += 1
+        return "serving"
+
+    def page(self) -> Page:
+        return read_page(PAGE)
+
+    take_page = page
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def supervised(monkeypatch: pytest.MonkeyPatch, **settings: object) -> AsyncIterator[Supervisor]:
+    StandIn.made = []
+    monkeypatch.setattr(supervisor, "Worker", StandIn)
+    made = Supervisor(Settings(port=0, metrics_port=0, **settings))  # type: ignore[arg-type]
+    starting = asyncio.create_task(made.start())
+    for number in range(made._settings.workers):
+        await until(lambda least=number: len(StandIn.made) > least)  # type: ignore[misc]
+        StandIn.made[number].may_serve.set()
+    await starting
+    try:
+        yield made
+    finally:
+        for worker in StandIn.made:
+            worker.end()
+        await made.stop()
+
+
+def test_a_process_that_starts_during_a_reload_reloads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=2) as made:
+            first, second = StandIn.made
+            first.end()
+            await until(lambda: len(StandIn.made) == 3)
+            new = StandIn.made[2]  # which may have read the old files by now
+            await made.reload()
+            assert (second.reloads, new.reloads) == (1, 0)
+            new.may_serve.set()
+            await until(lambda: made._workers[1] is new)  # type: ignore[comparison-overlap]
+            assert new.reloads == 1
+
+    asyncio.run(run())
+
+
+def test_of_two_processes_in_the_place_of_one_the_older_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=1, device="auto") as made:
+            StandIn.made[0].end()
+            await until(lambda: len(StandIn.made) == 2)
+            reload = asyncio.create_task(made.reload())
+            await until(lambda: len(StandIn.made) == 3)
+            _, restarted, replacing = StandIn.made
+            replacing.may_serve.set()
+            await reload
+            restarted.may_serve.set()
+            await until(lambda: bool(restarted.signals))
+            assert made._workers[1] is replacing  # type: ignore[comparison-overlap]
+            assert not replacing.signals
+
+    asyncio.run(run())
+
+
+def test_counters_do_not_fall_while_a_process_ends_during_a_scrape(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=2) as made:
+            with made._merged._lock:  # as a scrape holds it
+                StandIn.made[0].end()
+                await until(lambda: len(StandIn.made) == 3)
+                assert len(made._pages()) == 3
+            await until(lambda: len(made._all) == 2)
+            assert b"advsentry_images_total 15.0" in generate_latest(made._registry)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("hosts", [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1")])
+def test_health_does_not_share_the_port_of_calls(hosts: tuple[str, str]) -> None:
+    async def run() -> None:
+        settings = Settings(workers=1, port=50051, health_port=50051, host=hosts[0], health_host=hosts[1])
+        await Supervisor(settings).start()
+
+    with pytest.raises(SetupError, match="expected two ports, got 50051 twice"):
+        asyncio.run(run())
