@@ -30,6 +30,9 @@ from service.telling import listeners
 
 __all__ = ["App", "Ports"]
 
+LAST_RUN_S = 3.0
+"""For a run of the graph to come back when all calls have ended."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ports:
@@ -83,6 +86,7 @@ class App:
         self._canaries = CanaryWatch(lambda: self.models.current.canaries, self._health, self._metrics)
         self._tasks: set[asyncio.Task[None]] = set()
         self._to_close = ExitStack()
+        self._giving_up: asyncio.TimerHandle | None = None
         self._is_ending = False
 
     async def start(self) -> Ports:
@@ -147,8 +151,12 @@ class App:
         )
         return port
 
-    async def stop(self) -> None:
-        """Not ready, serve on for a moment, stop accepting, drain, close."""
+    async def stop(self) -> bool:
+        """Not ready, serve on for a moment, stop accepting, drain, close.
+
+        Returns:
+            False when a run of the graph does not come back: the process cannot end by itself then.
+        """
         self._is_ending = True
         self.models.end()
         for task in self._tasks:
@@ -162,12 +170,18 @@ class App:
         await self._server.stop(self._settings.drain_s)
         if self._health_server is not None:
             await self._health_server.stop(None)
-        await self.models.close()
+        is_whole = await self.models.close(LAST_RUN_S)
         self._decoders.shutdown()
         self._http.close()
         await asyncio.to_thread(self._to_close.close)
+        return is_whole
 
     def _worker_health(self, is_well: bool) -> None:
+        if self._giving_up is not None:
+            self._giving_up.cancel()
+        # No probe reaches one certain process of several: its end is what their supervisor notices.
+        if self._private_socket is not None and not is_well:
+            self._giving_up = self._loop.call_later(self._settings.stuck_s, self.models.lost.set)
         self._health.set_live(is_well)
         self._health.set_ready(is_well and not self._is_ending)
         self._metrics.ready.set(self._health.is_ready)

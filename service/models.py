@@ -77,14 +77,22 @@ class Models:
         """Takes no other from now on."""
         self._is_ending = True
 
-    async def close(self) -> None:
-        """Finishes what waits, and lets all go."""
+    async def close(self, within_s: float) -> bool:
+        """Finishes what waits, and lets all go.
+
+        Returns:
+            Whether all was finished in time. If not, a run of the graph does not come back, and its thread would keep
+            the process from its end.
+        """
         self.end()
-        for model in (self.current, *self._retiring.values()):
-            await model.close()
         for task in list(self._retiring):
             task.cancel()
         self._lost_watch.cancel()
+        closing = {asyncio.create_task(model.close()) for model in (self.current, *self._retiring.values())}
+        _, left = await asyncio.wait(closing, timeout=within_s)
+        for task in left:
+            task.cancel()
+        return not left
 
     async def reload(self) -> str:
         """Serves the bundle as its files are now; calls and streams go on meanwhile.
@@ -96,10 +104,9 @@ class Models:
             AdvsentryError: why all stays as it is.
         """
         async with self._reloading:
-            while self._retiring:  # three at once would be one more than the memory was planned for
-                await asyncio.wait(self._retiring)
             started, number = time.monotonic(), next(self._numbers)
             try:
+                await self._wait_for_room()
                 model = await self._next(number)
             except Exception as error:
                 self._metrics.reloads["refused"].inc()
@@ -114,6 +121,17 @@ class Models:
             text = f"serving {_name(model)}, before that {_name(before)}"
             log.info("reloaded in %.2f s: %s", time.monotonic() - started, text)
             return text
+
+    async def _wait_for_room(self) -> None:
+        """Waits until none is retiring: three at once would be one more than the memory was planned for."""
+        latest = time.monotonic() + self._settings.max_deadline_s + self._settings.stuck_s + 1
+        while self._retiring:
+            if time.monotonic() > latest:
+                raise Unavailable(
+                    "the bundle before the one that is served runs a batch that does not come back, and there is room "
+                    "for two; restart the server"
+                )
+            await asyncio.wait(self._retiring, timeout=latest - time.monotonic())
 
     async def _next(self, number: int) -> LoadedModel:
         provider = self.current.engine.graph.provider

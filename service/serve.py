@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import logging
+import os
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict
@@ -48,7 +49,8 @@ async def serve(
         on_start: given what ends the service as a signal does.
 
     Returns:
-        The exit status: 0 after a signal, 1 when the worker was lost.
+        The exit status: 0 after a signal, 1 when the worker was lost. When a run of the graph does not come back, the
+        process ends here with 1.
     """
     started = time.monotonic()
     engine = load_engine(settings)
@@ -74,7 +76,9 @@ async def serve(
     log.info("ending: %s", "the worker was lost" if status else "asked to")
     for task in (lost, signalled):
         task.cancel()
-    await app.stop()
+    if not await app.stop():
+        log.error("ending without the run of the graph that does not come back")
+        os._exit(1)  # whose thread the interpreter would wait for
     log.info("ended")
     return status
 
