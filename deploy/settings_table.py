@@ -1,4 +1,4 @@
-"""The table of settings in docs/serving.md, from the settings themselves: `make docs`."""
+"""The table of settings in docs/settings.md, from the settings themselves: `make docs`."""
 
 import re
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service.settings import env_name, flag_name, setting_fields
 
-PAGE = Path(__file__).parent.parent / "docs" / "serving.md"
+PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 TABLE = re.compile(r"(\| flag \| variable \| default \| what \|\n\|[-|]+\|\n)(?:\|.*\n)+")
 
 
