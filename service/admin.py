@@ -44,8 +44,11 @@ def post_reload(connection: http.client.HTTPConnection, where: str) -> str:
         connection.request("POST", RELOAD)
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace").strip()
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"{where}: no answer: {error}; is it the server's metrics address?") from error
+    except http.client.HTTPException as error:  # its text is what came, be it bytes
+        raise Unavailable(f"{where}: what answers there is no HTTP; is it the server's metrics address?") from error
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise Unavailable(f"{where}: no answer: {reason}; is it the server's metrics address?") from error
     finally:
         connection.close()
     if answer.status != http.client.OK:

@@ -114,8 +114,11 @@ def _add_info(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_health(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Prints SERVING or NOT_SERVING; exit status 0 for the first, 1 for the second or no answer."
-    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"({DEFAULT_TARGET})")
+    parser.description = (
+        "Prints SERVING or NOT_SERVING; exit status 0 for the first, 1 for the second, also when there is no answer, "
+        "with the reason."
+    )
+    parser.add_argument("--target", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"the server ({DEFAULT_TARGET})")
     _add_access(parser)
     parser.add_argument("--service", default="ready", help="ready, live, or the name of a gRPC service (ready)")
     parser.set_defaults(command=_health)
@@ -190,8 +193,6 @@ def _results(options: argparse.Namespace, paths: list[Path]) -> Iterator[Result]
     if options.target is None:
         yield from scan_here(options.bundle, paths, options.alpha, RevealMode(options.reveal or RevealMode.P_VALUES))
         return
-    if not options.target:  # such as "$UNSET"
-        raise SetupError(f"--target: expected HOST:PORT, got {options.target!r}")
     if options.reveal:
         raise SetupError("--reveal goes without --target: what a server shows is set where it is started")
     with _client(options, timeout_s=30.0) as client:
@@ -206,7 +207,11 @@ def _info(options: argparse.Namespace) -> int:
 
 def _health(options: argparse.Namespace) -> int:
     with _client(options, timeout_s=5.0) as client:
-        is_serving = client.is_serving(options.service)
+        try:
+            is_serving = client.health(options.service)
+        except AdvsentryError:
+            print("NOT_SERVING")
+            raise
     print("SERVING" if is_serving else "NOT_SERVING")
     return 0 if is_serving else 1
 

@@ -1,6 +1,10 @@
 """Addresses, as operators and clients write them."""
 
-__all__ = ["is_loopback"]
+from service.errors import SetupError
+
+__all__ = ["check_target", "is_loopback"]
+
+_MOST = 65535
 
 
 def is_loopback(host: str) -> bool:
@@ -11,3 +15,21 @@ def is_loopback(host: str) -> bool:
     """
     bare = host.strip("[]")
     return bare in ("localhost", "::1") or (bare.startswith("127.") and bare.replace(".", "").isdigit())
+
+
+def check_target(target: str) -> None:
+    """Refuses what is no HOST:PORT; gRPC would take port 443 for one that is missing, and 99999 for 34463.
+
+    Raises:
+        SetupError: there is no port, or none that can be.
+
+    >>> for target in ("localhost:50051", "[::1]:50051", "dns:///host:50051", "unix:/run/advsentry"):
+    ...     check_target(target)
+    """
+    if "/" in target or target.startswith("unix"):  # a name with a scheme, which gRPC looks at
+        return
+    host, _, port = target.rpartition(":")
+    if not (host and port.isascii() and port.isdigit() and 0 < int(port[:9]) <= _MOST):
+        raise SetupError(f"--target: expected HOST:PORT with a port from 1 to {_MOST}, got {target!r}")
+    if ":" in host and not host.startswith("["):
+        raise SetupError(f"--target: expected an IPv6 address in brackets, such as [::1]:50051, got {target!r}")

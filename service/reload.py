@@ -1,7 +1,7 @@
 """Another bundle in the place of the one that is served, without a call that notices; or all stays as it is."""
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -10,8 +10,6 @@ from service.detection.bundle import find_bundle
 from service.errors import AdvsentryError, BundleError, Unavailable
 
 __all__ = ["BundleWatch", "ask_loop"]
-
-log = logging.getLogger(__name__)
 
 
 def ask_loop(loop: asyncio.AbstractEventLoop, reload: Coroutine[object, object, str]) -> str:
@@ -30,8 +28,8 @@ def ask_loop(loop: asyncio.AbstractEventLoop, reload: Coroutine[object, object, 
 class BundleWatch:
     """Looks at a bundle's files every few seconds and reloads when they have changed.
 
-    What cannot be loaded is tried once: again only when a file has changed since, as those of a bundle do that is still
-    being copied.
+    Files that change from one look to the next are left alone, as those of a bundle that is still being copied. What
+    cannot be loaded is tried once: again only when a file has changed since.
     """
 
     def __init__(self, bundle: str, reload: Callable[[], Awaitable[object]]) -> None:
@@ -39,12 +37,11 @@ class BundleWatch:
 
         Args:
             bundle: as in the settings.
-            reload: raises AdvsentryError where nothing was replaced.
+            reload: raises AdvsentryError where nothing was replaced, which it has logged.
         """
         self._bundle = bundle
         self._reload = reload
-        self._seen = fingerprint(bundle)
-        self._told = ""
+        self._seen = self._tried = fingerprint(bundle)
 
     async def watch(self, every_s: float) -> None:
         """Looks until cancelled."""
@@ -55,16 +52,14 @@ class BundleWatch:
     async def look(self) -> None:
         """Looks once."""
         found = await asyncio.to_thread(fingerprint, self._bundle)
-        if found in (self._seen, ()):
+        if found != self._seen:
+            self._seen = found
             return
-        self._seen = found  # as it was before it is read: what changes while it is read is seen next time
-        try:
+        if found in (self._tried, ()):
+            return
+        self._tried = found  # as it was before it is read: what changes while it is read is seen next time
+        with contextlib.suppress(AdvsentryError):  # who reloads has logged it
             await self._reload()
-            self._told = ""
-        except AdvsentryError as error:
-            if str(error) != self._told:
-                log.error("the changed bundle is not served: %s", error)
-            self._told = str(error)
 
 
 def fingerprint(bundle: str) -> tuple[object, ...]:

@@ -14,6 +14,8 @@ __all__ = ["CONFIG", "PREFIX", "Settings", "env_name", "file_value", "flag_name"
 
 PREFIX = "ADVSENTRY_"
 LONGEST_S = 10**6
+_LONGEST_TEXT = 20
+"""Characters of a number in an error."""
 CONFIG = "ADVSENTRY_CONFIG"
 """Names the file."""
 FOREIGN = frozenset({"ADVSENTRY_DATA", CONFIG})
@@ -133,7 +135,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):
-            _check_range(entry, getattr(self, entry.name), f"{flag_name(entry.name)} or {env_name(entry.name)}")
+            where = f"{flag_name(entry.name)} or {env_name(entry.name)}"
+            _check_range(entry, getattr(self, entry.name), where)
+            if entry.name.endswith("host"):
+                _check_host(getattr(self, entry.name), where)
 
     @classmethod
     def build(
@@ -220,8 +225,14 @@ def _check_range(entry: "dataclasses.Field[Any]", value: object, where: str) -> 
     least, most = entry.metadata["least"], entry.metadata["most"]
     # NaN fails the comparison too
     if isinstance(value, int | float) and not (least <= value <= most and value != math.inf):
-        got = f"{value}" if value < 1e15 else f"{str(value)[:15]}..."
+        text = str(value)
+        got = text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
         raise SetupError(f"{where}: expected {_range(least, most)}, got {got}")
+
+
+def _check_host(host: str, where: str) -> None:
+    if not host or host.startswith("["):
+        raise SetupError(f"{where}: expected an address or a name, such as 127.0.0.1 or ::1, got {host!r}")
 
 
 def _range(least: float, most: float) -> str:

@@ -88,7 +88,8 @@ class Supervisor:
         self._port = self._to_close.enter_context(reserve_port(settings.host, settings.port))
         self._health_port: int | None = None
         if settings.health_port >= 0:
-            reserved = self._to_close.enter_context(reserve_port(settings.health_host, settings.health_port))
+            place = settings.health_host, settings.health_port
+            reserved = self._to_close.enter_context(reserve_port(*place, flags="--health-port or --health-host"))
             self._health_port = reserved.getsockname()[1]
         self._folder = _private_folder()
         self._to_close.callback(shutil.rmtree, self._folder, ignore_errors=True)
@@ -280,8 +281,11 @@ def _private_folder() -> Path:
     )
 
 
-def reserve_port(host: str, port: int) -> socket.socket:
+def reserve_port(host: str, port: int, flags: str = "--port or --host") -> socket.socket:
     """A socket that keeps a port for processes that share it, without listening.
+
+    Args:
+        flags: those that choose another, for the error.
 
     Raises:
         SetupError: the address cannot be had, or others listen there.
@@ -292,13 +296,15 @@ def reserve_port(host: str, port: int) -> socket.socket:
             with socket.socket(family, kind) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(place)
-        reserved = socket.socket(family, kind)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        reserved.bind(place)
+        with contextlib.ExitStack() as until_bound:
+            reserved = until_bound.enter_context(socket.socket(family, kind))
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            reserved.bind(place)
+            until_bound.pop_all()
     except OSError as error:
         raise SetupError(
-            f"gRPC cannot listen on {host}:{port}: {error.strerror}; choose another with --port or --host"
+            f"gRPC cannot listen on {host}:{port}: {error.strerror}; choose another with {flags}"
         ) from error
     return reserved
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from urllib.parse import urlsplit
 
 from service.access_log import AccessLog
 from service.errors import SetupError
@@ -33,7 +34,7 @@ def listeners(settings: Settings, metrics: Metrics, to_close: ExitStack) -> tupl
 
 
 def _tracing(endpoint: str) -> tuple[OnEnd, Callable[[], None]]:
-    if not endpoint.startswith(("http://", "https://")):
+    if not _is_address(endpoint):
         raise SetupError(f"--otel-endpoint: expected an address such as http://127.0.0.1:4317, got {endpoint!r}")
     try:
         from service.tracing import Tracing
@@ -45,3 +46,16 @@ def _tracing(endpoint: str) -> tuple[OnEnd, Callable[[], None]]:
         ) from error
     tracing = Tracing.to(endpoint)
     return tracing.note, tracing.close
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether it is http or https with a host, and a port that may be.
+
+    >>> [_is_address(text) for text in ("http://localhost:4317", "http://", "http://[::1", "http://a:99999", "a:4317")]
+    [True, False, False, False, False]
+    """
+    try:
+        parts = urlsplit(endpoint)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port above 65535, a bracket without its other
+        return False

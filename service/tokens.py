@@ -66,8 +66,13 @@ def _in_days(days: int) -> str:
     except OverflowError:
         ends = datetime.min.replace(tzinfo=UTC)
     if ends <= datetime.now(UTC):
-        raise SetupError(f"--days: expected a number from 1 on that is no age, got {days}")
+        raise SetupError(f"--days: expected a whole number from 1 to {_most_days()}, got {days}")
     return ends.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _most_days() -> int:
+    """Those until the last year that a date can have."""
+    return (datetime.max.replace(tzinfo=UTC) - datetime.now(UTC)).days
 
 
 def add_entry(path: Path, entry: str) -> None:
@@ -78,6 +83,8 @@ def add_entry(path: Path, entry: str) -> None:
     Raises:
         SetupError: the file cannot be read or written, or would be wrong.
     """
+    if path.exists() and not path.is_file():  # a device would be replaced by a file
+        raise SetupError(f"{path}: expected a file of identities, or a name for a new one")
     try:
         before = path.read_text("utf-8") if path.exists() else ""
         text = before + ("\n" if before else "") + entry
@@ -88,5 +95,7 @@ def add_entry(path: Path, entry: str) -> None:
         os.replace(beside, path)
     except OSError as error:
         raise SetupError(f"{path}: cannot be written: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SetupError(f"{path}: expected identities in TOML, found no UTF-8") from error
     except ValueError as error:
         raise SetupError(f"{path}: {error}") from error

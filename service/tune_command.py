@@ -44,7 +44,7 @@ def tune_text(options: argparse.Namespace) -> str:
         _check_new(options.write)
     tuned = tune(find_bundle(options.bundle), device=options.device, seconds=options.seconds)
     if options.write is not None:
-        _write(options.write, _toml(tuned, options.device))
+        _write(options.write, _toml(tuned, options))
     return json.dumps(_json(tuned)) if options.json else _table(tuned)
 
 
@@ -90,13 +90,14 @@ def _number(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
-def _toml(tuned: Tuned, device: str) -> str:
+def _toml(tuned: Tuned, options: argparse.Namespace) -> str:
     rate = max(crowd.images_per_s for crowd in tuned.crowds)
     return "".join(
         [
             f"# Measured by `advsentry tune` with the bundle {tuned.bundle} on {tuned.provider}, "
             f"{tuned.processors} processor(s): about {rate:.0f} images/s of the graph.\n",
-            f'device = "{device}"\n',
+            f"bundle = {json.dumps(options.bundle, ensure_ascii=False)}\n",
+            f'device = "{options.device}"\n',
             *(f"{name} = {value}\n" for name, value in _best(tuned).items()),
         ]
     )

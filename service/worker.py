@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service.app import Ports
+from service.errors import SetupError
 from service.logs import start_logging
 from service.serve import run, serve
 from service.settings import Settings
@@ -31,9 +32,17 @@ class Order:
 
     @classmethod
     def from_line(cls, line: str) -> "Order":
-        """The order of a line."""
-        told = json.loads(line)
-        return cls(settings=Settings.build({}, told["settings"]), number=told["number"], socket=Path(told["socket"]))
+        """The order of a line.
+
+        Raises:
+            SetupError: it is none.
+        """
+        try:
+            told = json.loads(line)
+            values, number, place = told["settings"], told["number"], Path(told["socket"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise SetupError("`worker` is started by `advsentry serve --workers N`, not by hand") from error
+        return cls(settings=Settings.build({}, values), number=number, socket=place)
 
 
 def run_worker() -> int:

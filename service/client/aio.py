@@ -37,6 +37,7 @@ from service.client.messages import (
 from service.client.window import AsyncWindow
 from service.detection.types import Detection
 from service.errors import AdvsentryError, PermissionRefused, Unavailable
+from service.hosts import check_target
 from service.rpc import read_answers
 from service.rpc.convert import SERVICE
 from service.rpc.read_answers import Options, ServerInfo
@@ -62,6 +63,7 @@ class AsyncClient:
         token: str = "",
     ) -> None:
         """As `Client`. Needs a running event loop."""
+        check_target(target)
         self.target = target
         self._timeout_s = timeout_s
         credentials = channel_credentials(tls=tls, ca=ca, cert=cert, key=key)
@@ -169,15 +171,19 @@ class AsyncClient:
                 await self._model_info(pb.GetModelInfoRequest(), timeout=self._timeout_s, metadata=self._metadata)
             )
 
+    async def health(self, service: str = "ready") -> bool:
+        """As `Client.health`."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        with self._errors():
+            answer = await self._check(request, timeout=self._timeout_s, metadata=self._metadata)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
     async def is_serving(self, service: str = "ready") -> bool:
         """As `Client.is_serving`."""
         try:
-            answer = await self._check(
-                health_pb2.HealthCheckRequest(service=service), timeout=self._timeout_s, metadata=self._metadata
-            )
-        except grpc.RpcError:
+            return await self.health(service)
+        except AdvsentryError:
             return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def _message_limit(self) -> int:
         """As the other client's."""

@@ -37,6 +37,7 @@ from service.client.messages import (
 from service.client.window import Window
 from service.detection.types import Detection
 from service.errors import AdvsentryError, PermissionRefused, Unavailable
+from service.hosts import check_target
 from service.rpc import read_answers
 from service.rpc.convert import SERVICE
 from service.rpc.read_answers import Options, ServerInfo
@@ -78,8 +79,9 @@ class Client:
             token: what `advsentry token new` printed; never sent in plaintext over a network.
 
         Raises:
-            SetupError: a file cannot be read, or the options do not go together.
+            SetupError: a file cannot be read, the target is none, or the options do not go together.
         """
+        check_target(target)
         self.target = target
         self._timeout_s = timeout_s
         credentials = channel_credentials(tls=tls, ca=ca, cert=cert, key=key)
@@ -186,18 +188,27 @@ class Client:
                 self._model_info(pb.GetModelInfoRequest(), timeout=self._timeout_s, metadata=self._metadata)
             )
 
-    def is_serving(self, service: str = "ready") -> bool:
-        """Whether the server says SERVING; False when nobody answers.
+    def health(self, service: str = "ready") -> bool:
+        """Whether the server says SERVING.
 
         Args:
             service: `ready`, `live`, `` or `advsentry.v1.DetectorService`.
+
+        Raises:
+            UnknownModel: the server knows no such service.
+            Unavailable: nobody answers.
         """
-        try:
-            request = health_pb2.HealthCheckRequest(service=service)
+        request = health_pb2.HealthCheckRequest(service=service)
+        with self._errors():
             answer = self._check(request, timeout=self._timeout_s, metadata=self._metadata)
-        except grpc.RpcError:
-            return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def is_serving(self, service: str = "ready") -> bool:
+        """As `health`; False, too, when nobody answers or the service is unknown."""
+        try:
+            return self.health(service)
+        except AdvsentryError:
+            return False
 
     def _message_limit(self) -> int:
         """A larger message would end a stream, so that its image is not sent; asked for once."""

@@ -55,6 +55,22 @@ OPTIONS: list[tuple[str, str | int]] = [
 ]
 
 
+_NO_CONNECTION = {
+    "CERTIFICATE_VERIFY_FAILED|BAD_SIGNATURE|Hostname Verification|Peer name": (
+        "the certificate of {target} is not trusted: it has ended, is of other roots than --ca, or of another name"
+    ),
+    "WRONG_VERSION_NUMBER": "{target} speaks no TLS; leave --ca, --cert and --tls out, or start the server with TLS",
+    "[Hh]andshake failed": "TLS with {target} failed; check --ca, --cert and --key",
+    "all backends failing.*(Socket closed|SETTINGS|GOAWAY|reset)": (
+        "{target} ends each connection: it may want TLS (--ca), or another certificate of yours (--cert, --key), or is "
+        "no gRPC port"
+    ),
+    "resolv": "the address of {target} is not found; expected HOST:PORT",
+    "connect": "no server answers at {target}; start one with `advsentry serve`",
+}
+"""What gRPC says of a connection that did not come about, by its words, the first that is found, and what it means."""
+
+
 def backoff_s(attempt: int) -> float:
     """Seconds to wait before an attempt, the second of all being 1.
 
@@ -74,6 +90,12 @@ def error_from(target: str, error: grpc.RpcError) -> AdvsentryError:
         return AdvsentryError(f"{target}: {error}")
     trailers = {str(key): str(value) for key, value in error.trailing_metadata() or ()}
     made = error_of(error.code(), error.details() or "", trailers)
-    if isinstance(made, Unavailable) and re.search("connect|resolv", str(made)):
-        return Unavailable(f"no server answers at {target}; start one with `advsentry serve`")
+    if isinstance(made, Unavailable):
+        for words, meaning in _NO_CONNECTION.items():
+            if re.search(words, str(made)):
+                return Unavailable(meaning.format(target=target))
+    if made.args == ("UNIMPLEMENTED: Method not found!",):
+        return AdvsentryError(
+            f"{target} does not serve this call: is it the server's gRPC port, and its version yours?"
+        )
     return made

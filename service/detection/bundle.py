@@ -72,6 +72,8 @@ def find_bundle(name: str) -> Path:
     Raises:
         BundleError: it is neither.
     """
+    if not name:  # such as "$UNSET"
+        raise BundleError(f"expected a bundle's directory or the name of a shipped one ({_shipped()}), got {name!r}")
     local, shipped_one = Path(name), SHIPPED / name
     with contextlib.suppress(OSError):  # a name too long, a folder that may not be entered
         if local.is_dir() and ((local / MANIFEST).exists() or not shipped_one.is_dir()):
@@ -79,8 +81,11 @@ def find_bundle(name: str) -> Path:
     with contextlib.suppress(OSError):
         if shipped_one.is_dir():
             return shipped_one
-    shipped = sorted(path.name for path in SHIPPED.glob("*/") if (path / MANIFEST).exists()) or ["none"]
-    raise BundleError(f"{name[:200]}: no such bundle directory; shipped bundles: {', '.join(shipped)}")
+    raise BundleError(f"{name[:200]}: no such bundle directory; shipped bundles: {_shipped()}")
+
+
+def _shipped() -> str:
+    return ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}")) or ["none"])
 
 
 def load_bundle(path: Path) -> Bundle:
@@ -90,7 +95,11 @@ def load_bundle(path: Path) -> Bundle:
         BundleError: names the file and the reason: a file missing, extra or changed, an unknown format version,
             calibration that is not finite or not in order, or of another number of detectors or classes.
     """
-    manifest = Manifest.from_json(_read(path / MANIFEST).decode("utf-8", errors="replace"))
+    manifest_text = _read(path / MANIFEST).decode("utf-8", errors="replace")
+    try:
+        manifest = Manifest.from_json(manifest_text)
+    except BundleError as error:
+        raise BundleError(f"{path.name}/{error}") from error
     files = read_files(path, manifest.files)
     try:
         calibration = Calibration.from_bytes(files["calibration.npz"])

@@ -1,5 +1,6 @@
 """The commands, in this process."""
 
+import io
 import json
 import os
 import subprocess
@@ -88,8 +89,19 @@ def test_an_image_that_fails_is_a_row_and_status_1(
         (["detect", "{folder}/0.png", "--target", "127.0.0.1:1"], "no server answers at 127.0.0.1:1"),
         (["detect", "{folder}/0.png", "--bundle", "{bundle}", "--alpha", "0.001"], "needs 999 calibration images"),
         (["detect", "{folder}/0.png", "--target", "{target}", "--alpha", "0.03"], "expected one of 0.005"),
-        (["detect", "{folder}/0.png", "--target", "host.invalid:1"], "no server answers at host.invalid:1"),
-        (["detect", "{folder}/0.png", "--target", ""], "--target: expected HOST:PORT, got ''"),
+        (["detect", "{folder}/0.png", "--target", "host.invalid:1"], "the address of host.invalid:1 is not found"),
+        (["detect", "{folder}/0.png", "--target", ""], "expected HOST:PORT with a port from 1 to 65535, got ''"),
+        (
+            ["detect", "{folder}/0.png", "--target", "host"],
+            "expected HOST:PORT with a port from 1 to 65535, got 'host'",
+        ),
+        (["detect", "{folder}/0.png", "--target", "host:99999"], "a port from 1 to 65535, got 'host:99999'"),
+        (["detect", "{folder}/0.png", "--target", "::1:50051"], "expected an IPv6 address in brackets"),
+        (["detect", "{folder}/0.png", "--target", "{metrics}"], "is no gRPC port"),
+        (["detect", "{folder}/0.png", "--target", "{target}", "--tls"], "speaks no TLS; leave --ca"),
+        (["detect", "{folder}/0.png", "--bundle", ""], "the name of a shipped one (digits, gtsrb, mnist), got ''"),
+        (["reload", "--admin", "http://{target}"], "what answers there is no HTTP"),
+        (["reload", "--admin", "http://127.0.0.1:1"], "no answer: Connection refused; is it"),
         (["detect", "{folder}/0.png", "--bundle", "{bundle}", "--alpha", "0.03"], "expected one of 0.005, 0.01"),
         (["detect", "{folder}/0.png", "--target", "{target}", "--reveal", "decision"], "--reveal goes without"),
         (["detect", "{folder}/pipe"], "pipe: expected an image file or a folder, got a pipe or a device"),
@@ -100,6 +112,12 @@ def test_an_image_that_fails_is_a_row_and_status_1(
         (["info", "nope"], "nope: no such bundle directory"),
         (["serve", "--port", "x"], "--port: expected a whole number"),
         (["serve", "--bundle", "nope"], "nope: no such bundle directory"),
+        (["serve", "--host", "[::1]"], "expected an address or a name, such as 127.0.0.1 or ::1, got '[::1]'"),
+        (["serve", "--host", ""], "expected an address or a name, such as 127.0.0.1 or ::1, got ''"),
+        (["token", "new", "x", "--days", "0"], "--days: expected a whole number from 1 to "),
+        (["token", "new", "x", "--identities", "/dev/null"], "/dev/null: expected a file of identities"),
+        (["token", "new", "x", "--identities", "{folder}/0.png"], "expected identities in TOML, found no UTF-8"),
+        (["worker"], "`worker` is started by `advsentry serve --workers N`, not by hand"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -108,12 +126,14 @@ def test_a_users_mistake_is_one_line_without_a_traceback(
     folder: Path,
     bundle_path: Path,
     server: Running,
+    monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
     says: str,
 ) -> None:
     (folder / "empty").mkdir()
     os.mkfifo(folder / "pipe")
-    places = {"folder": folder, "bundle": bundle_path, "target": server.ports.grpc}
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    places = {"folder": folder, "bundle": bundle_path, "target": server.ports.grpc, "metrics": server.ports.metrics}
     status, out, err = run(capsys, *(argument.format(**places) for argument in arguments))
     assert (status, out) == (1, "")
     assert err.startswith("advsentry: error: ")
@@ -207,7 +227,11 @@ def test_a_photograph_is_resized_only_by_a_bundle_that_can(
 
 def test_health_has_its_exit_status(capsys: pytest.CaptureFixture[str], server: Running) -> None:
     assert run(capsys, "health", "--target", server.ports.grpc)[:2] == (0, "SERVING\n")
-    assert run(capsys, "health", "--target", "127.0.0.1:1")[:2] == (1, "NOT_SERVING\n")
+    status, out, err = run(capsys, "health", "--target", "127.0.0.1:1")
+    assert (status, out) == (1, "NOT_SERVING\n")
+    assert err == "advsentry: error: no server answers at 127.0.0.1:1; start one with `advsentry serve`\n"
+    status, out, err = run(capsys, "health", "--target", server.ports.grpc, "--service", "nope")
+    assert (status, out, err) == (1, "NOT_SERVING\n", "advsentry: error: unknown service 'nope'\n")
 
 
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:

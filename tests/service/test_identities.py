@@ -274,7 +274,7 @@ def test_without_a_file_the_command_shows_the_entry_beside_the_token(capsys: pyt
     [
         (["a", "--images-per-s", "-1"], "images_per_s: expected a number from 0 on, got -1"),
         (["a", "--images-per-s", "nan"], "images_per_s: expected"),
-        (["a", "--days", "0"], "--days: expected a number from 1"),
+        (["a", "--days", "0"], "--days: expected a whole number from 1"),
         (["a", "--days", "99999999999"], "--days: expected"),
         (["x" * 65], "name: expected 1 to 64"),
         (["a", "--identities", "/nope/x"], "/nope/x: cannot be written"),

@@ -140,6 +140,8 @@ def test_a_bundle_that_does_not_start_is_told_by_its_own_line(tmp_path: Path) ->
 def test_a_port_on_which_others_listen_is_refused_even_if_they_would_share_it() -> None:
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken, pytest.raises(SetupError, match="--port"):
         reserve_port("127.0.0.1", taken.getsockname()[1])
+    with pytest.raises(SetupError, match="--health-port or --health-host"):
+        reserve_port("1.2.3.4", 0, flags="--health-port or --health-host")
 
 
 def page(restarts: float, ready: float, seconds: float) -> str:

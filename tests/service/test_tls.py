@@ -18,7 +18,7 @@ from service.__main__ import main
 from service.client import Client
 from service.detection.engine import Engine
 from service.detection.types import Detection
-from service.errors import SetupError, Unavailable
+from service.errors import AdvsentryError, SetupError, Unavailable
 from service.rpc import watched
 from service.rpc.tls import ServerTls, TlsFiles
 from service.settings import Settings
@@ -61,8 +61,11 @@ def mutual(engine: Engine, world: World) -> Iterator[Running]:
         yield made
 
 
-def refused(server: Running, **options: object) -> None:
-    with Client(server.ports.grpc, **options) as client, pytest.raises(Unavailable):  # type: ignore[arg-type]
+def refused(server: Running, says: str, **options: object) -> None:
+    with (
+        Client(server.ports.grpc, **options) as client,  # type: ignore[arg-type]
+        pytest.raises(Unavailable, match=says),
+    ):
         client.detect(IMAGE)
 
 
@@ -75,9 +78,9 @@ def test_tls_serves_who_knows_the_root(plain_tls: Running, world: World) -> None
 
 
 def test_tls_is_of_no_use_to_others(plain_tls: Running, world: World) -> None:
-    refused(plain_tls, ca=world.theirs.ca)
-    refused(plain_tls, tls=True)
-    refused(plain_tls)  # plaintext
+    refused(plain_tls, "is not trusted", ca=world.theirs.ca)
+    refused(plain_tls, "is not trusted", tls=True)
+    refused(plain_tls, r"may want TLS \(--ca\)")  # plaintext
 
 
 def test_the_end_of_the_certificate_is_a_metric(plain_tls: Running, world: World) -> None:
@@ -90,7 +93,7 @@ def test_an_expired_server_is_refused_by_its_clients(
 ) -> None:
     old = world.ours.sign("old", ends=now() - DAY)
     with running(engine, tls_cert=str(old.cert), tls_key=str(old.key)) as server:
-        refused(server, ca=world.ours.ca)
+        refused(server, "is not trusted: it has ended", ca=world.ours.ca)
     assert "has ended" in caplog.text
 
 
@@ -107,15 +110,17 @@ def test_mutual_tls_refuses_others_at_the_handshake(mutual: Running, world: Worl
         "expired": world.ours.sign("late", ends=now() - DAY),
     }[whose]
     if shown is None:
-        refused(mutual, ca=world.ours.ca)
+        refused(mutual, "another certificate of yours", ca=world.ours.ca)
     else:
-        refused(mutual, ca=world.ours.ca, cert=shown.cert, key=shown.key)
+        refused(mutual, "another certificate of yours", ca=world.ours.ca, cert=shown.cert, key=shown.key)
 
 
 def test_health_has_a_plaintext_port_where_nothing_else_is(mutual: Running) -> None:
     with Client(mutual.ports.health) as client:
         assert client.is_serving()
         assert client.is_serving("advsentry.v1.DetectorService")
+        with pytest.raises(AdvsentryError, match="does not serve this call: is it the server's gRPC port"):
+            client.detect(IMAGE)
     with grpc.insecure_channel(mutual.ports.health) as channel:
         for method in ("/advsentry.v1.DetectorService/Detect", "/grpc.reflection.v1alpha.ServerReflection/Info"):
             with pytest.raises(grpc.RpcError) as caught:
@@ -209,11 +214,11 @@ def test_new_roots_for_clients_are_taken(
     shutil.copy(world.ours.ca, ca)
     with running(engine, **settings(world, tls_client_ca=str(ca))) as server:
         options = {"ca": world.ours.ca, "cert": other.cert, "key": other.key}
-        refused(server, **options)
+        refused(server, "another certificate of yours", **options)
         ca.write_bytes(world.theirs.ca.read_bytes())
         with Client(server.ports.grpc, **options) as client:
             assert isinstance(client.detect(IMAGE), Detection)
-        refused(server, ca=world.ours.ca, cert=world.client.cert, key=world.client.key)
+        refused(server, "another certificate of yours", ca=world.ours.ca, cert=world.client.cert, key=world.client.key)
 
 
 @pytest.mark.parametrize(
