@@ -4,7 +4,7 @@ import re
 import sys
 from pathlib import Path
 
-from service.settings import env_name, flag_name, setting_fields
+from service.settings import env_name, flag_name, setting_fields, shown
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 TABLE = re.compile(r"(\| flag \| variable \| default \| what \|\n\|[-|]+\|\n)(?:\|.*\n)+")
@@ -13,7 +13,7 @@ TABLE = re.compile(r"(\| flag \| variable \| default \| what \|\n\|[-|]+\|\n)(?:
 def page(text: str) -> str:
     """The page with its table made anew."""
     rows = [
-        f"| `{flag_name(name)}` | `{env_name(name)}` | {default} | {meaning} |\n"
+        f"| `{flag_name(name)}` | `{env_name(name)}` | {shown(default)} | {meaning} |\n"
         for name, (meaning, default) in setting_fields().items()
     ]
     return TABLE.sub(lambda found: found[1] + "".join(rows), text, count=1)

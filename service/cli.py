@@ -1,6 +1,7 @@
 """The commands of `advsentry`: arguments in, exit status out."""
 
 import argparse
+import errno
 import importlib.metadata
 import json
 import os
@@ -20,7 +21,7 @@ from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
 from service.serve import run, serve
-from service.settings import CONFIG, Settings, env_name, flag_name, setting_fields
+from service.settings import CONFIG, Settings, env_name, flag_name, placeholder, setting_fields, shown
 from service.supervisor import supervise
 from service.token_command import add_token_commands
 from service.tune_command import add_tune_arguments, tune_text
@@ -40,12 +41,20 @@ def run_command(arguments: Sequence[str] | None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        return int(options.command(options))
+        status = int(options.command(options))
+        sys.stdout.flush()  # here, where a full disk can be told
+        return status
     except AdvsentryError as error:
         print(f"advsentry: error: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:  # `advsentry detect ... | head` is no failure of ours
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"advsentry: error: standard output cannot be written: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 1
@@ -78,9 +87,10 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--print-config", action="store_true", help="print the settings and where each came from, and end"
     )
+    parser.usage = "advsentry serve [-h] [--config FILE] [--print-config] [--SETTING VALUE ...]"
     for name, (text, default) in setting_fields().items():
-        text = f"{text} ({default}; {env_name(name)})".replace("%", "%%")
-        parser.add_argument(flag_name(name), dest=name, metavar="X", help=text)
+        text = f"{text} ({shown(default) or 'none'}; {env_name(name)})".replace("%", "%%")
+        parser.add_argument(flag_name(name), dest=name, metavar=placeholder(name), help=text)
     parser.set_defaults(command=_serve)
 
 

@@ -57,6 +57,13 @@ def _warn(settings: Settings, *, has_identities: bool) -> None:
     """Says what is allowed, but seldom meant."""
     if not is_loopback(settings.metrics_host):
         log.warning("metrics listen on %s and show exact p-values: keep that address private", settings.metrics_host)
+    if settings.max_image_bytes > settings.max_message_bytes:
+        log.warning(
+            "no message can carry an image of max_image_bytes %d: max_message_bytes is %d; lower the first or raise "
+            "the second",
+            settings.max_image_bytes,
+            settings.max_message_bytes,
+        )
     if not (is_loopback(settings.host) or has_identities):
         log.warning(
             "whoever reaches %s may call: there are neither identities nor client certificates (docs/security.md)",

@@ -25,7 +25,9 @@ def add_tune_arguments(parser: argparse.ArgumentParser) -> None:
         "says which settings serve the most images. Run it where nothing else runs."
     )
     parser.add_argument("--bundle", default=defaults.bundle, help=f"directory or shipped name ({defaults.bundle})")
-    parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default=defaults.device, help="(cpu)")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda", "auto"), default=defaults.device, help="what runs the graph (cpu)"
+    )
     parser.add_argument("--seconds", type=float, default=10.0, metavar="S", help="for all measurements (10)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the best settings as a file for `serve`")
     parser.add_argument("--json", action="store_true", help="one JSON object")

@@ -1,5 +1,6 @@
 """How a client knows the server, and how it shows who it is; the same for blocking and asyncio channels."""
 
+import re
 from pathlib import Path
 
 import grpc
@@ -22,13 +23,15 @@ def channel_credentials(
         key: PEM file of its key, without a password.
 
     Raises:
-        SetupError: a file cannot be read, or one of `cert` and `key` is missing.
+        SetupError: a file cannot be read or is none of its kind, or one of `cert` and `key` is missing.
     """
     if (cert is None) != (key is None):
         raise SetupError("a client's certificate and its key go together: give --cert and --key, or neither")
     if not (tls or ca or cert):
         return None
-    return grpc.ssl_channel_credentials(_content(ca), _content(key), _content(cert))
+    return grpc.ssl_channel_credentials(
+        _pem(ca, "CERTIFICATE-----"), _pem(key, "PRIVATE KEY-----"), _pem(cert, "CERTIFICATE-----")
+    )
 
 
 def token_metadata(
@@ -58,6 +61,14 @@ def read_token(path: Path | None) -> str:
     if path is not None and not token:
         raise SetupError(f"{path}: expected a token, found nothing")
     return token
+
+
+def _pem(path: str | Path | None, kind: str) -> bytes | None:
+    """What a PEM file holds; gRPC would say nothing of another one but that no connection came about."""
+    content = _content(path)
+    if content is not None and not re.search(rb"-----BEGIN [A-Z ]*" + kind.encode(), content):
+        raise SetupError(f"{path}: expected a PEM file with -----BEGIN {kind}")
+    return content
 
 
 def _content(path: str | Path | None) -> bytes | None:

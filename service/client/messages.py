@@ -170,4 +170,7 @@ def outcome_of(image: Prepared, answer: pb.StreamDetectResponse) -> Detection | 
 
 
 def _options(options: Options | None) -> pb.DetectOptions | None:
-    return None if options is None else options_message(options)
+    try:
+        return None if options is None else options_message(options)
+    except (TypeError, ValueError) as error:  # a number that no field holds, a text where there should be a number
+        raise InvalidRequest(f"options: {error}", field="options") from error

@@ -225,6 +225,15 @@ def test_a_photograph_is_resized_only_by_a_bundle_that_can(
     }
 
 
+def test_a_disk_that_is_full_is_one_line() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with open("/dev/full", "w") as full:
+        arguments = [sys.executable, "-m", "service", "info", "digits"]
+        done = subprocess.run(arguments, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert done.stderr == "advsentry: error: standard output cannot be written: No space left on device\n"
+
+
 def test_health_has_its_exit_status(capsys: pytest.CaptureFixture[str], server: Running) -> None:
     assert run(capsys, "health", "--target", server.ports.grpc)[:2] == (0, "SERVING\n")
     status, out, err = run(capsys, "health", "--target", "127.0.0.1:1")

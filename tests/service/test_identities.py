@@ -194,10 +194,11 @@ def test_plaintext_tokens_take_a_word_of_the_operator_and_open_ports_a_warning(
     with running(engine, identities=str(identities), host="0.0.0.0", allow_plaintext_tokens=True):
         pass
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-    with running(engine, host="0.0.0.0", metrics_host="0.0.0.0"):
+    with running(engine, host="0.0.0.0", metrics_host="0.0.0.0", max_message_bytes=2048):
         pass
     assert "whoever reaches 0.0.0.0 may call" in caplog.text
     assert "metrics listen on 0.0.0.0" in caplog.text
+    assert "no message can carry an image of max_image_bytes 8388608: max_message_bytes is 2048" in caplog.text
 
 
 def test_the_client_sends_no_token_in_plaintext_over_a_network(tmp_path: Path) -> None:

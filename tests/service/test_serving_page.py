@@ -16,7 +16,7 @@ from service.detection.engine import Engine
 from service.errors import ErrorReason
 from service.metrics import Metrics
 from service.rpc.status import CODES
-from service.settings import env_name, flag_name, setting_fields
+from service.settings import env_name, flag_name, setting_fields, shown
 from tests.service.running import running
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,7 +36,7 @@ def rows(text: str, first: str = "`") -> list[str]:
 
 def test_every_setting_is_there_as_it_is() -> None:
     expected = [
-        f"| `{flag_name(name)}` | `{env_name(name)}` | {default} | {text} |"
+        f"| `{flag_name(name)}` | `{env_name(name)}` | {shown(default)} | {text} |"
         for name, (text, default) in setting_fields().items()
     ]
     assert rows(section(SETTINGS, "All of them")) == expected

@@ -140,6 +140,10 @@ def test_the_commands_take_the_same_files(
     assert "go together" in capsys.readouterr().err
     assert main(["health", "--ca", str(tmp_path / "nope")]) == 1
     assert "nope: cannot be read" in capsys.readouterr().err
+    (tmp_path / "garbage").write_bytes(b"\xff" * 100)
+    for flags in (["--ca", "garbage"], ["--cert", "garbage", "--key", str(world.client.key)]):
+        assert main(["health", flags[0], str(tmp_path / "garbage"), *flags[2:]]) == 1
+        assert "garbage: expected a PEM file with -----BEGIN CERTIFICATE-----" in capsys.readouterr().err
 
 
 def put(signed: Signed, cert: Path, key: Path) -> None:

@@ -195,6 +195,19 @@ def test_nobody_there_is_said_plainly(kind: type[Blocking]) -> None:
     assert not kind("127.0.0.1:1").is_serving()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [Options(top_k=-1), Options(priority=2**40), Options(alpha="x")],
+    ids=str,  # type: ignore[arg-type]
+)
+def test_options_that_no_message_holds_are_a_wrong_request(pixels: np.ndarray, options: Options) -> None:
+    with Client("127.0.0.1:1") as client:
+        with pytest.raises(InvalidRequest, match=r"^options: "):
+            client.detect(pixels, options)
+        with pytest.raises(InvalidRequest, match=r"^options: "):
+            client.detect_batch([pixels], options)
+
+
 def test_a_client_serves_several_threads(server: Running, pixels: np.ndarray) -> None:
     found: list[Detection] = []
     with Client(server.ports.grpc) as client:
