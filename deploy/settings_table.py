@@ -4,7 +4,8 @@ import re
 import sys
 from pathlib import Path
 
-from service.settings import env_name, flag_name, setting_fields, shown
+from service.setting_words import shown
+from service.settings import env_name, flag_name, setting_fields
 
 PAGE = Path(__file__).parent.parent / "docs" / "settings.md"
 TABLE = re.compile(r"(\| flag \| variable \| default \| what \|\n\|[-|]+\|\n)(?:\|.*\n)+")

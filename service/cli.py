@@ -21,7 +21,8 @@ from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
 from service.serve import run, serve
-from service.settings import CONFIG, Settings, env_name, flag_name, placeholder, setting_fields, shown
+from service.setting_words import placeholder, shown
+from service.settings import CONFIG, Settings, env_name, flag_name, setting_fields
 from service.supervisor import supervise
 from service.token_command import add_token_commands
 from service.tune_command import add_tune_arguments, tune_text

@@ -10,18 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from service.detection.verdict import RevealMode
 from service.errors import SetupError
 
-__all__ = [
-    "CONFIG",
-    "PREFIX",
-    "Settings",
-    "env_name",
-    "file_value",
-    "flag_name",
-    "nearest",
-    "placeholder",
-    "setting_fields",
-    "shown",
-]
+__all__ = ["CONFIG", "PREFIX", "Settings", "env_name", "file_value", "flag_name", "nearest", "setting_fields"]
 
 PREFIX = "ADVSENTRY_"
 LONGEST_S = 10**6
@@ -200,29 +189,6 @@ def flag_name(name: str) -> str:
 def setting_fields() -> dict[str, tuple[str, object]]:
     """Help text and default of each setting, by name."""
     return {entry.name: (entry.metadata["help"], entry.default) for entry in dataclasses.fields(Settings)}
-
-
-def placeholder(name: str) -> str:
-    """What a setting takes, for the help.
-
-    >>> [placeholder(name) for name in ("port", "drain_s", "admin", "device", "reveal", "host")]
-    ['N', 'X', 'on|off', 'cpu|cuda|auto', 'decision|p_values|scores', 'TEXT']
-    """
-    hint = get_type_hints(Settings)[name]
-    if get_origin(hint) is Literal or hint is RevealMode:
-        return "|".join(get_args(hint) or RevealMode)
-    return {bool: "on|off", int: "N", float: "X", str: "TEXT"}[hint]
-
-
-def shown(value: object) -> str:
-    """A default as a flag or a variable has it.
-
-    >>> shown(False), shown(10.0), shown(0.001), shown("auto"), shown(1024)
-    ('off', '10', '0.001', 'auto', '1024')
-    """
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def file_value(name: str, value: object, where: str) -> object:

@@ -16,7 +16,8 @@ from service.detection.engine import Engine
 from service.errors import ErrorReason
 from service.metrics import Metrics
 from service.rpc.status import CODES
-from service.settings import env_name, flag_name, setting_fields, shown
+from service.setting_words import shown
+from service.settings import env_name, flag_name, setting_fields
 from tests.service.running import running
 
 ROOT = Path(__file__).parent.parent.parent
