@@ -15,7 +15,7 @@ from service.rpc import convert_inference as convert
 from service.rpc.call import current_call
 from service.rpc.convert import Picture
 from service.rpc.inference_call import infer
-from service.rpc.pipeline import Pipeline, Served
+from service.rpc.pipeline import INLINE_BYTES, Pipeline, Served
 
 __all__ = ["InferenceStream"]
 
@@ -103,7 +103,7 @@ class InferenceStream:
             self._start(1, 0, self._refusal(came.request_id, error))
             return
         whole = Picture(data, "", request.images.size)
-        if pipeline.decodes_inline(whole):
+        if len(data) <= INLINE_BYTES and pipeline.decodes_inline(whole):
             self._start(count, count, self._answer(pipeline, request))
         else:
             await pipeline.room_to_decode(whole)

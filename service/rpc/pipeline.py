@@ -275,12 +275,18 @@ class Pipeline:
 
     async def decode_in_thread(self, picture: Picture) -> Bytes8:
         """The image of a picture whose bytes are reserved; its time is counted."""
-        started = time.perf_counter()
-        image = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode_within, picture)
+        started, handed = time.perf_counter(), [picture]
+        try:
+            image = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode_handed, handed)
+        finally:
+            handed.clear()  # what its caller has left lies in the executor's queue until its turn; not its bytes
         took_s = time.perf_counter() - started
         self._decoding_s += 0.1 * (took_s - self._decoding_s)
         self.metrics.stage["decode"].observe(took_s)
         return image
+
+    def _decode_handed(self, handed: list[Picture]) -> Bytes8:
+        return self._decode_within(handed.pop())
 
     def _decode_within(self, picture: Picture) -> Bytes8:
         """The image of a picture, decoded in the thread that calls, within the budget of pixels."""

@@ -216,6 +216,28 @@ def test_large_files_wait_for_their_bytes_too(engine: Engine, monkeypatch: pytes
         until(lambda: pipeline._undecoded_bytes == 0)
 
 
+def test_large_messages_of_small_tensors_wait_for_their_bytes_too(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = b"\xfa\x7f\xc0\xb8\x02" + bytes(40_000)  # a field of so many bytes that nobody knows
+    with running(engine, decode_bytes=50_000, canary_s=100.0) as server:
+        held: list[int] = []
+        pipeline = server.app.models.served.current
+        score_all = pipeline.score_all
+
+        def noting(*arguments: object, **named: object) -> object:
+            held.append(pipeline._undecoded_bytes)
+            return score_all(*arguments, **named)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(pipeline, "score_all", noting)
+        messages = [oip.pixels(ONE, id=str(i)).SerializeToString() + unknown for i in range(10)]
+        call = server.channel.stream_stream(f"/{oip.SERVICE}/ModelStreamInfer")(iter(messages))
+        assert all(not pb.ModelStreamInferResponse.FromString(answer).error_message for answer in call)
+        assert len(held) == 10
+        assert 40_000 < max(held) < 50_000
+        until(lambda: pipeline._undecoded_bytes == 0)
+
+
 def test_a_client_that_leaves_leaves_no_work_behind(slow: tuple[Slow, Running]) -> None:
     slowed, server = slow
     call = oip.stream(server.channel, iter([oip.pixels(ONE, id=str(i)) for i in range(20)]))

@@ -1,6 +1,8 @@
 """What waits to be decoded is bounded in bytes, and a caller who gives up is told so."""
 
 import asyncio
+import gc
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -117,5 +119,28 @@ def test_one_who_is_refused_for_want_of_decoding_comes_back_after_what_decoding_
         slow.go.set()
         await second
         assert slow.metrics.registry.get_sample_value("advsentry_dropped_total", {"reason": "overload"}) == 2
+
+    asyncio.run(scene())
+
+
+def test_the_bytes_of_a_caller_who_left_do_not_wait_for_a_thread(engine: Engine) -> None:
+    async def scene() -> None:
+        slow = pipeline(engine, 10**9)
+        running = asyncio.create_task(slow.decode(PICTURE))
+        data = bytes(len(PICTURE.data))
+        held = sys.getrefcount(data)
+        waiting = asyncio.create_task(slow.decode(Picture(data, "", None)))
+        await asyncio.sleep(0)
+        assert sys.getrefcount(data) > held
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        del waiting
+        for _ in range(3):
+            await asyncio.sleep(0)  # the loop lets go of the task
+        gc.collect()
+        assert sys.getrefcount(data) == held
+        slow.go.set()
+        await running
 
     asyncio.run(scene())
