@@ -5,6 +5,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from service.errors import Overloaded
 from service.rpc.rates import Bucket, Share, Slots
 
 __all__ = ["ANONYMOUS", "Call", "Caller", "EndedCall", "Scope", "begin_call", "current_call"]
@@ -73,10 +74,14 @@ class Call:
         Raises:
             Overloaded: they are too many for its caller's rate, or for its share of the queue.
         """
-        if self.bucket is not None:  # first: what it refuses must not count as under way
-            self.bucket.take(items)
         if self.share is not None:
             self.share.take(items)
+        if self.bucket is not None:
+            try:
+                self.bucket.take(items)
+            except Overloaded:  # what either refuses must cost nothing with the other
+                self.gave(items)
+                raise
         self.items += items
         self.size_bytes += size_bytes
         self.request_id = self.request_id or request_id

@@ -67,7 +67,8 @@ class Intake:
         slowest, since = next(iter(self._arriving.items()))
         if now - since > SLOW_S:
             del self._arriving[slowest]
-            slowest.reschedule(now)
+            if not slowest.expired():  # its task has not run yet since then
+                slowest.reschedule(now)
 
     def release(self, message: Any) -> None:
         """Lets a message go that was read."""

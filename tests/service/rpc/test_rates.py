@@ -154,3 +154,20 @@ def test_a_stream_waits_for_its_share_and_for_its_rate() -> None:
 )
 def test_a_key_is_what_one_customer_has(peer: str, key: str) -> None:
     assert peer_key(peer) == key
+
+
+def test_what_is_refused_by_its_share_or_its_rate_costs_nothing_with_the_other() -> None:
+    everyone = FairShare(2)
+    Share(everyone, "other").take(1)
+    call = Call(share=Share(everyone, "a"), bucket=Bucket(0.001, 10.0))
+    call.takes(items=2, size_bytes=1)
+    for _ in range(20):
+        with pytest.raises(Overloaded, match="while others wait"):
+            call.takes(items=1, size_bytes=1)
+    call.gave(2)
+    call.takes(items=2, size_bytes=1)
+    call.gave(2)
+    with pytest.raises(Overloaded, match="over your rate"):
+        call.takes(items=7, size_bytes=1)
+    assert everyone._held == {"other": 1}
+    call.takes(items=6, size_bytes=1)
