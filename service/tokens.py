@@ -1,5 +1,6 @@
 """New tokens, and their entries in the file of identities."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -75,6 +76,13 @@ def _most_days() -> int:
     return (datetime.max.replace(tzinfo=UTC) - datetime.now(UTC)).days
 
 
+def _keep_owner(path: Path, like: os.stat_result) -> None:
+    """So that a server that may read the one file may read the other, whoever adds an entry."""
+    with contextlib.suppress(PermissionError):  # nobody but root gives files away
+        os.chown(path, like.st_uid, like.st_gid)
+    path.chmod(like.st_mode & 0o777)
+
+
 def add_entry(path: Path, entry: str) -> None:
     """Adds an entry to a file of identities, or makes the file; a running server takes it by itself.
 
@@ -86,12 +94,16 @@ def add_entry(path: Path, entry: str) -> None:
     if path.exists() and not path.is_file():  # a device would be replaced by a file
         raise SetupError(f"{path}: expected a file of identities, or a name for a new one")
     try:
+        path = path.resolve()  # of a link, what it leads to
         before = path.read_text("utf-8") if path.exists() else ""
         text = before + ("\n" if before else "") + entry
         parse_identities(text)
         beside = path.with_name(f".{path.name}.new")
-        beside.touch(mode=(path.stat().st_mode & 0o777) if before else 0o600)
+        beside.unlink(missing_ok=True)
+        beside.touch(mode=0o600)
         beside.write_text(text, "utf-8")
+        if before:
+            _keep_owner(beside, path.stat())
         os.replace(beside, path)
     except OSError as error:
         raise SetupError(f"{path}: cannot be written: {error.strerror}") from error

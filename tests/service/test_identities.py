@@ -1,6 +1,7 @@
 """Tokens and certificates through the door: exact statuses, rates, and the command that makes tokens."""
 
 import logging
+import os
 import re
 import stat
 import time
@@ -237,6 +238,20 @@ def test_an_identity_has_a_rate_of_its_own(engine: Engine, tmp_path: Path) -> No
         with pytest.raises(grpc.RpcError, match="your rate") as caught:
             stub.Detect(pb.DetectRequest(image=GOOD), metadata=bearer[slow])
         assert caught.value.code() is CODE.RESOURCE_EXHAUSTED
+
+
+def test_another_entry_leaves_the_file_to_whoever_reads_it(tmp_path: Path) -> None:
+    path, link = tmp_path / "identities.toml", tmp_path / "link"
+    link.symlink_to(path.name)
+    assert main(["token", "new", "a", "--identities", str(path)]) == 0
+    path.chmod(0o640)
+    owner = (65532, 65532) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    os.chown(path, *owner)
+    assert main(["token", "new", "b", "--identities", str(link)]) == 0
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (*owner, 0o640)
+    assert link.is_symlink()
+    assert path.read_text().count("[[identity]]") == 2
 
 
 def test_the_command_makes_a_token_that_works(

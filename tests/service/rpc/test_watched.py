@@ -51,3 +51,14 @@ def test_a_file_gone_a_file_back_and_a_link_turned_are_changes(tmp_path: Path) -
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=r"key .*nope: cannot be read: No such file"):
         read_file(tmp_path / "nope", "key")
+
+
+def test_another_file_of_the_same_size_and_time_is_a_change(tmp_path: Path) -> None:
+    path, clock = tmp_path / "a", Clock()
+    path.write_text("one")
+    os.utime(path, (1, 1))
+    watched = WatchedFiles([path], clock=clock)
+    path.write_text("two")
+    os.utime(path, (1, 1))  # as a copy that keeps times
+    clock.now += LOOK_S
+    assert watched.have_changed()
