@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.detection.verdict import RevealMode
 from service.hosts import is_loopback
 from service.metrics import Metrics
 from service.rpc.access import Access
@@ -69,3 +70,5 @@ def _warn(settings: Settings, *, has_identities: bool) -> None:
             "whoever reaches %s may call: there are neither identities nor client certificates (docs/security.md)",
             settings.host,
         )
+        if settings.reveal is RevealMode.SCORES:
+            log.warning("and is shown exact scores, along which an attack climbs: --reveal scores wants identities")

@@ -120,7 +120,8 @@ class Settings:
     decode_bytes: int = _setting(64 * 2**20, "bytes of encoded images that may wait to be decoded", least=1, most=2**40)
     decode_threads: int = _setting(2, "threads that decode images", least=1, most=256)
     reveal: RevealMode = _setting(  # noqa: RUF009  # the check knows dataclasses.field only by its own name
-        RevealMode.P_VALUES, "what callers see: decision, p_values, or scores (everything, to every caller)"
+        RevealMode.P_VALUES,
+        "what callers see at most: decision, p_values, or scores, which takes a scope where there are identities",
     )
     reflection: bool = _setting(True, "whether gRPC reflection is on")
     log_format: Literal["plain", "json"] = _setting("plain", "form of the log lines on standard error")
