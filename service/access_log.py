@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from service.errors import SetupError
+from service.errors import Overloaded, SetupError
 from service.rpc.call import EndedCall
+from service.rpc.rates import Bucket
 
 __all__ = ["STDERR", "AccessLog"]
 
@@ -24,6 +25,10 @@ WAITING = 4096
 """Lines that may wait to be written."""
 QUIET = frozenset({"grpc.health.v1.Health"})
 """Services whose calls are told only when they fail: probes."""
+STRANGERS = frozenset({"UNAUTHENTICATED", "UNIMPLEMENTED"})
+"""What calls end with that nobody in particular may make, as many as he likes."""
+STRANGERS_PER_S, STRANGERS_BURST = 50.0, 1000.0
+"""Lines of these; the others are lost, so that a flood does not fill the disk: a million take 500 MB."""
 CLOSE_S = 2.0
 PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 """What may be wrong with a disk that was right when the path was chosen: no reason not to serve."""
@@ -67,6 +72,7 @@ class AccessLog:
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
         self._file = -1
         self._is_told = False
+        self._strangers = Bucket(STRANGERS_PER_S, STRANGERS_BURST)
         try:
             self._open()
         except OSError as error:
@@ -82,10 +88,17 @@ class AccessLog:
         """Takes note of a call; never waits."""
         if ended.code == "OK" and (ended.service in QUIET or self._chance() >= self._sample):
             return
-        if self._queue.qsize() >= WAITING:
+        if self._queue.qsize() >= WAITING or (ended.code in STRANGERS and not self._has_room()):
             self._on_dropped()
         else:
             self._queue.put(_Entry(time.time(), ended))
+
+    def _has_room(self) -> bool:
+        try:
+            self._strangers.take(1)
+        except Overloaded:
+            return False
+        return True
 
     def close(self) -> None:
         """Writes what waits, for `CLOSE_S` at most."""

@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from protos import detection_pb2 as pb
 from protos import detection_pb2_grpc
+from service import access_log
 from service.access_log import WAITING, AccessLog
 from service.client import Client
 from service.detection.engine import Engine
@@ -90,6 +92,23 @@ def test_of_a_share_of_the_good_calls_and_of_all_others(tmp_path: Path) -> None:
     made.note(ended("NOT_FOUND", service="grpc.health.v1.Health"))
     made.close()
     assert [line["code"] for line in lines(tmp_path / "log")] == ["OK", "CANCELLED", "INTERNAL", "NOT_FOUND"]
+
+
+def test_strangers_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_log, "STRANGERS_PER_S", 0.001)
+    monkeypatch.setattr(access_log, "STRANGERS_BURST", 3.0)
+    lost: list[bool] = []
+    made = AccessLog(str(tmp_path / "log"), on_dropped=lambda: lost.append(True))
+    for code in ("UNAUTHENTICATED", "UNIMPLEMENTED", "PERMISSION_DENIED", "OK") * 5:
+        made.note(ended(code))
+    made.close()
+    assert Counter(line["code"] for line in lines(tmp_path / "log")) == {
+        "UNAUTHENTICATED": 2,
+        "UNIMPLEMENTED": 1,
+        "PERMISSION_DENIED": 5,
+        "OK": 5,
+    }
+    assert len(lost) == 7
 
 
 def test_a_full_disk_costs_lines_and_no_call(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
