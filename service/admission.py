@@ -12,6 +12,12 @@ __all__ = ["Admission", "QueueLimits"]
 
 BULK_SHARE = 0.75
 """Of the queue's room that bulk images may fill; the rest is kept for interactive ones."""
+OWN_SHARE = 3.0
+"""A caller may hold so many times what is free of the room: three quarters of it when nobody else has any, three
+sevenths each when two want it all. So some of it is always free for a newcomer, and nobody counts callers.
+Source: Choudhury and Hahne 1998, dynamic queue length thresholds."""
+CROWDED = OWN_SHARE / (1 + OWN_SHARE)
+"""Of the room, what a caller may fill alone."""
 PROBE_S = 1.0
 """An idle worker that has run nothing for so long takes one image whatever the estimate says: a wrong estimate would
 else refuse for ever."""
@@ -58,38 +64,47 @@ class Admission:
         self.free_at: float | None = None
         """Monotonic time at which the run of now should end; None when the worker is idle."""
 
-    def is_full(self, *, is_bulk: bool) -> bool:
-        """Whether there is no room for one more image."""
+    def is_full(self, *, is_bulk: bool, key: str = "") -> bool:
+        """Whether there is no room for one more image of a caller; one without a key is a canary's."""
         items, size_bytes = self._bulk_room if is_bulk else self._room
-        return self._lanes.items >= items or self._lanes.size_bytes >= size_bytes
+        waiting = self._lanes.items
+        filled = max(waiting / items, self._lanes.size_bytes / size_bytes)
+        if filled < CROWDED or filled >= 1 or not key:  # below, it is not too much for anybody, even if all is his
+            return filled >= 1
+        return filled * self._lanes.held(key) >= OWN_SHARE * (1 - filled) * waiting
 
-    def is_busy(self, *, is_bulk: bool) -> bool:
+    def is_busy(self, *, is_bulk: bool, key: str = "") -> bool:
         """Whether a stream should wait before it puts one more image in."""
-        return self.is_full(is_bulk=is_bulk) or (
-            self._lanes.ahead(is_bulk=is_bulk) * self._pace.item_s > self._limits.wait_s
+        return self.is_full(is_bulk=is_bulk, key=key) or (
+            self._lanes.items * self._pace.item_s > self._limits.wait_s
+            and self._lanes.ahead(key, is_bulk=is_bulk) * self._pace.item_s > self._limits.wait_s
         )
 
-    def check(self, count: int, deadline: float, now: float, *, is_bulk: bool) -> None:
+    def check(self, count: int, deadline: float, now: float, *, is_bulk: bool, key: str = "") -> None:
         """Judges `count` images of one caller; those refused are counted.
 
         Args:
             deadline: monotonic time by which all must have run.
+            key: of the caller.
 
         Raises:
             Overloaded: there is no room, or too much waits before them.
             DeadlinePassed: the time would not do even for an empty queue.
         """
         rest_s = 0.0 if self.free_at is None else max(0.0, self.free_at - now)  # of the run of now
-        if self.is_full(is_bulk=is_bulk):
+        if self.is_full(is_bulk=is_bulk, key=key):
             self._dropped["overload"].inc(count)
             hint_ms = self._hint_ms(now, rest_s)
-            raise Overloaded(f"the queue is full ({self._lanes.items} images wait)", retry_after_ms=hint_ms)
+            raise Overloaded(
+                f"the queue is full ({self._lanes.items} images wait, {self._lanes.held(key)} of them yours)",
+                retry_after_ms=hint_ms,
+            )
         left_s, item_s = deadline - now, self._pace.item_s
         more_s = (count - 1) * item_s + self._pace.one_s
         spare_s = PATIENCE * (left_s - more_s)
         if rest_s + self._lanes.items * item_s <= spare_s:  # so it does even if all that waits is before it
             return
-        wait_s = rest_s + self._lanes.ahead(is_bulk=is_bulk) * item_s
+        wait_s = rest_s + self._lanes.ahead(key, is_bulk=is_bulk) * item_s
         if wait_s <= spare_s or self._is_probe(now, left_s):
             return
         if more_s > left_s:

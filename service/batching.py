@@ -1,7 +1,8 @@
 """The worker behind the queue: it takes what waits when it is free, and is never held up by one image.
 
-There is no timer: at most `max_batch` images of those that wait run together. Under load batches fill by themselves,
-and without load nobody waits for company. Who may join: `admission.py`; whose turn it is: `lanes.py`.
+There is no timer: at most `max_batch` images of those that wait run together, and fewer while several callers send:
+see `QUANTUM_S`. Under load batches fill by themselves, and without load nobody waits for company. Who may join:
+`admission.py`; whose turn it is: `lanes.py`.
 """
 
 import asyncio
@@ -19,11 +20,14 @@ from service.errors import AdvsentryError, DeadlinePassed, Unavailable
 from service.lanes import FutureWaiter, Lanes, Waiting
 from service.metrics import Metrics
 from service.pace import Pace
+from service.rpc.contention import Contention
 
 __all__ = ["Batcher", "QueueLimits"]
 
 log = logging.getLogger(__name__)
 
+QUANTUM_S = 0.001
+"""While several callers send, what each who waits may have of a run, in seconds; one image at least."""
 IDLE_TURNS = 4
 """Turns of the event loop without a new image after which a batch is taken for complete."""
 
@@ -57,6 +61,7 @@ class Batcher:
         self._limits = limits
         self._metrics = metrics
         self._lanes = Lanes()
+        self._contention = Contention()
         self._on_health = on_health
         self._pace = Pace(limits.max_batch)
         self._admission = Admission(limits, self._lanes, self._pace, metrics)
@@ -73,6 +78,7 @@ class Batcher:
         """Starts the worker."""
         self.show()
         self._refusing = ""
+        self._begun = time.monotonic()
         self._worker = asyncio.create_task(self._work(), name="batcher")
         self._worker.add_done_callback(self._ended)
 
@@ -108,28 +114,28 @@ class Batcher:
         """Whether no image waits or runs."""
         return not self._lanes.items and not self._running
 
-    def is_busy(self, *, is_bulk: bool = False) -> bool:
-        """Whether so much waits that a stream should not put one more image in."""
-        return self._admission.is_busy(is_bulk=is_bulk)
+    def is_busy(self, *, is_bulk: bool = False, key: str = "") -> bool:
+        """Whether so much waits that a stream of this caller should not put one more image in."""
+        return self._admission.is_busy(is_bulk=is_bulk, key=key)
 
-    async def room(self, *, is_bulk: bool = False) -> None:
-        """Waits until the queue is not busy for that lane, or takes nothing at all."""
-        while self.is_busy(is_bulk=is_bulk) and not self._refusing:
+    async def room(self, *, is_bulk: bool = False, key: str = "") -> None:
+        """Waits until the queue is not busy for that lane and caller, or takes nothing at all."""
+        while self.is_busy(is_bulk=is_bulk, key=key) and not self._refusing:
             future = asyncio.get_running_loop().create_future()
             self._room.append(future)
             await future
 
-    def admit(self, count: int, deadline: float, *, is_bulk: bool = False) -> None:
+    def admit(self, count: int, deadline: float, *, is_bulk: bool = False, key: str = "") -> None:
         """Judges a call of several images as one, before any of them is put in.
 
         Raises:
             Overloaded, DeadlinePassed, Unavailable: as `put`.
         """
         self._check_open(count)
-        self._admission.check(count, deadline, time.monotonic(), is_bulk=is_bulk)
+        self._admission.check(count, deadline, time.monotonic(), is_bulk=is_bulk, key=key)
 
     def submit(
-        self, image: Bytes8, deadline: float, *, is_bulk: bool = False, is_admitted: bool = False
+        self, image: Bytes8, deadline: float, *, is_bulk: bool = False, is_admitted: bool = False, key: str = ""
     ) -> "asyncio.Future[Scored]":
         """Puts an image into the queue.
 
@@ -138,6 +144,7 @@ class Batcher:
             deadline: `time.monotonic()` after which nobody waits for the answer.
             is_bulk: whether interactive images go before it.
             is_admitted: whether `admit` has judged it already.
+            key: of the caller, who takes turns with others.
 
         Returns:
             A future of its row; cancel it to leave.
@@ -148,11 +155,18 @@ class Batcher:
             Unavailable: the server does not run images now.
         """
         waiter = FutureWaiter()
-        self.put(image, deadline, waiter, is_bulk=is_bulk, is_admitted=is_admitted)
+        self.put(image, deadline, waiter, is_bulk=is_bulk, is_admitted=is_admitted, key=key)
         return waiter.future
 
     def put(
-        self, image: Bytes8, deadline: float, waiter: Waiter, *, is_bulk: bool = False, is_admitted: bool = False
+        self,
+        image: Bytes8,
+        deadline: float,
+        waiter: Waiter,
+        *,
+        is_bulk: bool = False,
+        is_admitted: bool = False,
+        key: str = "",
     ) -> None:
         """Puts an image into the queue for a waiter that is called back, which costs less than a future.
 
@@ -163,8 +177,9 @@ class Batcher:
         if self._refusing:
             self._check_open(1)
         if not is_admitted:
-            self._admission.check(1, deadline, now, is_bulk=is_bulk)
-        self._lanes.push(Waiting(image, deadline, now, waiter, is_bulk))
+            self._admission.check(1, deadline, now, is_bulk=is_bulk, key=key)
+        self._contention.note(key, now)
+        self._lanes.push(Waiting(image, deadline, now, waiter, is_bulk, key))
         self._notify()
 
     def _check_open(self, count: int) -> None:
@@ -200,16 +215,25 @@ class Batcher:
         A message costs the loop a few turns, so that the worker would else run off with the first of many.
         """
         size, idle = self._lanes.items, 0
-        while idle < IDLE_TURNS and size < self._limits.max_batch:
+        while idle < IDLE_TURNS and size < self._most():
             await asyncio.sleep(0)
             idle = idle + 1 if self._lanes.items == size else 0
             size = self._lanes.items
 
+    def _most(self) -> int:
+        """Images of the next run: while several callers send, no more than a quantum of each who waits.
+
+        A run cannot be broken off: who comes while one of a greedy caller goes on waits for its end.
+        """
+        if time.monotonic() >= self._contention.until:
+            return self._limits.max_batch
+        return min(self._limits.max_batch, max(1, self._lanes.callers) * self._pace.within(QUANTUM_S))
+
     def _form(self) -> list[Waiting]:
         """Takes what waits, without those who left or whose time has passed."""
         batch: list[Waiting] = []
-        now = time.monotonic()
-        while len(batch) < self._limits.max_batch and self._lanes.items:
+        now, most = time.monotonic(), self._most()
+        while len(batch) < most and self._lanes.items:
             item = self._lanes.pop(now)
             if item.deadline <= now:  # looked at first: a caller whose time is up has mostly left, too
                 self._metrics.dropped["deadline"].inc()

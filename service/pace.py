@@ -50,3 +50,10 @@ class Pace:
         """What `size` images may take in one run; in several when there are more than one run holds."""
         runs = [took if size <= images else took * size / images for images, took in self._averages.values()]
         return min(runs, default=0.0)
+
+    def within(self, seconds: float) -> int:
+        """The most images that one run may hold to take no longer; `max_batch` before the first run, and 1 at least."""
+        if not self._averages:
+            return self._max_batch
+        most = [images * seconds / took for images, took in self._averages.values() if took <= seconds]
+        return max(1, min(self._max_batch, int(max(most, default=1.0))))

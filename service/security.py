@@ -9,8 +9,9 @@ from service.hosts import is_loopback
 from service.metrics import Metrics
 from service.rpc.access import Access
 from service.rpc.identity import IdentityFile
-from service.rpc.rates import FairShare, Rates, Slots
+from service.rpc.rates import Rates, Slots
 from service.rpc.server import MAX_CALLS
+from service.rpc.shares import FairShare
 from service.rpc.tls import ServerTls, TlsFiles
 from service.settings import Settings
 

@@ -9,7 +9,8 @@ from service.errors import PermissionRefused, Unauthenticated
 from service.rpc.call import ANONYMOUS, Call, Caller, Scope, begin_call
 from service.rpc.convert import SERVICE
 from service.rpc.identity import Identities, IdentityFile
-from service.rpc.rates import FairShare, Rates, Share, Slots, peer_key
+from service.rpc.rates import Rates, Slots, peer_key
+from service.rpc.shares import FairShare, Share
 
 __all__ = ["SCOPE_OF", "Access"]
 
@@ -90,7 +91,7 @@ class Access:
             call.slots = self._slots
         if self._rates is not None:
             call.bucket = self._rates.bucket(call.key, call.caller.images_per_s, call.caller.burst)
-        if self._shares is not None:
+        if self._shares is not None and SCOPE_OF.get(method) is Scope.DETECT:
             call.share = Share(self._shares, call.key)
         return call
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.errors import Overloaded
-from service.rpc.rates import Bucket, Share, Slots
+from service.rpc.rates import Bucket, Slots
+from service.rpc.shares import Share
 
 __all__ = ["ANONYMOUS", "Call", "Caller", "EndedCall", "Scope", "begin_call", "current_call"]
 
@@ -68,6 +69,15 @@ class Call:
     """Of one image on average, in the slowest group that was judged together."""
     batch_size: int = 0
 
+    async def turn(self) -> None:
+        """Waits until its caller may have one more image under way; for calls of one message, before that is read.
+
+        Raises:
+            Overloaded: it may not for too long.
+        """
+        if self.share is not None:
+            await self.share.turn()
+
     def takes(self, *, items: int, size_bytes: int, request_id: str = "") -> None:
         """Notes images that came; once for each message.
 
@@ -93,7 +103,7 @@ class Call:
                 await self.bucket.room(items)
             if self.share is None or self.share.fits(items):
                 return
-            await self.share.freed()
+            await self.share.room(items)
 
     def gave(self, items: int) -> None:
         """Notes images of a stream that were answered; those of other calls are when the call ends."""

@@ -40,7 +40,7 @@ async def infer(
             decode_s = time.monotonic() - started
             call.decode_s = max(call.decode_s, decode_s)
             if in_stream:
-                await pipeline.queue.room(is_bulk=applied.is_bulk)
+                await pipeline.queue.room(is_bulk=applied.is_bulk, key=call.key)
             rows = await pipeline.score_all(images, deadline, is_bulk=applied.is_bulk)
             scored = [_row(i, row) for i, row in enumerate(rows)]
     except (TimeoutError, AdvsentryError) as error:

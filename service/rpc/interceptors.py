@@ -223,6 +223,7 @@ def _wrapped(handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake,
         async def serve(call: Call) -> Any:
             if streams_in:
                 return await answer(inner(_counted(context, counts), given), given)
+            await call.turn()
             message = await intake.read(context)
             try:
                 counts.received.inc()

@@ -47,22 +47,29 @@ BULK_PRIORITY = 2
 class Queue(Protocol):
     """Where images wait for the graph."""
 
-    def is_busy(self, *, is_bulk: bool = False) -> bool:
+    def is_busy(self, *, is_bulk: bool = False, key: str = "") -> bool:
         """Whether so much waits that one who can wait should."""
 
-    async def room(self, *, is_bulk: bool = False) -> None:
+    async def room(self, *, is_bulk: bool = False, key: str = "") -> None:
         """Waits until it is not."""
 
-    def admit(self, count: int, deadline: float, *, is_bulk: bool = False) -> None:
+    def admit(self, count: int, deadline: float, *, is_bulk: bool = False, key: str = "") -> None:
         """Judges the images of one call together; raises Overloaded, DeadlinePassed or Unavailable."""
 
     def submit(
-        self, image: Bytes8, deadline: float, *, is_bulk: bool = False, is_admitted: bool = False
+        self, image: Bytes8, deadline: float, *, is_bulk: bool = False, is_admitted: bool = False, key: str = ""
     ) -> "asyncio.Future[Scored]":
         """Puts an image in; raises as `admit`, which is not asked again when it has judged."""
 
     def put(
-        self, image: Bytes8, deadline: float, waiter: Waiter, *, is_bulk: bool = False, is_admitted: bool = False
+        self,
+        image: Bytes8,
+        deadline: float,
+        waiter: Waiter,
+        *,
+        is_bulk: bool = False,
+        is_admitted: bool = False,
+        key: str = "",
     ) -> None:
         """The same, for a waiter that is called back."""
 
@@ -396,7 +403,7 @@ class Pipeline:
         """
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.queue.submit(image, deadline, is_bulk=is_bulk)
+                return await self.queue.submit(image, deadline, is_bulk=is_bulk, key=current_call().key)
         except TimeoutError:
             raise DeadlinePassed("the deadline passed before the image was scored") from None
 
@@ -409,15 +416,16 @@ class Pipeline:
             Overloaded, Unavailable: nothing can be taken now, or not so many in time.
             DeadlinePassed: some row came too late, or must.
         """
+        key = current_call().key
         if images:
-            self.queue.admit(len(images), deadline, is_bulk=is_bulk)
+            self.queue.admit(len(images), deadline, is_bulk=is_bulk, key=key)
         together = Together(len(images))
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 for number, place in enumerate(together.places):
-                    if number and self.queue.is_busy(is_bulk=is_bulk):
-                        await self.queue.room(is_bulk=is_bulk)
-                    self.queue.put(images[number], deadline, place, is_bulk=is_bulk, is_admitted=True)
+                    if number and self.queue.is_busy(is_bulk=is_bulk, key=key):
+                        await self.queue.room(is_bulk=is_bulk, key=key)
+                    self.queue.put(images[number], deadline, place, is_bulk=is_bulk, is_admitted=True, key=key)
                 outcomes = await together.outcomes()
         except TimeoutError:
             raise DeadlinePassed(f"the deadline passed before all {len(images)} images were scored") from None

@@ -1,4 +1,4 @@
-"""How many images a caller may send in a second, and how many it may have under way while others want theirs."""
+"""How many images a caller may send in a second, and how many calls it may have open."""
 
 import asyncio
 import ipaddress
@@ -10,12 +10,9 @@ from urllib.parse import unquote
 
 from service.errors import Overloaded
 
-__all__ = ["Bucket", "FairShare", "Rates", "Share", "Slots", "peer_key"]
+__all__ = ["Bucket", "Rates", "Slots", "peer_key"]
 
 MOST_BUCKETS = 10_000
-CONTENDED_S = 5.0
-"""Seconds for which others count after their last image."""
-_RETRY_MS = 50
 
 
 class Bucket:
@@ -112,49 +109,6 @@ class Rates:
         return made
 
 
-class FairShare:
-    """How many images each caller has under way; while more than one caller sends, none may have more than `most`.
-
-    Without it, whoever sends most owns the queue, and all others wait behind.
-    """
-
-    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
-        """Takes at least 1."""
-        self._most = most
-        self._clock = clock
-        self._held: dict[str, int] = {}  # of callers that hold any
-        self._last: tuple[str, float] = ("", -CONTENDED_S)
-        self._contended_until = 0.0
-        self._freed = asyncio.Event()
-
-    def fits(self, key: str, items: int) -> bool:
-        """Whether a caller may have so many more under way; one who has none may always."""
-        now, (last, when) = self._clock(), self._last
-        if key != last and now - when < CONTENDED_S:
-            self._contended_until = now + CONTENDED_S
-        self._last = (key, now)
-        held = self._held.get(key, 0)
-        return held == 0 or held + items <= self._most or now >= self._contended_until
-
-    def add(self, key: str, items: int) -> None:
-        """Counts images that are under way from now on."""
-        self._held[key] = self._held.get(key, 0) + items
-
-    def remove(self, key: str, items: int) -> None:
-        """Counts them no more."""
-        left = self._held[key] - items
-        if left:
-            self._held[key] = left
-        else:
-            del self._held[key]
-        self._freed.set()
-
-    async def freed(self) -> None:
-        """Waits until somebody's images were answered."""
-        self._freed.clear()
-        await self._freed.wait()
-
-
 class Slots:
     """How many calls each caller has open: once half of all are taken, no caller may have more than a quarter.
 
@@ -185,46 +139,6 @@ class Slots:
         self._of[key] -= 1
         if not self._of[key]:
             del self._of[key]
-
-
-class Share:
-    """What one call has under way."""
-
-    __slots__ = ("_all", "_held", "_key")
-
-    def __init__(self, everyone: FairShare, key: str) -> None:
-        self._all = everyone
-        self._key = key
-        self._held = 0
-
-    def take(self, items: int) -> None:
-        """Counts images that came.
-
-        Raises:
-            Overloaded: the caller has too many under way while others wait.
-        """
-        if not self.fits(items):
-            raise Overloaded("too many of your images are under way while others wait", retry_after_ms=_RETRY_MS)
-        self._all.add(self._key, items)
-        self._held += items
-
-    def fits(self, items: int) -> bool:
-        """Whether so many more may be taken now."""
-        return self._all.fits(self._key, items)
-
-    async def freed(self) -> None:
-        """Waits until somebody's images were answered."""
-        await self._all.freed()
-
-    def give(self, items: int) -> None:
-        """Counts images that were answered."""
-        self._all.remove(self._key, items)
-        self._held -= items
-
-    def close(self) -> None:
-        """Counts all that are left as answered."""
-        if self._held:
-            self.give(self._held)
 
 
 def peer_key(peer: str) -> str:

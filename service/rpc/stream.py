@@ -97,6 +97,7 @@ class Stream:
     def __init__(self, served: Served, meta_of: Callable[[Pipeline], pb.ResponseMeta]) -> None:
         self._served = served
         self._meta_of = meta_of
+        self._key = current_call().key
         self._asked: Asked | None = None
         self._bound: _Bound | None = None
         self._in_order = False
@@ -193,12 +194,12 @@ class Stream:
         while self._held:
             bound = self._held[0][2].bound
             queue, is_bulk = bound.pipeline.queue, bound.applied.is_bulk
-            if queue.is_busy(is_bulk=is_bulk):
-                await queue.room(is_bulk=is_bulk)
+            if queue.is_busy(is_bulk=is_bulk, key=self._key):
+                await queue.room(is_bulk=is_bulk, key=self._key)
                 continue
             image, deadline, slot = self._held.popleft()
             try:
-                queue.put(image, deadline, slot, is_bulk=is_bulk)
+                queue.put(image, deadline, slot, is_bulk=is_bulk, key=self._key)
             except AdvsentryError as error:
                 slot.failed(error)
 
@@ -207,9 +208,9 @@ class Stream:
         image = await pipeline.decode_in_thread(picture)
         slot.decode_s = time.monotonic() - slot.started
         is_bulk = slot.bound.applied.is_bulk
-        while pipeline.queue.is_busy(is_bulk=is_bulk):
-            await pipeline.queue.room(is_bulk=is_bulk)
-        pipeline.queue.put(image, deadline, slot, is_bulk=is_bulk)
+        while pipeline.queue.is_busy(is_bulk=is_bulk, key=self._key):
+            await pipeline.queue.room(is_bulk=is_bulk, key=self._key)
+        pipeline.queue.put(image, deadline, slot, is_bulk=is_bulk, key=self._key)
 
     async def _write_ready(self, context: Context) -> None:
         self._is_writing, call = True, current_call()

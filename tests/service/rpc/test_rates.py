@@ -6,7 +6,9 @@ import pytest
 
 from service.errors import Overloaded
 from service.rpc.call import Call
-from service.rpc.rates import CONTENDED_S, Bucket, FairShare, Rates, Share, peer_key
+from service.rpc.contention import CONTENDED_S
+from service.rpc.rates import Bucket, Rates, peer_key
+from service.rpc.shares import FairShare, Share
 
 
 class Clock:

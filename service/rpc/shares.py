@@ -1,0 +1,153 @@
+"""How many images a caller may have under way while others want theirs; what is too much waits in line."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+
+from service.errors import Overloaded
+from service.rpc.contention import Contention
+
+__all__ = ["FairShare", "Share"]
+
+TURN_S = 1.0
+"""Seconds for which a call waits in its caller's line; refused at once, it would come again at once, and refusals take
+the loop as long as answers."""
+_RETRY_MS = 50
+
+
+class FairShare:
+    """How many images each caller has under way; while more than one caller sends, who has `most` gets no more.
+
+    The queue gives callers turns; this bounds what any of them has before it, to be read and decoded.
+    """
+
+    def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Takes at least 1."""
+        self._most = most
+        self._clock = clock
+        self._held: dict[str, int] = {}  # of callers that hold any
+        self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # of callers with any who wait
+        self._contention = Contention()
+
+    def fits(self, key: str, items: int) -> bool:
+        """Whether a caller may have so many more under way; one who has none may always."""
+        now = self._clock()
+        self._contention.note(key, now)
+        held = self._held.get(key, 0)
+        return held == 0 or held + items <= self._most or now >= self._contention.until
+
+    async def room(self, key: str, items: int) -> None:
+        """Waits until so many more fit, behind those of the same caller who wait already."""
+        is_next = False
+        while not self.fits(key, items) or (key in self._lines and not is_next):
+            await self._stand(key, is_next=is_next)
+            is_next = True
+
+    async def _stand(self, key: str, *, is_next: bool) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line = self._lines.setdefault(key, deque())
+        (line.appendleft if is_next else line.append)(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.call_next(key)  # its turn is another's
+            raise
+
+    def call_next(self, key: str) -> None:
+        """Has the first of a caller's line look whether it fits now."""
+        line = self._lines.get(key)
+        if line is None:
+            return
+        while line:
+            turn = line.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                break
+        if not line:
+            del self._lines[key]
+
+    def add(self, key: str, items: int) -> None:
+        """Counts images that are under way from now on."""
+        self._held[key] = self._held.get(key, 0) + items
+        if self._held[key] < self._most:
+            self.call_next(key)
+
+    def remove(self, key: str, items: int) -> None:
+        """Counts them no more."""
+        left = self._held[key] - items
+        if left:
+            self._held[key] = left
+        else:
+            del self._held[key]
+        self.call_next(key)
+
+
+class Share:
+    """What one call has under way."""
+
+    __slots__ = ("_all", "_held", "_is_let_in", "_key")
+
+    def __init__(self, everyone: FairShare, key: str) -> None:
+        self._all = everyone
+        self._key = key
+        self._held = 0
+        self._is_let_in = False
+
+    async def turn(self) -> None:
+        """Waits before the message of a call is read, of which nobody knows yet how many images it holds.
+
+        Raises:
+            Overloaded: its caller has too many under way for too long.
+        """
+        if not self._all.fits(self._key, 1):
+            try:
+                async with asyncio.timeout(TURN_S):
+                    await self._all.room(self._key, 1)
+            except TimeoutError:
+                raise _too_many() from None
+        self._add(1)
+        self._is_let_in = True
+
+    def take(self, items: int) -> None:
+        """Counts images that came; those of a call that had its turn whatever their number.
+
+        Raises:
+            Overloaded: the caller has too many under way while others wait.
+        """
+        if self._is_let_in:
+            self._is_let_in = False
+            items -= 1
+        elif not self.fits(items):
+            raise _too_many()
+        if items:
+            self._add(items)
+
+    def _add(self, items: int) -> None:
+        self._held += items
+        self._all.add(self._key, items)
+
+    def fits(self, items: int) -> bool:
+        """Whether so many more may be taken now."""
+        return self._all.fits(self._key, items)
+
+    async def room(self, items: int) -> None:
+        """Waits until they may."""
+        await self._all.room(self._key, items)
+
+    def give(self, items: int) -> None:
+        """Counts images that were answered."""
+        self._held -= items
+        self._all.remove(self._key, items)
+
+    def close(self) -> None:
+        """Counts all that are left as answered."""
+        if self._held:
+            self.give(self._held)
+        else:
+            self._all.call_next(self._key)  # it may have had a turn, and left it
+
+
+def _too_many() -> Overloaded:
+    return Overloaded("too many of your images are under way while others wait", retry_after_ms=_RETRY_MS)
