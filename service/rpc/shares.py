@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable
 
 from service.errors import Overloaded
@@ -27,7 +27,7 @@ class FairShare:
         self._most = most
         self._clock = clock
         self._held: dict[str, int] = {}  # of callers that hold any
-        self._lines: dict[str, deque[asyncio.Future[None]]] = {}  # of callers with any who wait
+        self._lines: dict[str, OrderedDict[asyncio.Future[None], None]] = {}  # of callers with any who wait
         self._contention = Contention()
 
     def fits(self, key: str, items: int) -> bool:
@@ -46,27 +46,31 @@ class FairShare:
 
     async def _stand(self, key: str, *, is_next: bool) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        line = self._lines.setdefault(key, deque())
-        (line.appendleft if is_next else line.append)(turn)
+        line = self._lines.setdefault(key, OrderedDict())
+        line[turn] = None
+        if is_next:
+            line.move_to_end(turn, last=False)
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.cancelled():
+                self._leave(key, turn)
+            else:
                 self.call_next(key)  # its turn is another's
             raise
 
-    def call_next(self, key: str) -> None:
-        """Has the first of a caller's line look whether it fits now."""
-        line = self._lines.get(key)
-        if line is None:
-            return
-        while line:
-            turn = line.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                break
+    def _leave(self, key: str, turn: "asyncio.Future[None]") -> None:
+        line = self._lines[key]
+        del line[turn]
         if not line:
             del self._lines[key]
+
+    def call_next(self, key: str) -> None:
+        """Has the first of a caller's line look whether it fits now."""
+        turn = next((turn for turn in self._lines.get(key, ()) if not turn.done()), None)  # some just leave
+        if turn is not None:
+            self._leave(key, turn)
+            turn.set_result(None)
 
     def add(self, key: str, items: int) -> None:
         """Counts images that are under way from now on."""

@@ -32,13 +32,13 @@ class Door:
             self.pace.note(1, 0.010)
             self.pace.note(4, 0.040)
 
-    def put(self, count: int, *, is_bulk: bool = False) -> "Door":
+    def put(self, count: int, *, is_bulk: bool = False, key: str = "") -> "Door":
         for _ in range(count):
-            self.lanes.push(waiting(NOW, is_bulk=is_bulk))
+            self.lanes.push(waiting(NOW, is_bulk=is_bulk, key=key))
         return self
 
-    def check(self, left_s: float, count: int = 1, *, is_bulk: bool = False) -> None:
-        self.admission.check(count, NOW + left_s, NOW, is_bulk=is_bulk)
+    def check(self, left_s: float, count: int = 1, *, is_bulk: bool = False, key: str = "") -> None:
+        self.admission.check(count, NOW + left_s, NOW, is_bulk=is_bulk, key=key)
 
     def hint_ms(self, left_s: float, *, is_bulk: bool = False) -> int:
         with pytest.raises(Overloaded) as caught:
@@ -117,6 +117,31 @@ def test_interactive_images_do_not_wait_for_bulk() -> None:
     door.check(0.03)
     with pytest.raises(Overloaded):
         door.check(0.03, is_bulk=True)
+
+
+def test_a_newcomer_is_judged_by_what_truly_goes_before_him() -> None:
+    door = Door().put(100, key="greedy").put(1, key="other")
+    door.check(0.06, key="modest")  # twice the 2 images that go before his, and his own
+    with pytest.raises(Overloaded):
+        door.check(0.06, key="greedy")
+    door.put(1, key="modest")
+    door.check(0.12, key="modest")
+    with pytest.raises(Overloaded):
+        door.check(0.06, key="modest")
+    assert not Door(wait_s=0.1).put(20, key="greedy").admission.is_busy(is_bulk=False, key="modest")
+
+
+def test_some_room_is_always_left_for_a_newcomer() -> None:
+    door, admission = Door(items=16).put(12, key="greedy"), lambda key: door.admission.is_full(is_bulk=False, key=key)
+    assert [admission("greedy"), admission("modest")] == [True, False]  # 12 is three times what is free
+    with pytest.raises(Overloaded, match="12 images wait, 12 of them yours"):
+        door.check(10.0, key="greedy")
+    door.put(2, key="modest")
+    assert [admission("modest"), admission("third")] == [False, False]
+    door.put(2, key="third")
+    assert admission("fourth")
+    assert Door(size_bytes=16 * 4).put(12, key="greedy").admission.is_full(is_bulk=False, key="greedy")
+    assert not Door(items=16).put(12).admission.is_full(is_bulk=False)  # a canary's is no caller's
 
 
 def test_a_stream_waits_before_so_much_waits_that_its_images_come_late() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.batching import Batcher, QueueLimits
+from service.batching import QUANTUM_S, Batcher, QueueLimits
 from service.detection.types import Measurements, Outputs, Scored
 from service.errors import AdvsentryError, DeadlinePassed, Overloaded, Unavailable
 from service.metrics import Metrics
@@ -51,8 +51,10 @@ class Scene:
     def __init__(self, batcher: Batcher, graph: FakeGraph, registry: CollectorRegistry, health: list[bool]) -> None:
         self.batcher, self.graph, self.registry, self.health = batcher, graph, registry, health
 
-    def submit(self, value: int, left_s: float = 10.0, *, is_bulk: bool = False) -> "asyncio.Future[Scored]":
-        return self.batcher.submit(image(value), time.monotonic() + left_s, is_bulk=is_bulk)
+    def submit(
+        self, value: int, left_s: float = 10.0, *, is_bulk: bool = False, key: str = ""
+    ) -> "asyncio.Future[Scored]":
+        return self.batcher.submit(image(value), time.monotonic() + left_s, is_bulk=is_bulk, key=key)
 
     def dropped(self, reason: str) -> float:
         return self.registry.get_sample_value("advsentry_dropped_total", {"reason": reason}) or 0.0
@@ -361,3 +363,63 @@ async def test_a_stream_is_let_wait_by_lane() -> None:
         s.graph.go.set()
         await patient
         await asyncio.gather(*futures)
+
+
+@in_loop
+async def test_what_would_be_answered_late_leaves_the_batch_to_others() -> None:
+    async with scene(max_batch=4) as s:
+        s.graph.go.clear()
+        running = s.submit(0)
+        await asyncio.sleep(0.02)
+        hurried = [s.submit(i, left_s=5.0) for i in (1, 2)]
+        patient = [s.submit(i, left_s=100.0) for i in (3, 4)]
+        s.batcher.learn({1: 20.0, 4: 20.0})
+        s.graph.go.set()
+        assert [value(row) for row in await asyncio.gather(running, *patient)] == [0, 3, 4]
+        for future in hurried:
+            with pytest.raises(DeadlinePassed):
+                await future
+        assert s.graph.batches == [[0], [3, 4]]
+        assert s.dropped("deadline") == 2
+
+
+@in_loop
+async def test_when_all_would_be_late_they_are_tried_since_only_runs_mend_the_estimate() -> None:
+    async with scene(max_batch=4) as s:
+        s.graph.go.clear()
+        running = s.submit(0)
+        await asyncio.sleep(0.02)
+        hurried = [s.submit(i, left_s=4.0) for i in (1, 2)]
+        s.batcher.learn({1: 20.0, 4: 20.0})
+        s.graph.go.set()
+        assert [value(row) for row in await asyncio.gather(running, *hurried)] == [0, 1, 2]
+
+
+@in_loop
+async def test_a_modest_caller_runs_before_the_backlog_of_a_greedy_one() -> None:
+    async with scene(max_batch=1) as s:
+        s.graph.go.clear()
+        running = s.submit(0, key="greedy")
+        await asyncio.sleep(0.02)
+        backlog = [s.submit(i, 60.0, key="greedy") for i in range(1, 9)]
+        modest = [s.submit(i, 60.0, key="modest") for i in (101, 102)]
+        backlog[1].cancel()
+        s.graph.go.set()
+        await asyncio.gather(running, *modest, *backlog[:1], *backlog[2:])
+        assert s.graph.batches == [[0], [1], [101], [102], [3], [4], [5], [6], [7], [8]]
+        assert s.dropped("cancelled") == 1
+
+
+@in_loop
+async def test_while_several_send_a_run_is_short_and_holds_all_of_them() -> None:
+    async with scene(max_batch=16) as s:
+        s.batcher.learn({1: QUANTUM_S / 3, 16: 8 * QUANTUM_S})  # the first run makes it 5 / 12 of a quantum
+        s.graph.go.clear()
+        running = s.submit(0, key="greedy")
+        await asyncio.sleep(0.02)
+        backlog = [s.submit(i, 60.0, key="greedy") for i in range(1, 7)]
+        others = [s.submit(100 + i, 60.0, key=f"caller {i}") for i in range(2)]
+        s.graph.go.set()
+        await asyncio.gather(running, *backlog, *others)
+        assert s.graph.batches[1] == [1, 100, 101, 2, 3, 4]  # 2 for each of 3 callers
+        assert [len(batch) for batch in s.graph.batches[2:]] == [2]

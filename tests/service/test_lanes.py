@@ -22,8 +22,8 @@ class Nobody:
         raise AssertionError(error)
 
 
-def waiting(since: float, *, is_bulk: bool) -> Waiting:
-    return Waiting(np.zeros((2, 2, 1), np.uint8), 10.0, since, Nobody(), is_bulk)
+def waiting(since: float, *, is_bulk: bool, key: str = "") -> Waiting:
+    return Waiting(np.zeros((2, 2, 1), np.uint8), 10.0, since, Nobody(), is_bulk, key)
 
 
 def filled(interactive: int, bulk: int, since: float = 1.0) -> Lanes:
@@ -65,6 +65,16 @@ def test_an_interactive_image_waits_for_its_lane_and_the_places_of_bulk() -> Non
     assert lanes.ahead(is_bulk=False) == 9 + 3
     assert filled(9, 1).ahead(is_bulk=False) == 10
     assert filled(0, 100).ahead(is_bulk=False) == 0
+
+
+def test_callers_take_turns_in_each_lane() -> None:
+    lanes = Lanes()
+    for is_bulk in (True, False):
+        for key in "ggggm":
+            lanes.push(waiting(1.0, is_bulk=is_bulk, key=key))
+    assert [lanes.callers, lanes.held("g"), lanes.held("m"), lanes.held("x")] == [4, 8, 2, 0]
+    assert [lanes.ahead("x", is_bulk=False), lanes.ahead("x", is_bulk=True)] == [2, 7]
+    assert "".join(lanes.pop(1.1).key for _ in range(10)) == "gmggg" * 2
 
 
 def test_items_and_bytes_are_those_that_wait() -> None:

@@ -1,14 +1,9 @@
 """service/rpc/rates.py: images a second, images under way, and tables that nobody can blow up."""
 
-import asyncio
-
 import pytest
 
 from service.errors import Overloaded
-from service.rpc.call import Call
-from service.rpc.contention import CONTENDED_S
 from service.rpc.rates import Bucket, Rates, peer_key
-from service.rpc.shares import FairShare, Share
 
 
 class Clock:
@@ -97,47 +92,6 @@ def test_a_flood_of_addresses_neither_grows_the_table_nor_drives_others_out(cloc
     clock.now += 10  # all are full again: any may go
     assert rates.bucket("newcomer") is not rates.bucket("another")
     assert len(rates) == 100
-
-
-def test_while_others_send_nobody_has_more_than_the_share(clock: Clock) -> None:
-    everyone = FairShare(8, clock)
-    greedy, modest = Share(everyone, "greedy"), Share(everyone, "modest")
-    greedy.take(100)  # alone, so it may
-    modest.take(1)
-    with pytest.raises(Overloaded, match="while others wait"):
-        greedy.take(1)
-    modest.take(7)
-    with pytest.raises(Overloaded):
-        modest.take(1)
-    greedy.close()
-    Share(everyone, "greedy").take(100)  # one call at a time is always let in
-    clock.now += CONTENDED_S
-    Share(everyone, "greedy").take(1)  # alone again
-    modest.close()
-    modest.close()
-
-
-def test_a_stream_waits_for_its_share_and_for_its_rate() -> None:
-    async def go() -> None:
-        everyone = FairShare(2)
-        share, other = Share(everyone, "a"), Share(everyone, "b")
-        other.take(1)
-        call = Call(share=share, bucket=Bucket(1000.0, 2.0))
-        for _ in range(2):
-            await call.room()
-            call.takes(items=1, size_bytes=1)
-        waiting = asyncio.create_task(call.room())
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
-        call.gave(1)
-        await asyncio.wait_for(waiting, 10)
-        call.takes(items=1, size_bytes=1)
-        call.close()
-        assert everyone._held == {"b": 1}
-        await asyncio.wait_for(call.room(), 10)
-        call.takes(items=1, size_bytes=1)
-
-    asyncio.run(go())
 
 
 @pytest.mark.parametrize(
