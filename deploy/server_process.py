@@ -113,11 +113,13 @@ def server(bundle: Path, core: int, max_batch: int) -> Iterator[Server]:
 def serving(bundle: Path, *flags: object, core: int | None = None) -> Iterator[Server]:
     """Serves a bundle with the defaults but for these flags.
 
+    It says nothing of the alarms that images raise which are none of the model's; why it does not start it still tells.
+
     Raises:
         BundleError: it did not start.
     """
     arguments = [sys.executable, "-m", "service", "serve", "--bundle", str(bundle), "--port", "0"]
-    arguments += ["--metrics-port", "0", "--log-level", "error", "--lame-duck-s", "0", *map(str, flags)]
+    arguments += ["--metrics-port", "0", "--log-level", "critical", "--lame-duck-s", "0", *map(str, flags)]
     begun = time.monotonic()
     with started(arguments, core) as process:
         assert process.stdout is not None

@@ -12,12 +12,10 @@ __all__ = ["Admission", "QueueLimits"]
 
 BULK_SHARE = 0.75
 """Of the queue's room that bulk images may fill; the rest is kept for interactive ones."""
-OWN_SHARE = 3.0
-"""A caller may hold so many times what is free of the room: three quarters of it when nobody else has any, three
-sevenths each when two want it all. So some of it is always free for a newcomer, and nobody counts callers.
-Source: Choudhury and Hahne 1998, dynamic queue length thresholds."""
-CROWDED = OWN_SHARE / (1 + OWN_SHARE)
-"""Of the room, what a caller may fill alone."""
+SPARE = 1 / 3
+"""Of the queue's room, what is added for others when one caller has filled it. A caller may hold 1 / SPARE times what
+is free of both: all of the room when nobody else has any, four sevenths when two want all. So nobody is shut out by one
+who came before, and nobody need count callers. Source: Choudhury and Hahne 1998, dynamic queue length thresholds."""
 PROBE_S = 1.0
 """An idle worker that has run nothing for so long takes one image whatever the estimate says: a wrong estimate would
 else refuse for ever."""
@@ -65,13 +63,13 @@ class Admission:
         """Monotonic time at which the run of now should end; None when the worker is idle."""
 
     def is_full(self, *, is_bulk: bool, key: str = "") -> bool:
-        """Whether there is no room for one more image of a caller; one without a key is a canary's."""
+        """Whether there is no room for one more image of a caller."""
         items, size_bytes = self._bulk_room if is_bulk else self._room
         waiting = self._lanes.items
         filled = max(waiting / items, self._lanes.size_bytes / size_bytes)
-        if filled < CROWDED or filled >= 1 or not key:  # below, it is not too much for anybody, even if all is his
-            return filled >= 1
-        return filled * self._lanes.held(key) >= OWN_SHARE * (1 - filled) * waiting
+        if filled < 1:
+            return False
+        return filled * self._lanes.held(key) / waiting >= (1 + SPARE - filled) / SPARE
 
     def is_busy(self, *, is_bulk: bool, key: str = "") -> bool:
         """Whether a stream should wait before it puts one more image in."""

@@ -78,7 +78,7 @@ class Settings:
         most=1e9,
     )
     fair_items: int = _setting(
-        16, "images that one caller may have under way while others send, too", least=1, most=10**6
+        16, "images that one caller may have under way while others send, too; further calls wait", least=1, most=10**6
     )
     device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
     device_id: int = _setting(0, "number of the CUDA device", least=0, most=1023)
@@ -94,8 +94,10 @@ class Settings:
         0, "threads of one graph run; 0 takes the processors of this process, or its share of them", least=0, most=1024
     )
     max_batch: int = _setting(64, "images in one run of the graph at most", least=1, most=4096)
-    queue_items: int = _setting(1024, "images that may wait", least=1, most=10**6)
-    queue_bytes: int = _setting(256 * 2**20, "bytes of the images that may wait", least=1, most=2**40)
+    queue_items: int = _setting(
+        1024, "images that may wait; a third more when one caller has filled it, for the others", least=1, most=10**6
+    )
+    queue_bytes: int = _setting(256 * 2**20, "bytes of the images that may wait; as queue_items", least=1, most=2**40)
     max_batch_items: int = _setting(256, "images in one BatchDetect", least=1, most=10**5)
     stream_window: int = _setting(
         256, "unanswered images of one stream before it is read no further", least=1, most=10**5
@@ -132,7 +134,7 @@ class Settings:
     otel_endpoint: str = _setting(
         "", "where traces go by OTLP over gRPC, such as http://127.0.0.1:4317; empty for none; takes the extra otel"
     )
-    log_level: Literal["debug", "info", "warning", "error"] = _setting("info", "least level that is logged")
+    log_level: Literal["debug", "info", "warning", "error", "critical"] = _setting("info", "least level that is logged")
 
     def __post_init__(self) -> None:
         for entry in dataclasses.fields(self):

@@ -125,7 +125,8 @@ def _wrong(known: _Known, load: MetricsPage) -> dict[str, tuple[float, float]]:
         pairs[f"{method} started"] = load.total("grpc_server_started_total", **of), calls
         pairs[f"{method} received"] = load.total("grpc_server_msg_received_total", **of), known.received[method]
         pairs[f"{method} sent"] = load.total("grpc_server_msg_sent_total", **of), known.sent[method]
-        pairs[f"{method} seconds"] = load.total("grpc_server_handling_seconds_count", **of), calls
+        timed = calls if method != "GetModelInfo" else 0  # only calls with images are
+        pairs[f"{method} seconds"] = load.total("grpc_server_handling_seconds_count", **of), timed
         pairs[f"{method} handled"] = load.total("grpc_server_handled_total", **of), calls
     for (method, code), count in known.calls.items():
         of = {"grpc_service": SERVICE, "grpc_method": method, "grpc_code": code}

@@ -12,7 +12,7 @@ from service.rpc.identity import Identities, IdentityFile
 from service.rpc.rates import Rates, Slots, peer_key
 from service.rpc.shares import FairShare, Share
 
-__all__ = ["SCOPE_OF", "Access"]
+__all__ = ["SCOPE_OF", "Access", "takes_images"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
@@ -35,6 +35,12 @@ SCOPE_OF: dict[str, Scope | None] = {
 }
 """What each method takes; None for nothing, not even an identity. A method that is not here is refused wherever there
 are identities."""
+
+
+def takes_images(method: str) -> bool:
+    """Whether a method, by its path, takes images; one that is not known counts as if it did."""
+    return SCOPE_OF.get(method, Scope.DETECT) is Scope.DETECT
+
 
 _HEADER = "authorization"
 _SCHEME = "bearer "
@@ -91,7 +97,7 @@ class Access:
             call.slots = self._slots
         if self._rates is not None:
             call.bucket = self._rates.bucket(call.key, call.caller.images_per_s, call.caller.burst)
-        if self._shares is not None and SCOPE_OF.get(method) is Scope.DETECT:
+        if self._shares is not None and takes_images(method):
             call.share = Share(self._shares, call.key)
         return call
 

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 
 from service.errors import AdvsentryError, InvalidRequest
 from service.metrics import Metrics, RpcMetrics
-from service.rpc.access import Access
+from service.rpc.access import Access, takes_images
 from service.rpc.call import Call, EndedCall, current_call
 from service.rpc.intake import Intake
 from service.rpc.status import code_of, text_of, times_trailers, trailers_of
@@ -65,8 +65,8 @@ class Edge(grpc.aio.ServerInterceptor):
             end.tell(grpc.StatusCode.UNIMPLEMENTED.name, "", "", 0.0, ())
             return None  # grpc answers UNIMPLEMENTED
         kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        counts = self._metrics.rpc(kind, service, method)
         path = str(handler_call_details.method)
+        counts = self._metrics.rpc(kind, service, method, takes_images(path))
         metadata: Any = handler_call_details.invocation_metadata
 
         def begin(context: Context) -> Call:
@@ -75,7 +75,7 @@ class Edge(grpc.aio.ServerInterceptor):
         return _wrapped(handler, counts, begin, self._intake, end)
 
     def _count_unknown(self) -> None:
-        counts = self._metrics.rpc("unary", "unknown", "unknown")  # one row, whatever a caller invents
+        counts = self._metrics.rpc("unary", "unknown", "unknown", False)  # one row, whatever a caller invents
         counts.started.inc()
         counts.handled(grpc.StatusCode.UNIMPLEMENTED.name)
 
@@ -153,7 +153,7 @@ class _Call:
             if call is not None:
                 call.close()
             self._counts.handled(code)
-            self._counts.seconds.observe(seconds)
+            self._counts.took(seconds)
             self._end.tell(code, reason, error_id, seconds, self._context.invocation_metadata())
 
 

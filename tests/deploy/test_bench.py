@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "deploy.bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_every_figure_comes_from_one_run(tmp_path: Path) -> None:

@@ -131,17 +131,30 @@ def test_a_newcomer_is_judged_by_what_truly_goes_before_him() -> None:
     assert not Door(wait_s=0.1).put(20, key="greedy").admission.is_busy(is_bulk=False, key="modest")
 
 
-def test_some_room_is_always_left_for_a_newcomer() -> None:
-    door, admission = Door(items=16).put(12, key="greedy"), lambda key: door.admission.is_full(is_bulk=False, key=key)
-    assert [admission("greedy"), admission("modest")] == [True, False]  # 12 is three times what is free
+def test_one_who_fills_the_queue_does_not_shut_others_out() -> None:
+    door = Door(items=12).put(12, key="greedy")
+
+    def is_full(key: str) -> bool:
+        return door.admission.is_full(is_bulk=False, key=key)
+
+    assert [is_full("greedy"), is_full("modest")] == [True, False]
     with pytest.raises(Overloaded, match="12 images wait, 12 of them yours"):
         door.check(10.0, key="greedy")
     door.put(2, key="modest")
-    assert [admission("modest"), admission("third")] == [False, False]
+    assert [is_full("greedy"), is_full("modest"), is_full("third")] == [True, False, False]
     door.put(2, key="third")
-    assert admission("fourth")
-    assert Door(size_bytes=16 * 4).put(12, key="greedy").admission.is_full(is_bulk=False, key="greedy")
-    assert not Door(items=16).put(12).admission.is_full(is_bulk=False)  # a canary's is no caller's
+    assert is_full("fourth")  # a third more than the room is the end
+    assert Door(size_bytes=12 * 4).put(12, key="greedy").admission.is_full(is_bulk=False, key="greedy")
+
+
+@pytest.mark.parametrize(("callers", "each"), [(1, 840), (2, 480), (3, 336)])
+def test_callers_who_want_all_get_the_same(callers: int, each: int) -> None:
+    door = Door(items=840)
+    keys = [f"caller {i}" for i in range(callers)]
+    while free := [key for key in keys if not door.admission.is_full(is_bulk=False, key=key)]:
+        for key in free:
+            door.put(1, key=key)
+    assert all(abs(door.lanes.held(key) - each) <= 1 for key in keys)
 
 
 def test_a_stream_waits_before_so_much_waits_that_its_images_come_late() -> None:

@@ -3,7 +3,9 @@
 import pytest
 
 from service.errors import Overloaded
+from service.rpc.call import Call
 from service.rpc.rates import Bucket, Rates, peer_key
+from service.rpc.shares import FairShare, Share
 
 
 class Clock:
