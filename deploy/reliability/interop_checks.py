@@ -1,4 +1,4 @@
-"""R-17, and the rows that no program here checks yet: R-18, R-22 and R-23."""
+"""R-17, and the rows that no program here checks yet: R-22 and R-23."""
 
 import importlib.util
 import json
@@ -80,12 +80,6 @@ CHECKS = (
         },
         run=others,
         is_quick=True,
-    ),
-    Check(
-        number="R-18",
-        text="TLS, mutual TLS, wrong and expired certificates, tokens and scopes, certificates changed under load",
-        asked={},
-        run=_not_yet("no check of the sheet for it yet"),
     ),
     Check(
         number="R-22",

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from deploy.reliability.certificates import Authority
 from protos import detection_pb2 as pb
 from protos import detection_pb2_grpc
 from service.__main__ import main
@@ -24,7 +25,6 @@ from service.rpc.call import Scope
 from service.rpc.read_answers import Options
 from service.tokens import new_token
 from tests import tiny
-from tests.service.certificates import Authority
 from tests.service.rpc.test_door import CODE, GOOD, SERVICE, fails, items
 from tests.service.running import Running, running
 

@@ -1,9 +1,6 @@
 """TLS and mutual TLS through the door: who is let in, and what happens when the files change."""
 
-import os
 import shutil
-import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2
 
+from deploy.reliability.certificates import DAY, Authority, Signed, now, shown_by
 from service.__main__ import main
 from service.client import Client
 from service.detection.engine import Engine
@@ -23,7 +21,6 @@ from service.rpc import watched
 from service.rpc.tls import ServerTls, TlsFiles
 from service.settings import Settings
 from tests import tiny
-from tests.service.certificates import DAY, Authority, Signed, now
 from tests.service.rpc.test_door import until
 from tests.service.running import Running, running
 
@@ -146,34 +143,12 @@ def test_the_commands_take_the_same_files(
         assert "garbage: expected a PEM file with -----BEGIN CERTIFICATE-----" in capsys.readouterr().err
 
 
-def put(signed: Signed, cert: Path, key: Path) -> None:
-    """Replaces a pair as operators do: written beside, then renamed."""
-    for source, place in ((signed.key, key), (signed.cert, cert)):
-        beside = place.with_suffix(".new")
-        shutil.copy(source, beside)
-        os.replace(beside, place)
-
-
-def shown_by(target: str) -> bytes:
-    """The certificate that a new connection meets."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    host, _, port = target.rpartition(":")
-    with socket.create_connection((host, int(port)), 10) as plain, context.wrap_socket(plain) as wrapped:
-        return wrapped.getpeercert(binary_form=True) or b""
-
-
-def der(signed: Signed) -> bytes:
-    return signed.certificate.public_bytes(serialization.Encoding.DER)
-
-
 def test_a_new_pair_is_taken_under_load_and_a_broken_one_is_not(
     engine: Engine, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(watched, "LOOK_S", 0.0)
     cert, key = tmp_path / "tls.crt", tmp_path / "tls.key"
-    put(world.server, cert, key)
+    world.server.put(cert, key)
     with running(engine, tls_cert=str(cert), tls_key=str(key), canary_s=100.0) as server:
         ended, failures, served = threading.Event(), [], []
 
@@ -191,14 +166,14 @@ def test_a_new_pair_is_taken_under_load_and_a_broken_one_is_not(
         thread.start()
         for number in range(5):
             renewed = world.ours.sign(f"server{number}", ends=now() + (20 + number) * DAY)
-            put(renewed, cert, key)
-            until(lambda: shown_by(server.ports.grpc) == der(renewed), 20)  # noqa: B023
+            renewed.put(cert, key)
+            until(lambda: shown_by(server.ports.grpc) == renewed.der, 20)  # noqa: B023
             ends = renewed.certificate.not_valid_after_utc.timestamp()
             assert server.value("advsentry_tls_certificate_expiry_timestamp_seconds") == ends
         key.write_bytes(world.client.key.read_bytes())  # of another certificate
-        assert shown_by(server.ports.grpc) == der(renewed)
+        assert shown_by(server.ports.grpc) == renewed.der
         cert.unlink()
-        assert shown_by(server.ports.grpc) == der(renewed)
+        assert shown_by(server.ports.grpc) == renewed.der
         count = len(served)
         until(lambda: len(served) > count + 3, 20)
         ended.set()

@@ -14,6 +14,8 @@ from service.detection.graph import Graph
 from service.detection.types import Outputs, Scored, Waiter
 from service.errors import AdvsentryError
 from service.lanes import Lanes, Waiting
+from service.rpc.call import ANONYMOUS, Caller
+from service.rpc.identity import Identities
 from service.rpc.pipeline import Pipeline
 
 
@@ -95,6 +97,15 @@ def run_late() -> None:
     Admission.check = lambda *_, **__: None  # type: ignore[method-assign,assignment]
 
 
+def let_in() -> None:
+    """A token that nobody knows is taken for one that may do everything."""
+
+    def patched(self: Identities, token: str) -> Caller:
+        return ANONYMOUS
+
+    Identities.of_token = patched  # type: ignore[method-assign]
+
+
 class Careless:
     """Seems to wait for ever."""
 
@@ -119,5 +130,5 @@ def hang() -> None:
 
 
 if __name__ == "__main__":
-    {defect.__name__: defect for defect in (leak, miscount, lose, differ, take, run_late, hang)}[sys.argv[1]]()
+    {defect.__name__: defect for defect in (leak, miscount, lose, differ, take, run_late, let_in, hang)}[sys.argv[1]]()
     sys.exit(main(sys.argv[2:]))

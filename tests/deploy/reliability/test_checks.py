@@ -58,6 +58,7 @@ def test_a_leak_is_found(rig: Rig) -> None:
         ("R-5", "take", "malformed_taken"),
         ("R-11", "lose", "failed"),
         ("R-16", "differ", "answers_differing"),
+        ("R-18", "let_in", "otherwise_answered"),
         ("R-19", "miscount", "wrong_counters"),
         ("R-21", "run_late", "images_run_for_short_calls"),
     ],

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.reliability.certificates import Authority, now
 from service.rpc.certificate import not_after
-from tests.service.certificates import Authority, now
 
 
 @pytest.fixture(scope="module")

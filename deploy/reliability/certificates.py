@@ -1,7 +1,11 @@
-"""Certificates made for a test: a root, and what it signs."""
+"""Certificates made for a test: a root, what it signs, and how an operator changes one for another."""
 
 import datetime
 import ipaddress
+import os
+import shutil
+import socket
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +14,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+__all__ = ["DAY", "Authority", "Signed", "now", "shown_by"]
+
 DAY = datetime.timedelta(days=1)
 
 
 def now() -> datetime.datetime:
+    """To the second, as certificates have it."""
     return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 
 
@@ -26,11 +33,24 @@ class Signed:
     cert: Path
     key: Path
 
+    @property
+    def der(self) -> bytes:
+        """The certificate as it is shown."""
+        return self.certificate.public_bytes(serialization.Encoding.DER)
+
+    def put(self, cert: Path, key: Path) -> None:
+        """Replaces a pair of files by this one as operators do: written beside, then renamed."""
+        for source, place in ((self.key, key), (self.cert, cert)):
+            beside = place.with_suffix(".new")
+            shutil.copy(source, beside)
+            os.replace(beside, place)
+
 
 class Authority:
     """A root; every file lies in its folder."""
 
     def __init__(self, folder: Path, name: str = "root") -> None:
+        """Makes the folder and the root."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._root = self._make(name, issuer=None, names=[], ends=now() + 30 * DAY)
@@ -78,3 +98,17 @@ class Authority:
             )
         )
         return Signed(certificate=made, private=private, cert=cert, key=key)
+
+
+def shown_by(target: str) -> bytes:
+    """The certificate that a new connection meets, in DER.
+
+    Raises:
+        OSError: nobody answers, or not by TLS.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    host, _, port = target.rpartition(":")
+    with socket.create_connection((host, int(port)), 10) as plain, context.wrap_socket(plain) as wrapped:
+        return wrapped.getpeercert(binary_form=True) or b""
