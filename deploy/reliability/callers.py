@@ -17,6 +17,7 @@ from service.rpc.convert import SERVICE
 __all__ = ["Outcome", "capacity", "channel", "closed", "codes", "detect_once", "paced", "percentile_ms", "run_loop"]
 
 T = TypeVar("T")
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
 UnaryMethod: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 PUSHBACK = "grpc-retry-pushback-ms"
 
@@ -52,10 +53,12 @@ def channel(target: str) -> grpc.aio.Channel:
     )
 
 
-async def detect_once(method: UnaryMethod, message: bytes, deadline_s: float) -> Outcome:
+async def detect_once(
+    method: UnaryMethod, message: bytes, deadline_s: float, metadata: Metadata | None = None
+) -> Outcome:
     """One call; never raises what a server may answer."""
     sent_s = time.monotonic()
-    call = method(message, timeout=deadline_s)
+    call = method(message, timeout=deadline_s, metadata=metadata)
     try:
         await call
     except grpc.aio.AioRpcError as error:
@@ -91,6 +94,7 @@ async def paced(
     deadline_s: float,
     clients: int = 64,
     seed: int = 0,
+    metadata: Metadata | None = None,
 ) -> list[Outcome]:
     """Detect calls at random times (Poisson) of this mean rate, whatever becomes of earlier ones.
 
@@ -110,7 +114,8 @@ async def paced(
             elif number % 16 == 0:
                 await asyncio.sleep(0)  # late: answers must be read, too
             message = messages[number % len(messages)]
-            calls.append(asyncio.create_task(detect_once(methods[number % clients], message, deadline_s)))
+            one = detect_once(methods[number % clients], message, deadline_s, metadata)
+            calls.append(asyncio.create_task(one))
         return await asyncio.gather(*calls)
 
 
