@@ -153,9 +153,8 @@ class RpcMetrics:
     def __init__(
         self, family: "RpcFamily", labels: tuple[str, str, str], requests: Counter | None, *, is_timed: bool
     ) -> None:
-        self._handled = family.handled
-        self._requests = requests
-        self._labels = labels
+        self._handled = lru_cache(maxsize=None)(partial(family.handled.labels, *labels))
+        self._requests = None if requests is None else lru_cache(maxsize=None)(requests.labels)
         self.started = family.started.labels(*labels)
         self.received = family.received.labels(*labels)
         self.sent = family.sent.labels(*labels)
@@ -163,9 +162,9 @@ class RpcMetrics:
 
     def handled(self, code: str) -> None:
         """Counts a call that ended with a status such as `OK`."""
-        self._handled.labels(*self._labels, code).inc()
+        self._handled(code).inc()
         if self._requests is not None:
-            self._requests.labels(code).inc()
+            self._requests(code).inc()
 
     def took(self, seconds: float) -> None:
         """Counts the time of a call, where a histogram is kept of the method."""

@@ -74,7 +74,7 @@ class Access:
         self._shares = shares
         self._slots = slots
 
-    def begin(self, method: str, metadata: Metadata, context: Context) -> Call:
+    def begin(self, method: str, context: Context) -> Call:
         """The call of one who may make it.
 
         Raises:
@@ -86,7 +86,7 @@ class Access:
         if self._identities is not None or self._asks_for_certificates:
             scope = SCOPE_OF.get(method, Scope.DETECT)
             if scope is not None:
-                call.caller = caller = self._caller(metadata, context)
+                call.caller = caller = self._caller(context)
                 if scope not in caller.scopes or method not in SCOPE_OF:
                     raise PermissionRefused(
                         f"{method[:200]} takes the scope {scope.value!r}, which {caller.name} does not have"
@@ -101,8 +101,9 @@ class Access:
             call.share = Share(self._shares, call.key)
         return call
 
-    def _caller(self, metadata: Metadata, context: Context) -> Caller:
+    def _caller(self, context: Context) -> Caller:
         """By a token where one is sent, else by the certificate."""
+        metadata: Metadata = context.invocation_metadata() or ()
         sent = [value for key, value in metadata if key == _HEADER]
         if sent:
             return self._known().of_token(_token(sent))

@@ -133,7 +133,7 @@ def detect_request(data: bytes) -> OneRequest:
     """
     message = _of_one_image(pb.DetectRequest, data)
     check_id(message.request_id, "request_id")
-    return OneRequest(message.request_id, _picture(message.image), _asked(message.options))
+    return OneRequest(message.request_id, _picture(message.image), _options(message))
 
 
 def batch_request(data: bytes, most: int) -> BatchRequest:
@@ -142,7 +142,7 @@ def batch_request(data: bytes, most: int) -> BatchRequest:
         raise InvalidRequest(f"images: expected 1 to {most}, got far more; use StreamDetect for more", field="images")
     message = parsed(pb.BatchDetectRequest, data)
     check_id(message.request_id, "request_id")
-    return BatchRequest(message.request_id, [_picture(image) for image in message.images], _asked(message.options))
+    return BatchRequest(message.request_id, [_picture(image) for image in message.images], _options(message))
 
 
 def stream_item(data: bytes) -> StreamItem:
@@ -174,6 +174,10 @@ def _picture(image: pb.Image) -> Picture:
         return Picture(raw.data, "", (raw.height, raw.width, raw.channels))
     encoded = image.encoded
     return Picture(encoded.data, encoded.mime_type, None)
+
+
+def _options(message: pb.DetectRequest | pb.BatchDetectRequest) -> Asked:
+    return _asked(message.options) if message.HasField("options") else NO_OPTIONS
 
 
 def _asked(options: pb.DetectOptions) -> Asked:

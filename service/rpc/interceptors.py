@@ -50,6 +50,7 @@ class Edge(grpc.aio.ServerInterceptor):
         self._access = access
         self._intake = intake
         self._on_end = on_end
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}  # by path, beside what it was made of
 
     async def intercept_service(
         self,
@@ -58,21 +59,25 @@ class Edge(grpc.aio.ServerInterceptor):
     ) -> "Handler | None":
         """Wraps the handler of a call."""
         handler = await continuation(handler_call_details)
-        service, _, method = str(handler_call_details.method).lstrip("/").partition("/")
+        path = str(handler_call_details.method)
+        known = self._wrapped.get(path)
+        if known is not None and known[0] is handler:
+            return known[1]
+        service, _, method = path.lstrip("/").partition("/")
         end = _End(service, method, self._on_end)
         if handler is None:
             self._count_unknown()
-            end.tell(grpc.StatusCode.UNIMPLEMENTED.name, "", "", 0.0, ())
+            end.tell(grpc.StatusCode.UNIMPLEMENTED.name, "", "", 0.0, tuple)
             return None  # grpc answers UNIMPLEMENTED
         kind = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        path = str(handler_call_details.method)
         counts = self._metrics.rpc(kind, service, method, takes_images(path))
-        metadata: Any = handler_call_details.invocation_metadata
 
         def begin(context: Context) -> Call:
-            return self._access.begin(path, metadata, context)
+            return self._access.begin(path, context)
 
-        return _wrapped(handler, counts, begin, self._intake, end)
+        wrapped = _wrapped(handler, counts, begin, self._intake, end)
+        self._wrapped[path] = (handler, wrapped)  # of a method that exists, so there are few
+        return wrapped
 
     def _count_unknown(self) -> None:
         counts = self._metrics.rpc("unary", "unknown", "unknown", False)  # one row, whatever a caller invents
@@ -88,7 +93,7 @@ class _End:
         self._method = method[:_MAX_NAME]
         self._on_end = on_end
 
-    def tell(self, code: str, reason: str, error_id: str, seconds: float, metadata: Any) -> None:
+    def tell(self, code: str, reason: str, error_id: str, seconds: float, metadata: Callable[[], Any]) -> None:
         if not self._on_end:
             return
         ended = EndedCall(
@@ -99,7 +104,7 @@ class _End:
             error_id=error_id,
             seconds=seconds,
             call=current_call(),
-            metadata=metadata or (),
+            metadata=metadata() or (),
         )
         for on_end in self._on_end:
             try:
@@ -154,7 +159,7 @@ class _Call:
                 call.close()
             self._counts.handled(code)
             self._counts.took(seconds)
-            self._end.tell(code, reason, error_id, seconds, self._context.invocation_metadata())
+            self._end.tell(code, reason, error_id, seconds, self._context.invocation_metadata)
 
 
 def _reason(error: AdvsentryError) -> str:
@@ -215,10 +220,10 @@ def _wrapped(handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake,
     """
     streams_in, streams_out = bool(handler.request_streaming), bool(handler.response_streaming)
     inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    answer = _write_all if inspect.isasyncgenfunction(inner) else _same
 
     def served(context: Context, given: Any) -> Callable[[Call], Awaitable[Any]]:
         """Args: given is what the handler gets, the context or one that counts."""
-        answer = _write_all if inspect.isasyncgenfunction(inner) else _same
 
         async def serve(call: Call) -> Any:
             if streams_in:

@@ -23,8 +23,12 @@ DETECT, INFO = "/advsentry.v1.DetectorService/Detect", "/advsentry.v1.DetectorSe
 class Context:
     """What of a call's context is looked at."""
 
-    def __init__(self, **shown: list[bytes]) -> None:
+    def __init__(self, *metadata: tuple[str, str | bytes], **shown: list[bytes]) -> None:
+        self.metadata = metadata
         self.shown = shown
+
+    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
+        return self.metadata
 
     def peer(self) -> str:
         return "ipv4:192.0.2.1:1"
@@ -142,8 +146,8 @@ def access(tmp_path: Path, **options: Any) -> Access:
 
 
 def begin(made: Access, method: str, *metadata: tuple[str, str | bytes], **shown: list[bytes]) -> str:
-    context: Any = Context(**shown)
-    call = made.begin(method, metadata, context)
+    context: Any = Context(*metadata, **shown)
+    call = made.begin(method, context)
     assert call is current_call()
     return call.caller.name
 
