@@ -14,7 +14,7 @@ train=.venv/bin/advsentry-train
 
 if [ "$bundle" = bench ]; then
   OMP_NUM_THREADS=1 $train fit digits --out runs/gtsrb-bench data.set=gtsrb32 data.train=3000 data.fit=6000 \
-    data.calibration=150 data.fusion=150 model.name=wide_resnet model.width=2 model.depth=10 model.embedding_dim=0 \
+    data.calibration=150 data.fusion=150 model.name=wide_resnet model.width=3 model.depth=10 model.embedding_dim=0 \
     train.epochs=1 attack.eps=8/255
   OMP_NUM_THREADS=1 $train export runs/gtsrb-bench --out bundles/gtsrb-bench --force
   exec .venv/bin/python -m deploy.bench --bundle digits --bundle mnist --bundle bundles/gtsrb-bench \
