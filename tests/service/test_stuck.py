@@ -94,6 +94,8 @@ def test_a_signal_ends_a_server_whose_graph_hangs(tmp_path: Path) -> None:
     arguments = [*faulty("stuck", marker), "serve", "--bundle", str(path), "--port", "0", "--metrics-port", "0"]
     arguments += ["--lame-duck-s", "0", "--canary-s", "0.1", "--stuck-s", "0.2"]
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        latest = threading.Timer(2 * WAIT_S, process.kill)
+        latest.start()
         try:
             assert process.stdout is not None
             assert process.stderr is not None
@@ -107,6 +109,7 @@ def test_a_signal_ends_a_server_whose_graph_hangs(tmp_path: Path) -> None:
             assert process.returncode == 1
             assert "ending without the run of the graph" in log
         finally:
+            latest.cancel()
             process.kill()
 
 
