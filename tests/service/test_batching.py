@@ -366,36 +366,6 @@ async def test_a_stream_is_let_wait_by_lane() -> None:
 
 
 @in_loop
-async def test_what_would_be_answered_late_leaves_the_batch_to_others() -> None:
-    async with scene(max_batch=4) as s:
-        s.graph.go.clear()
-        running = s.submit(0)
-        await asyncio.sleep(0.02)
-        hurried = [s.submit(i, left_s=5.0) for i in (1, 2)]
-        patient = [s.submit(i, left_s=100.0) for i in (3, 4)]
-        s.batcher.learn({1: 20.0, 4: 20.0})
-        s.graph.go.set()
-        assert [value(row) for row in await asyncio.gather(running, *patient)] == [0, 3, 4]
-        for future in hurried:
-            with pytest.raises(DeadlinePassed):
-                await future
-        assert s.graph.batches == [[0], [3, 4]]
-        assert s.dropped("deadline") == 2
-
-
-@in_loop
-async def test_when_all_would_be_late_they_are_tried_since_only_runs_mend_the_estimate() -> None:
-    async with scene(max_batch=4) as s:
-        s.graph.go.clear()
-        running = s.submit(0)
-        await asyncio.sleep(0.02)
-        hurried = [s.submit(i, left_s=4.0) for i in (1, 2)]
-        s.batcher.learn({1: 20.0, 4: 20.0})
-        s.graph.go.set()
-        assert [value(row) for row in await asyncio.gather(running, *hurried)] == [0, 1, 2]
-
-
-@in_loop
 async def test_a_modest_caller_runs_before_the_backlog_of_a_greedy_one() -> None:
     async with scene(max_batch=1) as s:
         s.graph.go.clear()
