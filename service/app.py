@@ -109,6 +109,7 @@ class App:
             address=_address(settings.host, settings.port),
             max_message_bytes=settings.max_message_bytes,
             with_reflection=settings.reflection,
+            with_compression=settings.compression,
             tls=security.tls,
             access=security.access,
             held_bytes=settings.held_bytes,

@@ -36,6 +36,9 @@ LIMITS = {
 """Against floods; `tests/service/test_floods.py` does what they are there for. Rapid resets need none: 80,000 a second
 took 48 % of a core and did not slow other callers down."""
 
+PLAIN_ONLY = ("grpc.compression_enabled_algorithms_bitset", 1)
+"""Bit 0 is the plain form."""
+
 _HEALTH_CALLS = 100
 _HEALTH_BYTES = 4096
 
@@ -59,6 +62,7 @@ def build_server(
     address: str,
     max_message_bytes: int,
     with_reflection: bool,
+    with_compression: bool,
     access: Access,
     held_bytes: int,
     tls: ServerTls | None = None,
@@ -68,6 +72,7 @@ def build_server(
     """A server that listens at `address` once it is started, and its port.
 
     Args:
+        with_compression: whether messages may come in gzip or deflate; else gRPC answers UNIMPLEMENTED.
         shared: of one of several processes that share the port.
         on_end: told of each call when it has ended.
 
@@ -76,7 +81,7 @@ def build_server(
     """
     server = grpc.aio.server(
         interceptors=(Edge(metrics, access, Intake(held_bytes), on_end),),
-        options=[*_options(max_message_bytes), *_sharing(shared)],
+        options=[*_options(max_message_bytes), *_sharing(shared), *([] if with_compression else [PLAIN_ONLY])],
         maximum_concurrent_rpcs=MAX_CALLS,
     )
     server.add_generic_rpc_handlers((servicer.handler(), inference.handler(), health.handler()))

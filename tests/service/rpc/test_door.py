@@ -554,3 +554,13 @@ def test_reflection_lists_the_services(server: Running) -> None:
     answer = next(iter(stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))))
     names = {service.name for service in answer.list_services_response.service}
     assert {SERVICE, "grpc.health.v1.Health"} <= names
+
+
+def test_compressed_messages_are_refused_where_they_are_not_wanted(engine: Engine) -> None:
+    message = pb.DetectRequest(image=GOOD).SerializeToString()
+    with running(engine, compression=False) as server:
+        method = server.channel.unary_unary(f"/{SERVICE}/Detect")
+        assert method(message, timeout=60)
+        with pytest.raises(grpc.RpcError) as caught:
+            method(message, timeout=60, compression=grpc.Compression.Gzip)
+        assert caught.value.code() is CODE.UNIMPLEMENTED
