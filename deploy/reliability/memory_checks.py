@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -26,6 +27,8 @@ SAMPLES = 40
 CALLERS = 32
 ALLOWED = frozenset({"OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
 STREAM_ITEMS = 4
+BARE = (sys.executable, "-m", "deploy.reliability.bare")
+"""gRPC without the service, under the same calls: what it keeps is none of ours."""
 
 
 class _Mix:
@@ -110,6 +113,11 @@ def second_half_slope(samples: Sequence[float]) -> float:
     return float(np.polyfit(np.arange(len(half)), half, 1)[0])
 
 
+def _slope(samples: Sequence[float], calls: int) -> float:
+    """MB that 100,000 calls leave behind."""
+    return second_half_slope(samples) / (calls / SAMPLES) * 100_000
+
+
 def growth(rig: Rig) -> Figures:
     """R-9."""
     calls = rig.scaled(test=2_000, quick=60_000, full=1_200_000)
@@ -118,13 +126,16 @@ def growth(rig: Rig) -> Figures:
         samples, codes = run_loop(_leaks(running, images, calls))
         load = running.metrics()
         logged = running.errors_logged()
+    with rig.server(command=BARE) as running:
+        control, _ = run_loop(_leaks(running, images, calls))
     return {
         "calls": calls,
         "cancelled": codes["CANCELLED"],
         "past_deadline": codes["DEADLINE_EXCEEDED"],
         "otherwise_ended": sum(count for code, count in codes.items() if code not in ALLOWED),
         "rss_mb": samples[-1],
-        "mb_per_100k_calls": second_half_slope(samples) / (calls / SAMPLES) * 100_000,
+        "mb_per_100k_calls": _slope(samples, calls),
+        "control_mb_per_100k_calls": _slope(control, calls),
         "max_minus_mean_mb": max(samples) - float(np.mean(samples)),
         "left_in_queue": load.total("advsentry_queue_items") + load.total("advsentry_inflight"),
         "errors_logged": logged,
@@ -170,7 +181,8 @@ CHECKS = (
     Check(
         number="R-9",
         text="Detect, BatchDetect of 1 to 16 and StreamDetect in one mix, a fifth cancelled, a fifth past its "
-        "deadline; growth of resident memory over the second half",
+        "deadline; growth of resident memory over the second half, and that of gRPC without the service under the same "
+        "calls (control)",
         asked={**_FLAT, "otherwise_ended": "= 0", "left_in_queue": "= 0", "errors_logged": "= 0"},
         run=growth,
     ),
