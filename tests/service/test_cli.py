@@ -99,7 +99,10 @@ def test_an_image_that_fails_is_a_row_and_status_1(
         (["detect", "{folder}/0.png", "--target", "::1:50051"], "expected an IPv6 address in brackets"),
         (["detect", "{folder}/0.png", "--target", "{metrics}"], "is no gRPC port"),
         (["detect", "{folder}/0.png", "--target", "{target}", "--tls"], "speaks no TLS; leave --ca"),
-        (["detect", "{folder}/0.png", "--bundle", ""], "the name of a shipped one (digits, gtsrb, mnist), got ''"),
+        (
+            ["detect", "{folder}/0.png", "--bundle", ""],
+            "the name of a shipped one (digits, gtsrb, gtsrb-int8, mnist), got ''",
+        ),
         (["reload", "--admin", "http://{target}"], "what answers there is no HTTP"),
         (["reload", "--admin", "http://127.0.0.1:1"], "no answer: Connection refused; is it"),
         (["detect", "{folder}/0.png", "--bundle", "{bundle}", "--alpha", "0.03"], "expected one of 0.005, 0.01"),

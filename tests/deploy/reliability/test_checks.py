@@ -23,9 +23,10 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
     folder = tmp_path_factory.mktemp("rig")
     bundle = tiny.write(folder / "tiny")
     resizing = tiny.write(folder / "resizing", resizes=True)
-    return Rig(
-        size=Size.TEST, bundle=bundle, resizing=resizing, heavy=write_heavy(folder / "heavy", bundle), folder=folder
-    )
+    heavy = write_heavy(folder / "heavy", bundle)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))  # for the processes with a defect
+        yield Rig(size=Size.TEST, bundle=bundle, resizing=resizing, heavy=heavy, folder=folder)
 
 
 def judged(number: str, rig: Rig) -> Judged:
