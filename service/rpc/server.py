@@ -23,7 +23,7 @@ MAX_CALLS = 2000
 """The last fence against a flood of calls, health among them; long before it the queue refuses images."""
 
 LIMITS = {
-    "grpc.max_allowed_incoming_connections": 4000,  # an idle one costs 14 kB
+    "grpc.max_allowed_incoming_connections": 4000,  # idle ones cost memory
     "grpc.max_concurrent_streams": 256,  # of a connection; a client sends more as soon as some are answered
     "grpc.max_metadata_size": 16 * 1024,  # above it a call is refused, and what follows is read and dropped
     "grpc.max_connection_idle_ms": 300_000,  # without a call
@@ -33,8 +33,8 @@ LIMITS = {
     "grpc.http2.max_ping_strikes": 2,  # a flood of pings is closed at the third
     "grpc.server_handshake_timeout_ms": 10_000,  # in which TLS and the settings of HTTP/2 must have come
 }
-"""Against floods; `tests/service/test_floods.py` does what they are there for. Rapid resets need none: 80,000 a second
-took 48 % of a core and did not slow other callers down."""
+"""Against floods; `tests/service/test_floods.py` does what they are there for. R-8 of the reliability sheet times other
+callers meanwhile, and beside rapid resets, for which there is no limit."""
 
 PLAIN_ONLY = ("grpc.compression_enabled_algorithms_bitset", 1)
 """Bit 0 is the plain form."""
