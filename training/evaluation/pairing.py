@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Any
 
 from service.detection.bundle import Bundle
 from service.errors import SetupError
 from training.checkpoint import Run
-from training.config import recipe_from_dict, recipe_to_dict
+from training.config import Recipe, recipe_from_dict, recipe_to_dict
 
 __all__ = ["as_exported", "check_pair"]
 
@@ -34,7 +33,7 @@ def check_pair(run: Run, bundle: Bundle) -> None:
             f"{run.path}: trained for {attack.norm} {attack.eps:g}, but the bundle {manifest.name} for {threat.norm} "
             f"{threat.eps:g}"
         )
-    if manifest.training and _trained(manifest.training) != _trained(recipe_to_dict(run.recipe)):
+    if manifest.training and _trained(recipe_from_dict(manifest.training)) != _trained(run.recipe):
         # Attacks by the gradients of another network are mere transfer attacks, and flatter the bundle.
         raise SetupError(
             f"{run.path}: its recipe is not the one that the bundle {manifest.name} was made by; name the run that it "
@@ -50,9 +49,9 @@ def as_exported(run: Run, bundle: Bundle) -> Run:
     return dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, export=exported))
 
 
-def _trained(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def _trained(recipe: Recipe) -> dict[str, dict[str, Any]]:
     """What the weights come from: everything but how the run was exported."""
-    return {section: values for section, values in recipe.items() if section != "export"}
+    return {section: values for section, values in recipe_to_dict(recipe).items() if section != "export"}
 
 
 def _first(names: tuple[str, ...]) -> str:
