@@ -14,6 +14,7 @@ from queue import SimpleQueue
 
 from service.errors import Overloaded, SetupError
 from service.rpc.call import EndedCall
+from service.rpc.health import HEALTH
 from service.rpc.rates import Bucket
 
 __all__ = ["STDERR", "AccessLog"]
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 STDERR = "stderr"
 WAITING = 4096
 """Lines that may wait to be written."""
-QUIET = frozenset({"grpc.health.v1.Health"})
+QUIET = frozenset({HEALTH})
 """Services whose calls are told only when they fail: probes."""
 STRANGERS = frozenset({"UNAUTHENTICATED", "UNIMPLEMENTED"})
 """What calls end with that nobody in particular may make, as many as he likes."""

@@ -1,7 +1,7 @@
 """The worker behind the queue: it takes what waits when it is free, and is never held up by one image.
 
-There is no timer: at most `max_batch` images of those that wait run together, and fewer while several callers send:
-see `QUANTUM_S`. Under load batches fill by themselves, and without load nobody waits for company. Who may join:
+Nothing waits for company: at most `max_batch` images of those that wait run together, and fewer while several callers
+send: see `QUANTUM_S`. Under load batches fill by themselves, and without load nobody waits for company. Who may join:
 `admission.py`; whose turn it is: `lanes.py`.
 """
 
@@ -27,9 +27,14 @@ __all__ = ["Batcher", "QueueLimits"]
 log = logging.getLogger(__name__)
 
 QUANTUM_S = 0.001
-"""While several callers send, what each who waits may have of a run, in seconds; one image at least."""
+"""While several callers send, what each who waits may add to a run, in seconds; one image at least."""
 IDLE_TURNS = 4
 """Turns of the event loop without a new image after which a batch is taken for complete."""
+QUIET_TURNS = 6
+"""Turns without a new call or message after which, while several callers send, everybody is taken to have come; gRPC
+needs four turns to hand over a call, and hands over one at a time."""
+LET_IN_S = 0.002
+"""For which they are waited for at most."""
 
 Measure = Callable[[Bytes8], Measurements]
 
@@ -210,24 +215,41 @@ class Batcher:
             self._metrics.inflight.set(0)
 
     async def _let_in(self) -> None:
-        """Lets the loop hand over what has arrived already; no timer, and nothing to wait for when it is alone.
+        """Lets the loop hand over what has arrived already, and waits for nothing else.
 
-        A message costs the loop a few turns, so that the worker would else run off with the first of many.
+        A message costs the loop a few turns, so that the worker would else run off with the first of many. While
+        several callers send, calls are waited for, too: those that gRPC has not handed over yet wait there in the order
+        in which they came, behind all of a greedy caller, and only what was handed over can have its turn.
         """
+        if self._is_contended:
+            await self._let_everybody_in()
+            return
         size, idle = self._lanes.items, 0
-        while idle < IDLE_TURNS and size < self._most():
+        while idle < IDLE_TURNS and size < self._limits.max_batch:
             await asyncio.sleep(0)
             idle = idle + 1 if self._lanes.items == size else 0
             size = self._lanes.items
+
+    async def _let_everybody_in(self) -> None:
+        arrivals, ends = self._metrics.arrivals, time.monotonic() + LET_IN_S
+        came, quiet = arrivals.count, 0
+        while quiet < QUIET_TURNS and self._lanes.items < self._limits.max_batch and time.monotonic() < ends:
+            await asyncio.sleep(0)
+            quiet = quiet + 1 if arrivals.count == came else 0
+            came = arrivals.count
+
+    @property
+    def _is_contended(self) -> bool:
+        return time.monotonic() < self._contention.until
 
     def _most(self) -> int:
         """Images of the next run: while several callers send, no more than a quantum of each who waits.
 
         A run cannot be broken off: who comes while one of a greedy caller goes on waits for its end.
         """
-        if time.monotonic() >= self._contention.until:
+        if not self._is_contended:
             return self._limits.max_batch
-        return min(self._limits.max_batch, max(1, self._lanes.callers) * self._pace.within(QUANTUM_S))
+        return min(self._limits.max_batch, max(1, self._lanes.callers) * self._pace.more_within(QUANTUM_S))
 
     def _form(self) -> list[Waiting]:
         """Takes what waits, without those who left or whose time has passed."""

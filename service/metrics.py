@@ -147,6 +147,19 @@ class Judged:
     """Sum of alpha: how many would be adversarial if all were clean."""
 
 
+class Arrivals:
+    """How many calls have begun, and how many messages of calls of one have come; plain, since the queue asks often.
+
+    Attributes:
+        count: both together.
+    """
+
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
 class RpcMetrics:
     """Counts of one method."""
 
@@ -159,6 +172,17 @@ class RpcMetrics:
         self.received = family.received.labels(*labels)
         self.sent = family.sent.labels(*labels)
         self._seconds = family.seconds.labels(*labels) if is_timed else None
+        self._arrivals = family.arrivals
+
+    def begun(self) -> None:
+        """Counts a call that has come."""
+        self.started.inc()
+        self._arrivals.count += 1
+
+    def came(self) -> None:
+        """Counts the one message of a call that is no stream."""
+        self.received.inc()
+        self._arrivals.count += 1
 
     def handled(self, code: str) -> None:
         """Counts a call that ended with a status such as `OK`."""
@@ -176,6 +200,7 @@ class RpcFamily:
     """The five metrics of go-grpc-prometheus."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.arrivals = Arrivals()
         self.started = Counter("grpc_server_started", "Calls begun.", RPC_LABELS, registry=registry)
         self.handled = Counter(
             "grpc_server_handled", "Calls ended, by status.", (*RPC_LABELS, "grpc_code"), registry=registry
@@ -214,6 +239,7 @@ class Metrics:
         self.registry = registry
         self.work = Work()
         self._rpc = RpcFamily(registry)
+        self.arrivals = self._rpc.arrivals
         self._requests = counter("requests", "Calls of the detection services ended, by status.", "code")
         images = counter("images", "Images answered, by outcome.", "outcome")
         self.images_detected, self.images_failed = images.labels("detected"), images.labels("error")

@@ -51,9 +51,13 @@ class Pace:
         runs = [took if size <= images else took * size / images for images, took in self._averages.values()]
         return min(runs, default=0.0)
 
-    def within(self, seconds: float) -> int:
-        """The most images that one run may hold to take no longer; `max_batch` before the first run, and 1 at least."""
+    def more_within(self, seconds: float) -> int:
+        """The most images that a run may hold to take no longer than one image and so many seconds.
+
+        1 at least; `max_batch` before the first run, and on a GPU, where a run of many takes as long as one of one.
+        """
         if not self._averages:
             return self._max_batch
-        most = [images * seconds / took for images, took in self._averages.values() if took <= seconds]
+        limit = self.one_s + seconds
+        most = [images * limit / took for images, took in self._averages.values() if took <= limit]
         return max(1, min(self._max_batch, int(max(most, default=1.0))))

@@ -19,6 +19,10 @@ __all__ = ["Security", "security_of"]
 
 log = logging.getLogger(__name__)
 
+CPU_FAIR_ITEMS = 4
+"""Under way while several send: one in the graph and one that is ready would do for a graph of milliseconds; with 6 and
+more of a graph of microseconds, calls of others waited in gRPC behind all of a greedy caller."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
@@ -49,7 +53,7 @@ def security_of(settings: Settings, metrics: Metrics) -> Security:
         identities=identities,
         asks_for_certificates=asks,
         rates=Rates(settings.rate_images_per_s),
-        shares=FairShare(settings.fair_items),
+        shares=FairShare(settings.fair_items or (CPU_FAIR_ITEMS if settings.device == "cpu" else settings.max_batch)),
         slots=Slots(MAX_CALLS),
     )
     return Security(tls=tls, access=access)

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics
 from service.app import App, Ports
 from service.engines import load_engine
 from service.errors import SetupError
-from service.memory import limit_arenas
+from service.memory import limit_arenas, settle
 from service.settings import Settings
 from service.signals import on_signals
 
@@ -58,6 +58,7 @@ async def serve(
     app = App(settings, engine, CollectorRegistry(), private_socket=private_socket)
     ended = on_signals(reload=app.models.reload)
     on_start(ended.set)
+    settle()
     ports = await app.start()
     manifest = engine.bundle.manifest
     log.info(

@@ -78,7 +78,11 @@ class Settings:
         most=1e9,
     )
     fair_items: int = _setting(
-        16, "images that one caller may have under way while others send, too; further calls wait", least=1, most=10**6
+        0,
+        "images that one caller may have under way while others send, too, of calls an equal part, and 1 always; the "
+        "rest waits; 0 takes 4 with device cpu, where images cost no less together, else max_batch",
+        least=0,
+        most=10**6,
     )
     device: Literal["cpu", "cuda", "auto"] = _setting("cpu", "what runs the graph")
     device_id: int = _setting(0, "number of the CUDA device", least=0, most=1023)

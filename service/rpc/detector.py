@@ -36,15 +36,28 @@ class DetectorServicer:
         self._max_queue_items = max_queue_items
         self._metas: WeakKeyDictionary[Pipeline, pb.ResponseMeta] = WeakKeyDictionary()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """What a server is given."""
-        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[bytes, bytes]]":
+        """What a server is given, by method."""
+        return {
             "Detect": grpc.unary_unary_rpc_method_handler(self.detect),
             "BatchDetect": grpc.unary_unary_rpc_method_handler(self.batch_detect),
             "StreamDetect": grpc.stream_stream_rpc_method_handler(self.stream_detect),
             "GetModelInfo": grpc.unary_unary_rpc_method_handler(self.get_model_info),
         }
-        return grpc.method_handlers_generic_handler(convert.SERVICE, handlers)
+
+    def door(self, context: Context) -> None:
+        """Turns a Detect call away before its message is read, when an interactive image would be: it can be no better.
+
+        Raises:
+            Overloaded, DeadlinePassed, Unavailable: as `Queue.admit`.
+        """
+        pipeline = self._served.current
+        deadline = pipeline.deadline(context.time_remaining())
+        try:
+            pipeline.queue.admit(1, deadline, key=current_call().key)
+        except AdvsentryError as error:
+            pipeline.count_failed(error)
+            raise
 
     async def detect(self, data: bytes, context: Context) -> bytes:
         """One image."""

@@ -13,10 +13,11 @@ from grpc_health.v1 import health_pb2
 
 from service.errors import InvalidRequest, Overloaded, Unavailable
 
-__all__ = ["LIVE", "READY", "Health"]
+__all__ = ["HEALTH", "LIVE", "READY", "Health"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
+HEALTH = "grpc.health.v1.Health"
 LIVE = "live"
 """The loop and the worker work; never a matter of load."""
 READY = "ready"
@@ -64,13 +65,12 @@ class Health:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """What a server is given."""
-        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[bytes, bytes]]":
+        """What a server is given, by method."""
+        return {
             "Check": grpc.unary_unary_rpc_method_handler(self.check),
             "Watch": grpc.unary_stream_rpc_method_handler(self.watch),
         }
-        return grpc.method_handlers_generic_handler("grpc.health.v1.Health", handlers)
 
     async def check(self, data: bytes, context: Context) -> bytes:
         """The status now; NOT_FOUND for a service that nobody named."""

@@ -31,9 +31,9 @@ class InferenceServicer:
         self._health = health
         self._version = importlib.metadata.version("advsentry")
 
-    def handler(self) -> grpc.GenericRpcHandler:
-        """What a server is given."""
-        handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
+    def handlers(self) -> "dict[str, grpc.RpcMethodHandler[bytes, bytes]]":
+        """What a server is given, by method."""
+        return {
             "ServerLive": grpc.unary_unary_rpc_method_handler(self.server_live),
             "ServerReady": grpc.unary_unary_rpc_method_handler(self.server_ready),
             "ModelReady": grpc.unary_unary_rpc_method_handler(self.model_ready),
@@ -44,7 +44,6 @@ class InferenceServicer:
             "ModelConfig": grpc.unary_unary_rpc_method_handler(self.model_config),
             "ModelStatistics": grpc.unary_unary_rpc_method_handler(self.model_statistics),
         }
-        return grpc.method_handlers_generic_handler(convert.SERVICE, handlers)
 
     async def server_live(self, data: bytes, context: Context) -> bytes:
         """Whether the loop and the worker work."""

@@ -5,7 +5,7 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -18,7 +18,7 @@ from service.rpc.call import Call, EndedCall, current_call
 from service.rpc.intake import Intake
 from service.rpc.status import code_of, text_of, times_trailers, trailers_of
 
-__all__ = ["Edge", "OnEnd"]
+__all__ = ["Door", "Edge", "OnEnd"]
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 OnEnd: TypeAlias = Callable[[EndedCall], None]
 Begin: TypeAlias = "Callable[[Context], Call]"
+Door: TypeAlias = "Callable[[Context], None]"
 
 _KINDS = {
     (False, False): "unary",
@@ -44,12 +45,25 @@ class Edge(grpc.aio.ServerInterceptor):
     the log only. UNKNOWN is never sent.
     """
 
-    def __init__(self, metrics: Metrics, access: Access, intake: Intake, on_end: Sequence[OnEnd] = ()) -> None:
-        """Takes what is told of each call when it has ended; what that raises is logged."""
+    def __init__(
+        self,
+        metrics: Metrics,
+        access: Access,
+        intake: Intake,
+        on_end: Sequence[OnEnd] = (),
+        doors: Mapping[str, Door] | None = None,
+    ) -> None:
+        """Puts the parts together.
+
+        Args:
+            on_end: told of each call when it has ended; what they raise is logged.
+            doors: by path, what looks at a call before its message is read, and raises what turns it away.
+        """
         self._metrics = metrics
         self._access = access
         self._intake = intake
         self._on_end = on_end
+        self._doors = dict(doors or {})
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}  # by path, beside what it was made of
 
     async def intercept_service(
@@ -75,7 +89,7 @@ class Edge(grpc.aio.ServerInterceptor):
         def begin(context: Context) -> Call:
             return self._access.begin(path, context)
 
-        wrapped = _wrapped(handler, counts, begin, self._intake, end)
+        wrapped = _wrapped(handler, counts, begin, self._intake, end, self._doors.get(path))
         self._wrapped[path] = (handler, wrapped)  # of a method that exists, so there are few
         return wrapped
 
@@ -122,7 +136,7 @@ class _Call:
         self._begin = begin
         self._end = end
         self._since = time.monotonic()
-        counts.started.inc()
+        counts.begun()
 
     async def run(self, serve: Callable[[Call], Awaitable[Any]]) -> Any:
         code, reason, error_id = "OK", "", ""
@@ -213,7 +227,9 @@ async def _counted(context: Context, counts: RpcMetrics) -> AsyncIterator[Any]:
         yield request
 
 
-def _wrapped(handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake, end: _End) -> Handler:
+def _wrapped(
+    handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake, end: _End, door: "Door | None"
+) -> Handler:
     """The handler with all around it.
 
     It takes a stream, whatever the handler takes: so a message is read when its caller is known, not before.
@@ -228,10 +244,12 @@ def _wrapped(handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake,
         async def serve(call: Call) -> Any:
             if streams_in:
                 return await answer(inner(_counted(context, counts), given), given)
+            if door is not None:
+                door(context)
             await call.turn()
             message = await intake.read(context)
             try:
-                counts.received.inc()
+                counts.came()
                 return await answer(inner(message, given), given)
             finally:
                 intake.release(message)

@@ -7,9 +7,10 @@ import grpc
 
 from service.errors import SetupError
 from service.metrics import Metrics
-from service.rpc.access import Access
+from service.rpc import convert, convert_inference
+from service.rpc.access import Access, takes_images
 from service.rpc.detector import DetectorServicer
-from service.rpc.health import Health
+from service.rpc.health import HEALTH, Health
 from service.rpc.inference import InferenceServicer
 from service.rpc.intake import Intake
 from service.rpc.interceptors import Edge, OnEnd
@@ -80,11 +81,15 @@ def build_server(
         SetupError: the address cannot be had.
     """
     server = grpc.aio.server(
-        interceptors=(Edge(metrics, access, Intake(held_bytes), on_end),),
+        interceptors=(
+            Edge(metrics, access, Intake(held_bytes), on_end, {f"/{convert.SERVICE}/Detect": servicer.door}),
+        ),
         options=[*_options(max_message_bytes), *_sharing(shared), *([] if with_compression else [PLAIN_ONLY])],
         maximum_concurrent_rpcs=MAX_CALLS,
     )
-    server.add_generic_rpc_handlers((servicer.handler(), inference.handler(), health.handler()))
+    _add(server, convert.SERVICE, servicer.handlers())
+    _add(server, convert_inference.SERVICE, inference.handlers())
+    _add(server, HEALTH, health.handlers())
     if with_reflection:
         enable_reflection(server)
     return server, _listen(server, address, tls, "--port or --host")
@@ -106,8 +111,21 @@ def build_health_server(
         options=[*_options(_HEALTH_BYTES), *_sharing(shared)],
         maximum_concurrent_rpcs=_HEALTH_CALLS,
     )
-    server.add_generic_rpc_handlers((health.handler(),))
+    _add(server, HEALTH, health.handlers())
     return server, _listen(server, address, None, "--health-port or --health-host")
+
+
+def _add(server: grpc.aio.Server, service: str, handlers: "dict[str, grpc.RpcMethodHandler[bytes, bytes]]") -> None:
+    """Adds a service.
+
+    gRPC hands over calls one at a time, those of each registered method by themselves: so neither a probe of health nor
+    a Detect call waits behind a flood of calls of another method. Each such method costs every call a little.
+    """
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    apart = {
+        name: handler for name, handler in handlers.items() if service == HEALTH or takes_images(f"/{service}/{name}")
+    }
+    server.add_registered_method_handlers(service, apart)
 
 
 def _listen(server: grpc.aio.Server, address: str, tls: ServerTls | None, flags: str) -> int:

@@ -17,9 +17,11 @@ _RETRY_MS = 50
 
 
 class FairShare:
-    """How many images each caller has under way; while more than one caller sends, who has `most` gets no more.
+    """How many images each caller has under way; while several send, who has `most` gets no more.
 
-    The queue gives callers turns; this bounds what any of them has before it, to be read and decoded.
+    The queue gives callers turns; this bounds what any of them has before it, to be read and decoded. Of calls nobody
+    gets more than an equal part of `most`: gRPC hands over one call at a time in the order in which they came, and the
+    sooner the less the loop has to do, so that others' calls wait here rather than there behind all of a greedy caller.
     """
 
     def __init__(self, most: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,27 +29,44 @@ class FairShare:
         self._most = most
         self._clock = clock
         self._held: dict[str, int] = {}  # of callers that hold any
-        self._lines: dict[str, OrderedDict[asyncio.Future[None], None]] = {}  # of callers with any who wait
+        self._lines: dict[str, OrderedDict[asyncio.Future[None], Callable[[], bool]]] = {}
         self._contention = Contention()
 
     def fits(self, key: str, items: int) -> bool:
         """Whether a caller may have so many more under way; one who has none may always."""
+        return self._fits(key, items, self._most)
+
+    def may_begin(self, key: str) -> bool:
+        """Whether a caller may have one more call under way."""
+        return self._fits(key, 1, self._part(key))
+
+    def _fits(self, key: str, items: int, most: int) -> bool:
         now = self._clock()
         self._contention.note(key, now)
         held = self._held.get(key, 0)
-        return held == 0 or held + items <= self._most or now >= self._contention.until
+        return held == 0 or held + items <= most or now >= self._contention.until
+
+    def _part(self, key: str) -> int:
+        return self._most // (len(self._held) + (key not in self._held))
 
     async def room(self, key: str, items: int) -> None:
         """Waits until so many more fit, behind those of the same caller who wait already."""
+        await self._wait(key, lambda: self.fits(key, items))
+
+    async def turn(self, key: str) -> None:
+        """Waits until one more call may begin, as `room` does."""
+        await self._wait(key, lambda: self.may_begin(key))
+
+    async def _wait(self, key: str, may: Callable[[], bool]) -> None:
         is_next = False
-        while not self.fits(key, items) or (key in self._lines and not is_next):
-            await self._stand(key, is_next=is_next)
+        while not may() or (key in self._lines and not is_next):
+            await self._stand(key, may, is_next=is_next)
             is_next = True
 
-    async def _stand(self, key: str, *, is_next: bool) -> None:
+    async def _stand(self, key: str, may: Callable[[], bool], *, is_next: bool) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         line = self._lines.setdefault(key, OrderedDict())
-        line[turn] = None
+        line[turn] = may
         if is_next:
             line.move_to_end(turn, last=False)
         try:
@@ -66,17 +85,18 @@ class FairShare:
             del self._lines[key]
 
     def call_next(self, key: str) -> None:
-        """Has the first of a caller's line look whether it fits now."""
-        turn = next((turn for turn in self._lines.get(key, ()) if not turn.done()), None)  # some just leave
-        if turn is not None:
-            self._leave(key, turn)
-            turn.set_result(None)
+        """Has the first of a caller's line go on, if it may now."""
+        for turn, may in self._lines.get(key, {}).items():
+            if not turn.done():  # some just leave
+                if may():
+                    self._leave(key, turn)
+                    turn.set_result(None)
+                return
 
     def add(self, key: str, items: int) -> None:
         """Counts images that are under way from now on."""
         self._held[key] = self._held.get(key, 0) + items
-        if self._held[key] < self._most:
-            self.call_next(key)
+        self.call_next(key)
 
     def remove(self, key: str, items: int) -> None:
         """Counts them no more."""
@@ -105,10 +125,10 @@ class Share:
         Raises:
             Overloaded: its caller has too many under way for too long.
         """
-        if not self._all.fits(self._key, 1):
+        if not self._all.may_begin(self._key):
             try:
                 async with asyncio.timeout(TURN_S):
-                    await self._all.room(self._key, 1)
+                    await self._all.turn(self._key)
             except TimeoutError:
                 raise _too_many() from None
         self._add(1)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from service.batching import QUANTUM_S, Batcher, QueueLimits
+from service.batching import QUANTUM_S, QUIET_TURNS, Batcher, QueueLimits
 from service.detection.types import Measurements, Outputs, Scored
 from service.errors import AdvsentryError, DeadlinePassed, Overloaded, Unavailable
 from service.metrics import Metrics
@@ -381,9 +381,37 @@ async def test_a_modest_caller_runs_before_the_backlog_of_a_greedy_one() -> None
 
 
 @in_loop
+async def test_while_several_send_a_run_waits_for_calls_that_are_about_to_come() -> None:
+    async with scene(max_batch=16) as s:
+        arrivals = s.batcher._metrics.arrivals
+
+        async def hand_over() -> "asyncio.Future[Scored]":
+            for _ in range(2):  # as gRPC does: a call every few turns of the loop, with nothing in the queue meanwhile
+                for _ in range(QUIET_TURNS - 1):
+                    await asyncio.sleep(0)
+                arrivals.count += 1
+            return s.submit(101, key="modest")
+
+        await s.submit(0, key="modest")
+        first = s.submit(1, key="greedy")
+        await asyncio.gather(first, await hand_over())
+        assert s.graph.batches == [[0], [1, 101]]
+
+
+@in_loop
+async def test_a_run_does_not_wait_for_calls_without_end() -> None:
+    async with scene(max_batch=16) as s:
+        await s.submit(0, key="modest")
+        answer = s.submit(1, key="greedy")
+        while not answer.done():
+            s.batcher._metrics.arrivals.count += 1
+            await asyncio.sleep(0)
+
+
+@in_loop
 async def test_while_several_send_a_run_is_short_and_holds_all_of_them() -> None:
     async with scene(max_batch=16) as s:
-        s.batcher.learn({1: QUANTUM_S / 3, 16: 8 * QUANTUM_S})  # the first run makes it 5 / 12 of a quantum
+        s.batcher.learn({1: QUANTUM_S / 2, 16: 8 * QUANTUM_S})  # the first run makes it 5 / 8 of a quantum
         s.graph.go.clear()
         running = s.submit(0, key="greedy")
         await asyncio.sleep(0.02)

@@ -65,6 +65,13 @@ def run(is_idle: Callable[[], bool], trimmed: Callable[[], bool], monkeypatch: p
     asyncio.run(asyncio.wait_for(until_done(), 20))
 
 
+def test_what_lives_when_serving_begins_is_never_looked_through_again() -> None:
+    code = "import gc; from service import memory; memory.settle(); print(gc.get_freeze_count(), len(gc.get_objects()))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    frozen, looked_at = map(int, told)
+    assert frozen > 1000 > looked_at
+
+
 def test_a_busy_server_is_left_alone_until_it_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
 

@@ -414,6 +414,27 @@ def test_a_full_queue_is_refused_with_a_time_to_come_back(slow: tuple[Slow, Runn
     assert server.value("advsentry_dropped_total", reason="overload") == 1
 
 
+def test_a_detect_call_is_refused_before_its_message_is_read(slow: tuple[Slow, Running]) -> None:
+    slowed, server = slow
+    detect = detection_pb2_grpc.DetectorServiceStub(server.channel).Detect
+    waiting = [detect.future(pb.DetectRequest(image=GOOD)) for _ in range(5)]
+    until(lambda: server.value("grpc_server_msg_received_total", **DETECT) == 5)
+    never = threading.Event()
+
+    def no_message() -> Iterator[bytes]:
+        never.wait(60)
+        yield b""
+
+    with pytest.raises(grpc.RpcError, match="queue is full") as caught:
+        server.channel.stream_unary(f"/{SERVICE}/Detect")(no_message(), timeout=60)
+    never.set()
+    assert caught.value.code() is CODE.RESOURCE_EXHAUSTED
+    slowed.go.set()
+    assert all(future.result(5).detection.top.label for future in waiting)
+    assert server.value("grpc_server_msg_received_total", **DETECT) == 5
+    assert server.value("advsentry_images_total", outcome="error") == 1
+
+
 def test_the_client_comes_back_when_a_full_queue_says_so(slow: tuple[Slow, Running]) -> None:
     slowed, server = slow
     detect = detection_pb2_grpc.DetectorServiceStub(server.channel).Detect

@@ -89,7 +89,7 @@ def test_a_stream_waits_for_its_share_and_for_its_rate() -> None:
 
 def test_calls_beyond_the_share_wait_in_line_and_a_modest_caller_does_not() -> None:
     async def go() -> None:
-        everyone, served = contended(2), list[int]()
+        everyone, served = contended(4), list[int]()
 
         async def call(number: int) -> None:
             share = Share(everyone, "greedy")
@@ -99,18 +99,22 @@ def test_calls_beyond_the_share_wait_in_line_and_a_modest_caller_does_not() -> N
             await ends[number].wait()
             share.close()
 
-        ends = [asyncio.Event() for _ in range(5)]
-        tasks = [asyncio.create_task(call(i)) for i in range(5)]
+        ends = [asyncio.Event() for _ in range(8)]
+        tasks = [asyncio.create_task(call(i)) for i in range(8)]
         await turns()
-        assert served == [0, 1]
+        assert served == [0, 1, 2, 3]
         await asyncio.wait_for(Share(everyone, "modest").turn(), 10)
-        ends[0].set()
+        for end in ends[:2]:
+            end.set()
         await turns()
-        assert served == [0, 1, 2]
-        tasks[3].cancel()  # one who leaves the line does not stop those behind him
-        ends[1].set()
+        assert served == [0, 1, 2, 3]  # each of two callers has a part of 2
+        ends[2].set()
         await turns()
-        assert served == [0, 1, 2, 4]
+        assert served == [0, 1, 2, 3, 4]
+        tasks[5].cancel()  # one who leaves the line does not stop those behind him
+        ends[3].set()
+        await turns()
+        assert served == [0, 1, 2, 3, 4, 6]
         for end in ends:
             end.set()
         await asyncio.wait(tasks)
