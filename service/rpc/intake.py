@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from service.errors import DeadlinePassed, InvalidRequest, Overloaded
+from service.rpc.reading import read_message
 
 __all__ = ["Intake"]
 
@@ -48,7 +49,7 @@ class Intake:
                 self._make_way()
                 self._arriving[limit] = asyncio.get_running_loop().time()
                 try:
-                    message = await context.read()
+                    message = await read_message(context)
                 finally:
                     self._arriving.pop(limit, None)
         except TimeoutError:

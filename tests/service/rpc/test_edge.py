@@ -15,8 +15,9 @@ from prometheus_client import CollectorRegistry
 from service.errors import InvalidRequest
 from service.metrics import Metrics
 from service.rpc.access import Access
+from service.rpc.call import ANONYMOUS, Call, begin_call
 from service.rpc.intake import Intake
-from service.rpc.interceptors import Edge, _abort
+from service.rpc.interceptors import Edge, _abort, _Call, _End
 
 CODE = grpc.StatusCode
 SERVICE = "test.Shapes"
@@ -189,3 +190,43 @@ def test_a_status_for_one_who_has_gone_is_no_error() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(_abort(Gone(), grpc.StatusCode.DEADLINE_EXCEEDED, "late"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("does", ["begin", "refuse"])
+def test_one_who_has_left_already_is_neither_served_nor_told(does: str) -> None:
+    done: list[str] = []
+
+    class Left:
+        def time_remaining(self) -> None:
+            return None
+
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
+
+        async def abort(self, *_: object) -> None:
+            done.append("told")
+
+    async def serve(_: Call) -> None:
+        done.append("served")
+        asyncio.get_running_loop().call_soon(task.cancel)  # as gRPC does, a turn after it gave the call
+        if does == "refuse":
+            raise InvalidRequest("ours")
+
+    async def scene() -> None:
+        nonlocal task
+        context: Any = Left()
+        call = _Call(
+            context, Metrics(CollectorRegistry()).rpc("unary", SERVICE, "M", True), begin, _End(SERVICE, "M", ())
+        )
+        task = asyncio.create_task(call.run(serve))
+        if does == "begin":
+            asyncio.get_running_loop().call_soon(task.cancel)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    def begin(_: object) -> Call:
+        return begin_call(ANONYMOUS)
+
+    task: asyncio.Task[Any]
+    asyncio.run(scene())
+    assert done == (["served"] if does == "refuse" else [])
