@@ -29,6 +29,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 OnEnd: TypeAlias = Callable[[EndedCall], None]
 Begin: TypeAlias = "Callable[[Context], Call]"
 Door: TypeAlias = "Callable[[Context], None]"
+Trailers: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _KINDS = {
     (False, False): "unary",
@@ -146,34 +147,35 @@ class _Call:
 
     async def run(self, serve: Callable[[Call], Awaitable[Any]]) -> Any:
         code, reason, error_id = "OK", "", ""
+        trailers: Trailers = ()
         call: Call | None = None
         try:
-            await asyncio.sleep(0)  # the turn in which gRPC cancels a call whose caller left before it began
-            call = self._begin(self._context)
-            return await serve(call)
-        except asyncio.CancelledError:
-            code = _why_cancelled(self._context).name
-            raise
-        except grpc.aio.AbortError:
-            code = _code(self._context).name
-            raise
-        except AdvsentryError as error:
-            code, reason = code_of(error).name, _reason(error)
-            notes = current_call()
-            times = times_trailers(notes.queue_s, notes.inference_s, notes.batch_size)
-            await _abort(self._context, code_of(error), text_of(error), (*times, *trailers_of(error)))
-        except DecodeError:  # of the services that are not ours, such as reflection
-            code = grpc.StatusCode.INVALID_ARGUMENT.name
-            await _abort(
-                self._context, grpc.StatusCode.INVALID_ARGUMENT, "expected a message of this method, got others"
-            )
-        except Exception:
-            code = grpc.StatusCode.INTERNAL.name
-            error_id = secrets.token_hex(6)
-            log.exception("error %s: a call failed unexpectedly", error_id)
-            await _abort(
-                self._context, grpc.StatusCode.INTERNAL, f"internal error {error_id}; the server's log explains"
-            )
+            try:
+                await asyncio.sleep(0)  # the turn in which gRPC cancels a call whose caller left before it began
+                call = self._begin(self._context)
+                return await serve(call)
+            except asyncio.CancelledError:
+                code = _why_cancelled(self._context).name
+                raise
+            except grpc.aio.AbortError:
+                code = _code(self._context).name
+                raise
+            except AdvsentryError as error:
+                reason, status = _reason(error), code_of(error)
+                notes = current_call()
+                times = times_trailers(notes.queue_s, notes.inference_s, notes.batch_size)
+                text, trailers = text_of(error), (*times, *trailers_of(error))
+            except DecodeError:  # of the services that are not ours, such as reflection
+                status = grpc.StatusCode.INVALID_ARGUMENT
+                text = "expected a message of this method, got others"
+            except Exception:
+                status, error_id = grpc.StatusCode.INTERNAL, secrets.token_hex(6)
+                text = f"internal error {error_id}; the server's log explains"
+                log.exception("error %s: a call failed unexpectedly", error_id)
+            # The error is gone here: what `abort` raises stays in a cycle of gRPC's; the error's stack would stay with it,
+            # and the message in that, until they are collected.
+            code = status.name
+            await _abort(self._context, status, text, trailers)
         finally:
             seconds = time.monotonic() - self._since
             if call is not None:
@@ -189,9 +191,7 @@ def _reason(error: AdvsentryError) -> str:
     return type(error).__name__
 
 
-async def _abort(
-    context: Context, code: grpc.StatusCode, text: str, trailers: tuple[tuple[str, str | bytes], ...] = ()
-) -> None:
+async def _abort(context: Context, code: grpc.StatusCode, text: str, trailers: Trailers) -> None:
     """Ends a call with a status; one whose caller has gone meanwhile as cancelled, since gRPC would log a stack."""
     await asyncio.sleep(0)  # as in `_Call.run`
     try:

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import itertools
 import logging
+import sys
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -189,7 +192,26 @@ def test_a_status_for_one_who_has_gone_is_no_error() -> None:
             raise grpc.aio.InternalError("execute_batch failed")
 
     with pytest.raises(asyncio.CancelledError):
-        asyncio.run(_abort(Gone(), grpc.StatusCode.DEADLINE_EXCEEDED, "late"))  # type: ignore[arg-type]
+        asyncio.run(_abort(Gone(), grpc.StatusCode.DEADLINE_EXCEEDED, "late", ()))  # type: ignore[arg-type]
+
+
+def test_a_refused_call_leaves_nothing_for_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Held:
+        pass
+
+    async def refuse(how: bytes, context: Any) -> None:
+        held = Held()  # as a message is
+        held_ones.append(weakref.ref(held))
+        raise InvalidRequest("ours")
+
+    held_ones: list[weakref.ref[Held]] = []
+    monkeypatch.setattr(sys.modules[__name__], "behave", refuse)
+    gc.disable()
+    try:
+        asyncio.run(asyncio.wait_for(scene("UnaryUnary", b"error", CollectorRegistry()), 30))
+        assert [held() for held in held_ones] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("does", ["begin", "refuse"])
