@@ -113,14 +113,17 @@ def second_half_slope(samples: Sequence[float]) -> float:
     return float(np.polyfit(np.arange(len(half)), half, 1)[0])
 
 
-def _slope(samples: Sequence[float], calls: int) -> float:
-    """MB that 100,000 calls leave behind."""
-    return second_half_slope(samples) / (calls / SAMPLES) * 100_000
+def _slope(samples: Sequence[float], calls: int) -> tuple[float, float]:
+    """MB that 100,000 calls leave behind, and the standard error of that."""
+    half = np.asarray(samples[len(samples) // 2 :])
+    covariance = np.polyfit(np.arange(len(half)), half, 1, cov=True)[1]
+    scale = 100_000 / (calls / SAMPLES)
+    return scale * second_half_slope(samples), scale * float(np.sqrt(covariance[0, 0]))
 
 
 def growth(rig: Rig) -> Figures:
     """R-9."""
-    calls = rig.scaled(test=2_000, quick=60_000, full=1_200_000)
+    calls = rig.scaled(test=2_000, quick=120_000, full=1_200_000)
     images = [image_message(image) for image in images_of(rig.bundle, 64)]
     with rig.server() as running:
         samples, codes = run_loop(_leaks(running, images, calls))
@@ -128,14 +131,18 @@ def growth(rig: Rig) -> Figures:
         logged = running.errors_logged()
     with rig.server(command=BARE) as running:
         control, _ = run_loop(_leaks(running, images, calls))
+    slope, error = _slope(samples, calls)
+    control_slope, control_error = _slope(control, calls)
     return {
         "calls": calls,
         "cancelled": codes["CANCELLED"],
         "past_deadline": codes["DEADLINE_EXCEEDED"],
         "otherwise_ended": sum(count for code, count in codes.items() if code not in ALLOWED),
         "rss_mb": samples[-1],
-        "mb_per_100k_calls": _slope(samples, calls),
-        "control_mb_per_100k_calls": _slope(control, calls),
+        "mb_per_100k_calls": slope,
+        "standard_error_mb": error,
+        "control_mb_per_100k_calls": control_slope,
+        "control_standard_error_mb": control_error,
         "max_minus_mean_mb": max(samples) - float(np.mean(samples)),
         "left_in_queue": load.total("advsentry_queue_items") + load.total("advsentry_inflight"),
         "errors_logged": logged,

@@ -172,8 +172,8 @@ class _Call:
                 status, error_id = grpc.StatusCode.INTERNAL, secrets.token_hex(6)
                 text = f"internal error {error_id}; the server's log explains"
                 log.exception("error %s: a call failed unexpectedly", error_id)
-            # The error is gone here: what `abort` raises stays in a cycle of gRPC's; the error's stack would stay with it,
-            # and the message in that, until they are collected.
+            # The error is gone here: what `abort` raises stays in a cycle of gRPC's until it is collected, and with it
+            # would the error's stack, in which the message is.
             code = status.name
             await _abort(self._context, status, text, trailers)
         finally:
