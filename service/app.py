@@ -17,6 +17,7 @@ from service.memory import keep_trimmed
 from service.metrics import Metrics
 from service.models import Models
 from service.private_http import PrivateHttp
+from service.rehearsal import rehearse
 from service.reload import BundleWatch, ask_loop
 from service.rpc import convert_inference
 from service.rpc.convert import SERVICE
@@ -123,6 +124,7 @@ class App:
             reload=self._reload_from_thread if settings.admin or self._private_socket else None,
         )
         await self.models.start()
+        await rehearse(self.models.current.engine, settings, self._decoders)
         await self._server.start()
         if self._health_server is not None:
             await self._health_server.start()

@@ -10,11 +10,9 @@ import logging
 import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
@@ -23,6 +21,7 @@ from service.app import Ports
 from service.detection.processors import cpu_quota
 from service.errors import AdvsentryError, SetupError, Unavailable
 from service.merging import Merged, Page
+from service.private_folder import private_folder
 from service.private_http import PrivateHttp
 from service.process import Worker
 from service.reload import BundleWatch, ask_loop
@@ -91,7 +90,12 @@ class Supervisor:
             place = settings.health_host, settings.health_port
             reserved = self._to_close.enter_context(reserve_port(*place, flags="--health-port or --health-host"))
             self._health_port = reserved.getsockname()[1]
-        self._folder = _private_folder()
+        folder = private_folder()
+        if folder is None:
+            raise SetupError(
+                "--workers takes a folder for sockets, and none can be made; set TMPDIR to one that can be written"
+            )
+        self._folder = folder
         self._to_close.callback(shutil.rmtree, self._folder, ignore_errors=True)
         http = PrivateHttp(
             (settings.metrics_host, settings.metrics_port),
@@ -269,16 +273,6 @@ def _check_ports(settings: Settings) -> None:
 
 def _longer(pause: float) -> float:
     return min(LONGEST_PAUSE_S, 2 * pause or FIRST_PAUSE_S)
-
-
-def _private_folder() -> Path:
-    """A folder for sockets that nobody else may enter."""
-    for parent in (None, "/dev/shm"):
-        with contextlib.suppress(OSError):
-            return Path(tempfile.mkdtemp(prefix="advsentry-", dir=parent))
-    raise SetupError(
-        "--workers takes a folder for sockets, and none can be made; set TMPDIR to one that can be written"
-    )
 
 
 def reserve_port(host: str, port: int, flags: str = "--port or --host") -> socket.socket:

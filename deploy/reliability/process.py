@@ -68,8 +68,11 @@ class Serving:
 
     def cpu_s(self) -> float:
         """Processor time of the threads that it has, until now."""
-        tasks = Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text(encoding="ascii").split()[0]) for task in tasks) / 1e9
+        spent_ns = 0
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+                spent_ns += int((task / "schedstat").read_text(encoding="ascii").split()[0])
+        return spent_ns / 1e9
 
     def terminate(self, timeout_s: float) -> int:
         """Sends SIGTERM and gives the exit status.

@@ -58,6 +58,7 @@ def test_a_leak_is_found(rig: Rig) -> None:
     [
         ("R-5", "take", "malformed_taken"),
         ("R-11", "lose", "failed"),
+        ("R-15", "cold", "first_call_cpu_of_steady"),
         ("R-16", "differ", "answers_differing"),
         ("R-18", "let_in", "otherwise_answered"),
         ("R-19", "miscount", "wrong_counters"),
