@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import random
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ T = TypeVar("T")
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 UnaryMethod: TypeAlias = "grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]"
 PUSHBACK = "grpc-retry-pushback-ms"
+QUEUE_MS = "x-advsentry-queue-ms"
 
 
 @dataclass(slots=True)  # frozen ones cost a microsecond more, and there are many
@@ -33,6 +35,8 @@ class Outcome:
     seconds: float
     has_pushback: bool = False
     """Whether a refusal said when to come back."""
+    queue_ms: float = math.nan
+    """How long the image waited, as the server says of an answer; NaN where nobody asked for it."""
 
 
 def run_loop(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -54,9 +58,18 @@ def channel(target: str) -> grpc.aio.Channel:
 
 
 async def detect_once(
-    method: UnaryMethod, message: bytes, deadline_s: float, metadata: Metadata | None = None
+    method: UnaryMethod,
+    message: bytes,
+    deadline_s: float,
+    metadata: Metadata | None = None,
+    *,
+    reads_queue_ms: bool = False,
 ) -> Outcome:
-    """One call; never raises what a server may answer."""
+    """One call; never raises what a server may answer.
+
+    Args:
+        reads_queue_ms: whether to look how long the image waited, which costs the client a little.
+    """
     sent_s = time.monotonic()
     call = method(message, timeout=deadline_s, metadata=metadata)
     try:
@@ -65,7 +78,10 @@ async def detect_once(
         seconds = time.monotonic() - sent_s
         trailers = dict(error.trailing_metadata() or ())
         return Outcome(error.code().name, sent_s, seconds, PUSHBACK in trailers)
-    return Outcome("OK", sent_s, time.monotonic() - sent_s)
+    outcome = Outcome("OK", sent_s, time.monotonic() - sent_s)
+    if reads_queue_ms:
+        outcome.queue_ms = float(dict(await call.trailing_metadata())[QUEUE_MS])
+    return outcome
 
 
 async def closed(
@@ -95,12 +111,14 @@ async def paced(
     clients: int = 64,
     seed: int = 0,
     metadata: Metadata | None = None,
+    reads_queue_ms: bool = False,
 ) -> list[Outcome]:
     """Detect calls at random times (Poisson) of this mean rate, whatever becomes of earlier ones.
 
     Args:
         rate: calls a second.
         clients: connections that take turns.
+        reads_queue_ms: see `detect_once`.
     """
     async with contextlib.AsyncExitStack() as stack:
         channels = [await stack.enter_async_context(channel(target)) for _ in range(clients)]
@@ -114,7 +132,7 @@ async def paced(
             elif number % 16 == 0:
                 await asyncio.sleep(0)  # late: answers must be read, too
             message = messages[number % len(messages)]
-            one = detect_once(methods[number % clients], message, deadline_s, metadata)
+            one = detect_once(methods[number % clients], message, deadline_s, metadata, reads_queue_ms=reads_queue_ms)
             calls.append(asyncio.create_task(one))
         return await asyncio.gather(*calls)
 

@@ -4,6 +4,8 @@ import asyncio
 import time
 from collections.abc import Sequence
 
+import numpy as np
+
 from deploy.reliability.callers import Outcome, capacity, channel, codes, detect_once, paced, percentile_ms, run_loop
 from deploy.reliability.check import Check, Figures
 from deploy.reliability.process import Serving
@@ -23,6 +25,10 @@ QUEUED_S = 0.2
 """How long R-21's image would wait."""
 SHORT_S = 0.05
 """How long its caller does."""
+ENOUGH_CAME = 10
+"""Of R-21's calls, whose messages the server read. On a busy machine their time may pass before that, and they show
+nothing then: there are more rounds until so many came."""
+MOST_ROUNDS = 20
 
 
 def _measured_capacity(rig: Rig, running: Serving, messages: Sequence[bytes]) -> float:
@@ -34,13 +40,20 @@ def steady(rig: Rig) -> Figures:
     messages = messages_of(images_of(rig.slow, 64))
     with rig.server(rig.slow, max_batch=SLOW_BATCH, canary_s=LOOP_LAG_EVERY_S) as running:
         most = _measured_capacity(rig, running, messages)
-        before = running.metrics()
         seconds = rig.scaled(test=2, quick=20, full=600)
         with Watch(lambda: 1000 * running.metrics().total("advsentry_loop_lag_seconds"), LOOP_LAG_EVERY_S) as lag:
             outcomes = run_loop(
-                paced(running.target, messages, rate=0.7 * most, seconds=seconds, deadline_s=10, clients=64)
+                paced(
+                    running.target,
+                    messages,
+                    rate=0.7 * most,
+                    seconds=seconds,
+                    deadline_s=10,
+                    clients=64,
+                    reads_queue_ms=True,
+                )
             )
-        queue_s = running.metrics().since(before).quantile("advsentry_stage_seconds", 0.99, stage="queue")
+    waits_ms = [outcome.queue_ms for outcome in outcomes if outcome.code == "OK"]
     p50, p99 = percentile_ms(outcomes, 50), percentile_ms(outcomes, 99)
     return {
         "capacity_per_s": most,
@@ -49,7 +62,7 @@ def steady(rig: Rig) -> Figures:
         "p50_ms": p50,
         "p99_ms": p99,
         "p99_over_p50": p99 / p50,
-        "queue_p99_ms": 1000 * queue_s,
+        "queue_p99_ms": float(np.percentile(waits_ms, 99)),
         "loop_lag_p99_ms": sorted(lag.seen)[int(0.99 * len(lag.seen))],
     }
 
@@ -125,16 +138,27 @@ def burst(rig: Rig) -> Figures:
 def hopeless(rig: Rig) -> Figures:
     """R-21."""
     messages = messages_of(images_of(rig.slow, 64))
+    short: list[Outcome] = []
+    others: list[Outcome] = []
     with rig.server(rig.slow, max_batch=SLOW_BATCH) as running:
         most = _measured_capacity(rig, running, messages)
         before = running.metrics()
         waiting = max(32, int(most * 3 * QUEUED_S))
-        outcomes = run_loop(_behind_others(running.target, messages, waiting, rig.scaled(test=20, quick=50, full=500)))
-        load = running.metrics().since(before)
-    short, others = outcomes
+        for _ in range(MOST_ROUNDS):
+            hurried, patient = run_loop(
+                _behind_others(running.target, messages, waiting, rig.scaled(test=20, quick=50, full=500))
+            )
+            short += hurried
+            others += patient
+            _wait_until_idle(running)
+            load = running.metrics().since(before)
+            came = load.total("grpc_server_msg_received_total", grpc_method="Detect") - len(others)
+            if came >= ENOUGH_CAME:
+                break
     return {
-        "queued_before": len(others),
+        "queued_before": waiting,
         "short_calls": len(short),
+        "short_calls_that_came": came,
         "short_calls_answered": codes(short)["OK"],
         "short_calls_otherwise_ended": len(short)
         - codes(short)["DEADLINE_EXCEEDED"]
@@ -142,6 +166,12 @@ def hopeless(rig: Rig) -> Figures:
         "others_failed": len(others) - codes(others)["OK"],
         "images_run_for_short_calls": load.total("advsentry_batch_size_sum") - len(others),
     }
+
+
+def _wait_until_idle(running: Serving) -> None:
+    """Until nothing is queued or runs: what nobody waits for any more would be run last."""
+    while sum(running.metrics().total(f"advsentry_{name}") for name in ("queue_items", "inflight")):
+        time.sleep(0.02)
 
 
 async def _behind_others(
@@ -202,6 +232,7 @@ CHECKS = (
         number="R-21",
         text="calls with a deadline of 50 ms behind a queue of 200 ms and more",
         asked={
+            "short_calls_that_came": f">= {ENOUGH_CAME}",
             "short_calls_answered": "= 0",
             "short_calls_otherwise_ended": "= 0",
             "others_failed": "= 0",

@@ -1,6 +1,5 @@
-"""A server's /metrics as numbers: counts between two readings, and quantiles of histograms."""
+"""A server's /metrics as numbers, and what was counted between two readings."""
 
-import math
 import urllib.request
 from collections import Counter
 from dataclasses import dataclass, field
@@ -35,16 +34,6 @@ class MetricsPage:
         """What was counted after another reading; gauges become differences, too."""
         series = {key: value - before.series.get(key, 0.0) for key, value in self.series.items()}
         return MetricsPage(text=self.text, series=series)
-
-    def quantile(self, name: str, share: float, **labels: str) -> float:
-        """The upper end of the bucket in which a quantile of a histogram lies; 0 when it counted nothing."""
-        wanted = set(labels.items())
-        buckets: Counter[float] = Counter()
-        for (found, of), value in self.series.items():
-            if found == f"{name}_bucket" and wanted <= of:
-                buckets[float(dict(of)["le"])] += value  # type: ignore[assignment]
-        count = buckets.get(math.inf, 0)
-        return next((bound for bound in sorted(buckets) if count and buckets[bound] >= share * count), 0.0)
 
 
 def read_metrics(address: str) -> MetricsPage:
