@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 
 from deploy.reliability.check import Check, Figures
 from deploy.reliability.process import Serving
-from deploy.reliability.rig import Rig, images_of, messages_of
+from deploy.reliability.rig import BARE, Rig, images_of, messages_of
 from service.client import Client
 from service.detection.types import Bytes8
 from service.rpc.convert import SERVICE
@@ -148,16 +148,22 @@ def _rolling(rig: Rig, restarts: int) -> tuple[_Calls, Counter[int]]:
     return found, statuses
 
 
-def _abrupt(rig: Rig, restarts: int) -> tuple[Counter[str], int, Counter[int]]:
-    """Callers who do not ask: statuses, calls that a serving server took and did not answer, exit statuses."""
+def _abrupt(rig: Rig, restarts: int, command: tuple[str, ...] | None = None) -> tuple[Counter[str], int, Counter[int]]:
+    """Callers who do not ask: statuses, calls that a serving server took and did not answer, exit statuses.
+
+    Args:
+        command: of a server without health; the rig's when None.
+    """
     messages = messages_of(images_of(rig.bundle, 16))
     total: Counter[str] = Counter()
     lost = 0
     statuses: Counter[int] = Counter()
     for _ in range(restarts):
-        with rig.server(**_ENDING) as running:
+        with rig.server(command=command, **_ENDING) as running:
             made = _Watched(running)
-            made.is_serving.wait(20)
+            grpc.channel_ready_future(made.channel).result(20)
+            if command is None:
+                made.is_serving.wait(20)
             with _callers(lambda made=made: made, messages) as found:  # type: ignore[misc]
                 time.sleep(0.3)
                 statuses[_end(running)] += 1
@@ -182,6 +188,7 @@ def restarts(rig: Rig) -> Figures:
     count, without = rig.scaled(test=2, quick=12, full=200), rig.scaled(test=1, quick=5, full=50)
     honouring, statuses = _rolling(rig, count)
     codes, lost, abrupt_statuses = _abrupt(rig, without)
+    control, _, _ = _abrupt(rig, without, BARE)
     second_status, second_s = _second_signal(rig)
     ends = statuses + abrupt_statuses
     return {
@@ -192,6 +199,7 @@ def restarts(rig: Rig) -> Figures:
         "calls_without_health": codes.total(),
         "lost_in_flight": lost,
         "cancelled_by_grpc": codes["CANCELLED"],
+        "control_cancelled_by_grpc": control["CANCELLED"],
         "otherwise_ended": codes.total() - codes["OK"] - codes["UNAVAILABLE"] - codes["CANCELLED"],
         "exit_statuses_not_0": ends.total() - ends[0],
         "second_signal_exit_status": second_status,
@@ -248,7 +256,7 @@ CHECKS = (
     Check(
         number="R-11",
         text=f"SIGTERM under load (lame duck {LAME_DUCK_S:g} s): rolling restarts with callers who honour health, "
-        "restarts with callers who do not, a second signal",
+        "restarts with callers who do not, also of gRPC without the service (control), a second signal",
         asked={
             "failed": "= 0",
             "lost_in_flight": "= 0",

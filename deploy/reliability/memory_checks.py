@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +13,7 @@ import numpy as np
 from deploy.reliability.callers import capacity, channel, paced, percentile_ms, run_loop
 from deploy.reliability.check import Check, Figures
 from deploy.reliability.process import Serving
-from deploy.reliability.rig import Rig, images_of, messages_of
+from deploy.reliability.rig import BARE, Rig, images_of, messages_of
 from protos import detection_pb2 as pb
 from service.rpc.convert import SERVICE
 from service.rpc.read_answers import image_message
@@ -27,7 +26,6 @@ SAMPLES = 40
 CALLERS = 32
 ALLOWED = frozenset({"OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"})
 STREAM_ITEMS = 4
-BARE = (sys.executable, "-m", "deploy.reliability.bare")
 """gRPC without the service, under the same calls: what it keeps is none of ours."""
 
 

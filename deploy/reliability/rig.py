@@ -17,9 +17,11 @@ from service.detection.manifest import InputShape, Manifest
 from service.detection.types import Bytes8
 from service.rpc.read_answers import image_message
 
-__all__ = ["Rig", "Size", "images_of", "messages_of", "shape_of"]
+__all__ = ["BARE", "Rig", "Size", "images_of", "messages_of", "shape_of"]
 
 SEED = 0
+BARE = (sys.executable, "-m", "deploy.reliability.bare")
+"""A server without the service, as a control of what gRPC does by itself."""
 
 
 class Size(StrEnum):

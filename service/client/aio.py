@@ -19,6 +19,7 @@ from service.client.channel import (
     OPTIONS,
     USUAL_LIMIT_BYTES,
     backoff_s,
+    cancelled_by_server,
     error_from,
 )
 from service.client.credentials import channel_credentials, token_metadata
@@ -142,9 +143,9 @@ class AsyncClient:
                         yield outcome_of(window.answered(), answer)
                     if not window.is_done:
                         raise AdvsentryError(f"{self.target}: the server ended the stream before its last answer")
-                except grpc.aio.AioRpcError as error:
+                except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
                     attempt += 1
-                    failure = _broken(error) or error_from(self.target, error)
+                    failure = self._failure(error)
                     if not isinstance(failure, Unavailable) or attempt >= MAX_ATTEMPTS:
                         raise failure from error
                     await asyncio.sleep(backoff_s(attempt))
@@ -198,8 +199,21 @@ class AsyncClient:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except grpc.RpcError as error:
-            raise error_from(self.target, error) from error
+        except (grpc.RpcError, asyncio.CancelledError) as error:
+            raise self._failure(error) from error
+
+    def _failure(self, error: grpc.RpcError | asyncio.CancelledError) -> AdvsentryError:
+        """What the end of a call means.
+
+        Raises:
+            asyncio.CancelledError: the caller's own. grpc.aio raises the same when the server says CANCELLED.
+        """
+        if isinstance(error, grpc.RpcError):
+            return _broken(error) or error_from(self.target, error)
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise error
+        return cancelled_by_server()
 
 
 async def _prepared(images: Iterable[Image] | AsyncIterable[Image], most_bytes: int) -> AsyncIterator[Prepared]:
@@ -237,8 +251,10 @@ async def _send(call: Any, items: AsyncIterator[Prepared], first: pb.StreamOptio
         await call.done_writing()
 
 
-def _broken(error: grpc.aio.AioRpcError) -> Unavailable | None:
-    """A call that ended during a write has lost its status; opened again, it tells it."""
+def _broken(error: grpc.RpcError) -> Unavailable | None:
+    """A stream that ended during a write has lost its status; opened again, it tells it."""
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return None
     if error.code() is grpc.StatusCode.INTERNAL and "from Core" in (error.details() or ""):
         return Unavailable("the stream broke off")
     return None

@@ -17,6 +17,7 @@ __all__ = [
     "OPTIONS",
     "USUAL_LIMIT_BYTES",
     "backoff_s",
+    "cancelled_by_server",
     "error_from",
 ]
 
@@ -38,13 +39,14 @@ _SERVICE_CONFIG = {
                 "initialBackoff": f"{_FIRST_BACKOFF_S}s",
                 "maxBackoff": f"{_LONGEST_BACKOFF_S}s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["RESOURCE_EXHAUSTED", "UNAVAILABLE"],
+                "retryableStatusCodes": ["RESOURCE_EXHAUSTED", "UNAVAILABLE", "CANCELLED"],
             },
         }
     ],
 }
 """A detection changes nothing, so that trying again is safe. A server without room says when to come back; gRPC waits
-for that. A stream is opened again by the clients, which know what of it is answered."""
+for that. CANCELLED from a server is gRPC's own word for a call that it had not taken when it stopped. A stream is
+opened again by the clients, which know what of it is answered."""
 
 OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
@@ -78,6 +80,11 @@ def backoff_s(attempt: int) -> float:
     """
     longest: float = min(_LONGEST_BACKOFF_S, _FIRST_BACKOFF_S * 2 ** (attempt - 1))
     return longest * random.uniform(0.5, 1.0)
+
+
+def cancelled_by_server() -> AdvsentryError:
+    """What it means when a call is cancelled and not by its caller."""
+    return error_of(grpc.StatusCode.CANCELLED, "", {})
 
 
 def error_from(target: str, error: grpc.RpcError) -> AdvsentryError:

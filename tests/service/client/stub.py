@@ -101,13 +101,18 @@ async def _first(answers: AsyncIterator[Any], most: int | None) -> list[Any]:
 
 
 @contextlib.contextmanager
-def stub(stream: StreamBehaviour, limit_bytes: int = 2**20) -> Iterator[str]:
-    """A server with this StreamDetect, at a free port; gives its target."""
+def stub(
+    stream: StreamBehaviour,
+    limit_bytes: int = 2**20,
+    detect: Callable[[bytes, grpc.ServicerContext], bytes] = lambda *_: b"",
+) -> Iterator[str]:
+    """A server with this StreamDetect and Detect, at a free port; gives its target."""
 
     def info(_: pb.GetModelInfoRequest, __: grpc.ServicerContext) -> pb.GetModelInfoResponse:
         return pb.GetModelInfoResponse(limits=pb.Limits(max_message_bytes=limit_bytes))
 
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Detect": grpc.unary_unary_rpc_method_handler(detect),
         "GetModelInfo": grpc.unary_unary_rpc_method_handler(
             info, pb.GetModelInfoRequest.FromString, pb.GetModelInfoResponse.SerializeToString
         ),

@@ -1,5 +1,6 @@
 """service/client: both clients do the same, and a stream loses nothing."""
 
+import asyncio
 import io
 import threading
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,8 @@ import pytest
 from PIL import Image as Pillow
 
 from protos import detection_pb2 as pb
-from service.client import Client, Image, Options
+from service.client import AsyncClient, Client, Image, Options
+from service.client.channel import MAX_ATTEMPTS
 from service.client.window import MOST_ITEMS
 from service.detection.engine import Engine
 from service.detection.types import Detection
@@ -118,14 +120,15 @@ def test_a_stream_that_breaks_goes_on_where_it_was(kind: type[Blocking]) -> None
 
 
 @CLIENTS
-def test_a_server_that_never_comes_back_is_given_up(kind: type[Blocking]) -> None:
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_a_server_that_never_comes_back_is_given_up(kind: type[Blocking], code: grpc.StatusCode) -> None:
     calls = []
 
     def gone(
         requests: Iterator[pb.StreamDetectRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.StreamDetectResponse]:
         calls.append(next(requests))
-        context.abort(grpc.StatusCode.UNAVAILABLE, "the server is shutting down")
+        context.abort(code, "the server is shutting down")
         yield from ()
 
     with stub(gone) as target, pytest.raises(Unavailable, match="shutting down"):
@@ -217,3 +220,50 @@ def test_a_client_serves_several_threads(server: Running, pixels: np.ndarray) ->
         for thread in threads:
             thread.join(20)
     assert found == [found[0]] * 8
+
+
+@CLIENTS
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_call_that_an_ending_server_cancels_is_made_again(kind: type[Blocking], times: int) -> None:
+    calls: list[bytes] = []
+
+    def none(*_: object) -> Iterator[pb.StreamDetectResponse]:
+        yield from ()
+
+    def detect(data: bytes, context: grpc.ServicerContext) -> bytes:
+        calls.append(data)
+        if len(calls) <= times:
+            context.abort(grpc.StatusCode.CANCELLED, "")
+        return pb.DetectResponse(detection=pb.Detection(verdict=pb.VERDICT_CLEAN)).SerializeToString()
+
+    with stub(none, detect=detect) as target:
+        if times < MAX_ATTEMPTS:
+            assert kind(target).detect(b"x").verdict == "clean"
+        else:
+            with pytest.raises(Unavailable, match="cancelled the call"):
+                kind(target).detect(b"x")
+    assert len(calls) == min(times + 1, MAX_ATTEMPTS)
+
+
+def test_a_caller_who_is_cancelled_is_told_so() -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    def none(*_: object) -> Iterator[pb.StreamDetectResponse]:
+        yield from ()
+
+    def detect(data: bytes, _: grpc.ServicerContext) -> bytes:
+        begun.set()
+        let_go.wait(20)
+        return b""
+
+    async def cancel(target: str) -> None:
+        async with AsyncClient(target) as client:
+            task = asyncio.create_task(client.detect(b"x"))
+            await asyncio.to_thread(begun.wait, 20)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            let_go.set()
+
+    with stub(none, detect=detect) as target:
+        asyncio.run(cancel(target))
