@@ -117,7 +117,7 @@ class Settings:
     canary_s: float = _setting(5.0, "seconds between two canaries", least=0.01, most=LONGEST_S)
     max_message_bytes: int = _setting(16 * 2**20, "largest message in either direction", least=1024, most=2**31 - 1)
     compression: bool = _setting(
-        True, "whether messages may come in gzip or deflate; otherwise such a call is refused before it is inflated"
+        False, "whether messages may come in gzip or deflate; otherwise such a call is refused before it is inflated"
     )
     held_bytes: int = _setting(
         256 * 2**20, "bytes of the messages of all calls at once that are no streams", least=1024, most=2**40

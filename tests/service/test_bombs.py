@@ -94,7 +94,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server(bundle_path: Path) -> Iterator[Server]:
-    with serving(bundle_path) as (process, target, _):
+    with serving(bundle_path, "--compression", "on") as (process, target, _):
         warm = grpc.insecure_channel(target)
         warm.unary_unary(f"/{SERVICE}/Detect")(GOOD)
         made = Server(target, process.pid)

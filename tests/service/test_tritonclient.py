@@ -32,7 +32,7 @@ def known_and_found(
 ) -> tuple[list[Detection], dict[str, Any]]:
     path = tmp_path_factory.mktemp("triton") / "images.npy"
     np.save(path, images)
-    with running(engine, canary_s=100.0) as server:
+    with running(engine, canary_s=100.0, compression=True) as server:
         with Client(server.ports.grpc) as client:
             known = [client.detect(image) for image in images]
         command = [sys.executable, str(PROGRAM), server.ports.grpc, str(path)]
