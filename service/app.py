@@ -16,7 +16,7 @@ from service.loop_lag import watch_loop_lag
 from service.memory import keep_trimmed
 from service.metrics import Metrics
 from service.models import Models
-from service.private_http import PrivateHttp
+from service.private_http import PrivateHttp, metrics_names
 from service.rehearsal import rehearse
 from service.reload import BundleWatch, ask_loop
 from service.rpc import convert_inference
@@ -122,6 +122,7 @@ class App:
             self._private_socket or (settings.metrics_host, settings.metrics_port),
             scrape=self._scrape,
             reload=self._reload_from_thread if settings.admin or self._private_socket else None,
+            names=metrics_names(settings),
         )
         await self.models.start()
         await rehearse(self.models.current.engine, settings, self._decoders)

@@ -26,7 +26,7 @@ from service.settings import CONFIG, Settings, env_name, flag_name, setting_fiel
 from service.supervisor import supervise
 from service.token_command import add_token_commands
 from service.tune_command import add_tune_arguments, tune_text
-from service.worker import run_worker
+from service.worker import WORKER, run_worker
 
 __all__ = ["run_command"]
 
@@ -40,9 +40,13 @@ def run_command(arguments: Sequence[str] | None) -> int:
     Returns:
         0 when done, 1 after a failure that was explained, 2 (by way of SystemExit) for wrong usage.
     """
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        status = int(options.command(options))
+        if words == [WORKER]:
+            status = run_worker()
+        else:
+            options = _parser().parse_args(words)
+            status = int(options.command(options))
         sys.stdout.flush()  # here, where a full disk can be told
         return status
     except AdvsentryError as error:
@@ -75,7 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
     _add_tune(commands.add_parser("tune", help="measure this machine, and say which settings serve the most images"))
     _add_reload(commands.add_parser("reload", help="have a server load its bundle anew, without losing a call"))
-    commands.add_parser("worker").set_defaults(command=lambda _: run_worker())  # for the supervisor; not in the help
     return parser
 
 

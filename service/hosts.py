@@ -1,8 +1,11 @@
 """Addresses, as operators and clients write them."""
 
+import ipaddress
+from collections.abc import Collection
+
 from service.errors import SetupError
 
-__all__ = ["check_target", "is_loopback"]
+__all__ = ["check_target", "is_loopback", "may_ask"]
 
 _MOST = 65535
 
@@ -33,3 +36,22 @@ def check_target(target: str) -> None:
         raise SetupError(f"--target: expected HOST:PORT with a port from 1 to {_MOST}, got {target!r}")
     if ":" in host and not host.startswith("["):
         raise SetupError(f"--target: expected an IPv6 address in brackets, such as [::1]:50051, got {target!r}")
+
+
+def may_ask(host: str, names: Collection[str]) -> bool:
+    """Whether a Host header has an address, localhost or one of some names; `*` among them for any.
+
+    >>> [may_ask(host, ["me.example"]) for host in ("10.0.0.7:9464", "[::1]", "localhost:1", "Me.example.:80")]
+    [True, True, True, True]
+    >>> [may_ask(host, []) for host in ("attacker.example:9464", "10.0.0.7.attacker.example", "", "localhost.example")]
+    [False, False, False, False]
+    """
+    bare = host[1 : host.find("]")] if host.startswith("[") else host.partition(":")[0]
+    bare = bare.rstrip(".").lower()
+    if "*" in names or bare in {"localhost", *(name.lower() for name in names)}:
+        return True
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        return False
+    return True

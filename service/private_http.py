@@ -5,15 +5,17 @@ import logging
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from service.errors import AdvsentryError, SetupError
+from service.hosts import may_ask
+from service.settings import Settings
 
-__all__ = ["RELOAD", "PrivateHttp", "Scrape"]
+__all__ = ["RELOAD", "PrivateHttp", "Scrape", "metrics_names"]
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +28,21 @@ Scrape = Callable[[str], tuple[bytes, str]]
 """Takes the Accept header; gives the metrics and their content type."""
 
 
+def metrics_names(settings: Settings) -> frozenset[str]:
+    """The names by which the metrics may be asked for: those that are set, and the one that they listen on."""
+    return frozenset({settings.metrics_host, *filter(None, map(str.strip, settings.metrics_names.split(",")))})
+
+
 class PrivateHttp:
     """An HTTP server in threads of its own, so that it answers whatever the event loop is at."""
 
     def __init__(
-        self, address: tuple[str, int] | Path, *, scrape: Scrape, reload: Callable[[], str] | None = None
+        self,
+        address: tuple[str, int] | Path,
+        *,
+        scrape: Scrape,
+        reload: Callable[[], str] | None = None,
+        names: Collection[str] = (),
     ) -> None:
         """Listens, and answers from now on.
 
@@ -38,6 +50,8 @@ class PrivateHttp:
             address: host and port, or a path for a Unix socket.
             reload: what POST /-/reload does, called in a thread; its text is the answer, an AdvsentryError the refusal.
                 None for not at all. By TCP only this machine may ask for it, and no page of a browser.
+            names: by which it may be asked, beside addresses and localhost; `*` for any. A page of a browser can have
+                its own name lead here, and would then read what comes.
 
         Raises:
             SetupError: the address cannot be had.
@@ -51,6 +65,7 @@ class PrivateHttp:
             ) from error
         self._server.scrape = scrape
         self._server.reload = reload
+        self._server.names = names
         self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="metrics", daemon=True)
         self._thread.start()
 
@@ -73,6 +88,7 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     scrape: Scrape
     reload: Callable[[], str] | None
+    names: Collection[str]
 
 
 class _Server6(_Server):
@@ -116,6 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:  # http.server's name
         """The metrics, at any path but those below /-/ as Prometheus' own client has it."""
+        if not self._is_asked_rightly():
+            return
         if self.path.startswith("/-/"):
             self._answer(HTTPStatus.NOT_FOUND, "expected GET /metrics\n")
             return
@@ -124,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:  # http.server's name
         """The reload, where it is on."""
+        if not self._is_asked_rightly():
+            return
         if self.path != RELOAD or self.server.reload is None:
             self._answer(HTTPStatus.NOT_FOUND, f"expected POST {RELOAD}, and a server with --admin on\n")
         elif not self._is_near() or "Origin" in self.headers:
@@ -133,6 +153,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(HTTPStatus.OK, self.server.reload() + "\n")
             except AdvsentryError as error:
                 self._answer(HTTPStatus.CONFLICT, f"{error}\n")
+
+    def _is_asked_rightly(self) -> bool:
+        """Whether by a name that is ours; if not, says so."""
+        name = self.headers.get("Host", "")
+        if not name or may_ask(name, self.server.names):  # no browser leaves it out
+            return True
+        self._answer(
+            HTTPStatus.MISDIRECTED_REQUEST, "expected an address, localhost or one of --metrics-names as Host\n"
+        )
+        return False
 
     def _is_near(self) -> bool:
         if self.server.address_family == socket.AF_UNIX:

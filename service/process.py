@@ -12,7 +12,7 @@ from pathlib import Path
 
 from service.admin import post_reload
 from service.merging import Page, read_page
-from service.worker import Order
+from service.worker import WORKER, Order
 
 __all__ = ["Worker"]
 
@@ -38,7 +38,7 @@ class Worker:
             OSError: the system refuses.
         """
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "service", "worker"),
+            *(sys.executable, "-P", "-m", "service", WORKER),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,  # a terminal's Ctrl-C goes to the supervisor alone, which passes it on

@@ -39,6 +39,9 @@ class Settings:
     port: int = _setting(50051, "gRPC port; 0 takes a free one", least=0, most=65535)
     metrics_host: str = _setting("127.0.0.1", "address that /metrics listens on; keep it private")
     metrics_port: int = _setting(9464, "HTTP port of /metrics; 0 takes a free one", least=0, most=65535)
+    metrics_names: str = _setting(
+        "", "names by which /metrics may be asked for, beside addresses and localhost, with commas between; * for any"
+    )
     admin: bool = _setting(
         False, "whether POST /-/reload on the metrics port reloads the bundle; from this machine only"
     )
@@ -53,6 +56,9 @@ class Settings:
         "processes that share the gRPC port, under one that restarts them; 0 serves in this process",
         least=0,
         most=256,
+    )
+    start_s: float = _setting(
+        600.0, "with --workers: seconds in which a process must serve; else it is ended", least=1, most=LONGEST_S
     )
     max_connection_age_s: float = _setting(
         300.0, "with --workers: seconds after which a client is asked to connect anew", least=1, most=LONGEST_S

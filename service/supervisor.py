@@ -9,7 +9,6 @@ import contextlib
 import logging
 import shutil
 import signal
-import socket
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -21,15 +20,16 @@ from service.app import Ports
 from service.detection.processors import cpu_quota
 from service.errors import AdvsentryError, SetupError, Unavailable
 from service.merging import Merged, Page
+from service.ports import check_ports, reserve_port
 from service.private_folder import private_folder
-from service.private_http import PrivateHttp
+from service.private_http import PrivateHttp, metrics_names
 from service.process import Worker
 from service.reload import BundleWatch, ask_loop
 from service.settings import Settings
 from service.signals import on_signals
 from service.worker import Order
 
-__all__ = ["Supervisor", "reserve_port", "supervise"]
+__all__ = ["Supervisor", "supervise"]
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Supervisor:
             WorkerEnded: a process ended before it served.
         """
         settings = self._settings
-        _check_ports(settings)
+        check_ports(settings)
         self._port = self._to_close.enter_context(reserve_port(settings.host, settings.port))
         self._health_port: int | None = None
         if settings.health_port >= 0:
@@ -101,6 +101,7 @@ class Supervisor:
             (settings.metrics_host, settings.metrics_port),
             scrape=self._scrape,
             reload=self._reload_from_thread if settings.admin else None,
+            names=metrics_names(settings),
         )
         self._to_close.callback(http.close)
         async with self._reloading:  # a reload waits until there is something to reload
@@ -182,7 +183,7 @@ class Supervisor:
         """A process that serves.
 
         Raises:
-            WorkerEnded: it ended before.
+            WorkerEnded: it ended before, or took too long.
         """
         settings, self._started = self._settings, self._started + 1
         threads = settings.threads or max(1, cpu_quota() // settings.workers)
@@ -198,9 +199,16 @@ class Supervisor:
         self._all.add(worker)
         self._tasks.add(task := asyncio.create_task(self._forget(worker)))
         task.add_done_callback(self._tasks.discard)
-        if not await worker.serves():
-            raise WorkerEnded(f"worker {number} ended before it served; its own line says why")
-        return worker
+        try:
+            async with asyncio.timeout(settings.start_s):
+                if await worker.serves():
+                    return worker
+        except TimeoutError:
+            worker.send(signal.SIGKILL)
+            raise WorkerEnded(
+                f"worker {number} did not serve within {settings.start_s:g} s; --start-s allows another time"
+            ) from None
+        raise WorkerEnded(f"worker {number} ended before it served; its own line says why")
 
     async def _forget(self, worker: Worker) -> None:
         await worker.ended()
@@ -264,43 +272,8 @@ class Supervisor:
         return ask_loop(self._loop, self.reload())
 
 
-def _check_ports(settings: Settings) -> None:
-    """Processes would share one port for both: calls would come to the port of health, and without TLS."""
-    hosts = {settings.host, settings.health_host}
-    if settings.port == settings.health_port > 0 and (len(hosts) == 1 or hosts & {"0.0.0.0", "::"}):
-        raise SetupError(f"--port and --health-port: expected two ports, got {settings.port} twice")
-
-
 def _longer(pause: float) -> float:
     return min(LONGEST_PAUSE_S, 2 * pause or FIRST_PAUSE_S)
-
-
-def reserve_port(host: str, port: int, flags: str = "--port or --host") -> socket.socket:
-    """A socket that keeps a port for processes that share it, without listening.
-
-    Args:
-        flags: those that choose another, for the error.
-
-    Raises:
-        SetupError: the address cannot be had, or others listen there.
-    """
-    try:
-        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        if port:  # a port may be shared with anybody who shares it: look first whether somebody does
-            with socket.socket(family, kind) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(place)
-        with contextlib.ExitStack() as until_bound:
-            reserved = until_bound.enter_context(socket.socket(family, kind))
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            reserved.bind(place)
-            until_bound.pop_all()
-    except OSError as error:
-        raise SetupError(
-            f"gRPC cannot listen on {host}:{port}: {error.strerror}; choose another with {flags}"
-        ) from error
-    return reserved
 
 
 async def supervise(settings: Settings, on_ready: Callable[[Ports], None]) -> int:

@@ -13,7 +13,10 @@ from service.logs import start_logging
 from service.serve import run, serve
 from service.settings import Settings
 
-__all__ = ["Order", "run_worker"]
+__all__ = ["WORKER", "Order", "run_worker"]
+
+WORKER = "worker"
+"""The command by which a supervisor starts one; for nobody else, so that no help names it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Who is let in to which method, and with how many images."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
@@ -91,6 +92,7 @@ class Access:
                     raise PermissionRefused(
                         f"{method[:200]} takes the scope {scope.value!r}, which {caller.name} does not have"
                     )
+                call.check = partial(self._check, caller, context)
         call.key = peer_key(context.peer()) if call.caller is ANONYMOUS else call.caller.name
         if self._slots is not None:
             self._slots.take(call.key)
@@ -100,6 +102,12 @@ class Access:
         if self._shares is not None and takes_images(method):
             call.share = Share(self._shares, call.key)
         return call
+
+    def _check(self, caller: Caller, context: Context) -> None:
+        """Whether somebody is still who he was when his call began."""
+        now = self._caller(context)
+        if (now.name, now.scopes) != (caller.name, caller.scopes):
+            raise PermissionRefused(f"what {caller.name} may do has changed since this call began; make another")
 
     def _caller(self, context: Context) -> Caller:
         """By a token where one is sent, else by the certificate."""

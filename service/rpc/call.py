@@ -1,6 +1,7 @@
 """What is known of the call that runs now: who calls, and what is worth a line of the log at its end."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,6 +11,10 @@ from service.rpc.rates import Bucket, Slots
 from service.rpc.shares import Share
 
 __all__ = ["ANONYMOUS", "Call", "Caller", "EndedCall", "Scope", "begin_call", "current_call"]
+
+
+CHECK_S = 1.0
+"""As often as new identities are looked for."""
 
 
 class Scope(StrEnum):
@@ -53,6 +58,10 @@ class Call:
     """Where it is counted as open."""
     share: Share | None = None
     """What it has under way, where that is limited."""
+    check: Callable[[], None] | None = None
+    """Raises when its caller may not make it any more; None where there is nothing to ask."""
+    next_check: float = 0.0
+    """Monotonic time from which that is asked anew."""
     request_id: str = ""
     items: int = 0
     size_bytes: int = 0
@@ -68,6 +77,16 @@ class Call:
     verdict_s: float = 0.0
     """Of one image on average, in the slowest group that was judged together."""
     batch_size: int = 0
+
+    def goes_on(self) -> None:
+        """Asks again whether the caller may make it, for streams: with each message, once in `CHECK_S` at most.
+
+        Raises:
+            Unauthenticated, PermissionRefused: it may not any more.
+        """
+        if self.check is not None and (now := time.monotonic()) >= self.next_check:
+            self.next_check = now + CHECK_S
+            self.check()
 
     async def turn(self) -> None:
         """Waits until its caller may have one more image under way; for calls of one message, before that is read.

@@ -228,10 +228,11 @@ class _Counting:
         return getattr(self._context, name)
 
 
-async def _counted(context: Context, counts: RpcMetrics) -> AsyncIterator[Any]:
+async def _counted(context: Context, counts: RpcMetrics, call: Call) -> AsyncIterator[Any]:
     """The messages of a stream; read from the context, since grpc's own iterator would be one more around it."""
     while (request := await read_message(context)) is not grpc.aio.EOF:
         counts.received.inc()
+        call.goes_on()
         yield request
 
 
@@ -251,7 +252,7 @@ def _wrapped(
 
         async def serve(call: Call) -> Any:
             if streams_in:
-                return await answer(inner(_counted(context, counts), given), given)
+                return await answer(inner(_counted(context, counts, call), given), given)
             if door is not None:
                 door(context)
             await call.turn()

@@ -263,3 +263,13 @@ def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: p
     status, _, err = run(capsys, "serve")
     assert status == 1
     assert "both onnxruntime and onnxruntime-gpu are installed" in err
+
+
+def test_no_help_names_what_only_the_supervisor_starts(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["nonsense"]):
+        with pytest.raises(SystemExit):
+            main(words)
+    out, err = capsys.readouterr()
+    assert "serve" in out
+    assert "choose from" in err
+    assert "worker" not in out + err

@@ -1,9 +1,11 @@
 """Tokens and certificates through the door: exact statuses, rates, and the command that makes tokens."""
 
+import contextlib
 import logging
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +22,7 @@ from service.detection.engine import Engine
 from service.detection.types import Detection
 from service.detection.verdict import RevealMode
 from service.errors import PermissionRefused, SetupError, Unauthenticated
-from service.rpc import watched
+from service.rpc import call, watched
 from service.rpc.call import Scope
 from service.rpc.read_answers import Options
 from service.tokens import new_token
@@ -307,3 +309,38 @@ def test_a_token_that_would_not_work_is_not_made(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert says in printed.err
+
+
+@pytest.mark.parametrize(
+    ("instead", "code"),
+    [
+        (FRIEND.entry, CODE.UNAUTHENTICATED),
+        (GUEST.entry.replace('"detect"', '"info"'), CODE.PERMISSION_DENIED),
+        (GUEST.entry.replace('"detect"', '"detect", "info"'), CODE.PERMISSION_DENIED),
+        (FRIEND.entry + GUEST.entry, CODE.OK),
+    ],
+)
+def test_a_stream_ends_when_its_identity_does(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instead: str, code: grpc.StatusCode
+) -> None:
+    monkeypatch.setattr(watched, "LOOK_S", 0.0)
+    monkeypatch.setattr(call, "CHECK_S", 0.0)
+    path = tmp_path / "identities.toml"
+    path.write_text(GUEST.entry)
+    go_on = threading.Event()
+    message = pb.StreamDetectRequest(image=GOOD)
+
+    def messages() -> Iterator[pb.StreamDetectRequest]:
+        yield message
+        go_on.wait(20)
+        yield message
+
+    with running(engine, identities=str(path), canary_s=100.0) as server:
+        stub = detection_pb2_grpc.DetectorServiceStub(server.channel)
+        answers = stub.StreamDetect(messages(), metadata=[("authorization", f"Bearer {GUEST.token}")], timeout=60)
+        assert next(answers).HasField("result")
+        path.write_text(instead)
+        go_on.set()
+        with contextlib.suppress(grpc.RpcError):
+            assert len(list(answers)) == 1
+        assert answers.code() is code

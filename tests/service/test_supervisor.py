@@ -20,7 +20,7 @@ from service.admin import ask_reload
 from service.errors import SetupError
 from service.merging import GAUGES, Merged, read_page
 from service.metrics import Metrics
-from service.supervisor import reserve_port
+from service.ports import reserve_port
 from tests.service.test_process import ROOT, command, serving
 from tests.service.test_reload import put, request
 
@@ -138,10 +138,29 @@ def test_a_bundle_that_does_not_start_is_told_by_its_own_line(tmp_path: Path) ->
 
 
 def test_a_port_on_which_others_listen_is_refused_even_if_they_would_share_it() -> None:
-    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken, pytest.raises(SetupError, match="--port"):
-        reserve_port("127.0.0.1", taken.getsockname()[1])
-    with pytest.raises(SetupError, match="--health-port or --health-host"):
-        reserve_port("1.2.3.4", 0, flags="--health-port or --health-host")
+    with (
+        socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken,
+        pytest.raises(SetupError, match="--port"),
+        reserve_port("127.0.0.1", taken.getsockname()[1]),
+    ):
+        pass
+    with (
+        pytest.raises(SetupError, match="--health-port or --health-host"),
+        reserve_port("1.2.3.4", 0, flags="--health-port or --health-host"),
+    ):
+        pass
+
+
+def test_a_port_is_kept_from_another_supervisor_before_anybody_listens() -> None:
+    with reserve_port("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    with reserve_port("127.0.0.1", port):
+        with pytest.raises(SetupError, match=f"127.0.0.1:{port}"), reserve_port("127.0.0.1", port):
+            pass
+        with reserve_port("127.0.0.2", port):  # another address
+            pass
+    with reserve_port("127.0.0.1", port) as again:
+        assert again.getsockname()[1] == port
 
 
 def page(restarts: float, ready: float, seconds: float) -> str:

@@ -143,3 +143,16 @@ def test_health_does_not_share_the_port_of_calls(hosts: tuple[str, str]) -> None
 
     with pytest.raises(SetupError, match="expected two ports, got 50051 twice"):
         asyncio.run(run())
+
+
+def test_a_process_that_does_not_come_to_serve_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        StandIn.made = []
+        monkeypatch.setattr(supervisor, "Worker", StandIn)
+        made = Supervisor(Settings(port=0, metrics_port=0, workers=1, start_s=1))
+        with pytest.raises(supervisor.WorkerEnded, match="worker 1 did not serve within 1 s; --start-s"):
+            await asyncio.wait_for(made.start(), WAIT_S)
+        assert StandIn.made[0].signals == [signal.SIGKILL]
+        await made.stop()
+
+    asyncio.run(run())
