@@ -54,9 +54,9 @@ def _served(asked: Asked, pictures: Iterable[Picture]) -> None:
         pipeline.apply(asked)
     for picture in pictures:
         for pipeline in _pipelines():
-            pipeline.decodes_inline(picture)
+            pipeline.decoder.decodes_inline(picture)
             try:
-                image = pipeline.decode_now(picture)
+                image = pipeline.decoder.decode_now(picture)
             except InvalidRequest as error:
                 if error.reason is None:
                     raise AssertionError("an image was refused without a reason") from error

@@ -68,7 +68,7 @@ class DetectorServicer:
         applied = pipeline.apply(request.asked)
         deadline = pipeline.deadline(context.time_remaining())
         try:
-            image = await pipeline.decode_until(request.picture, deadline)
+            image = await pipeline.decoder.decode_until(request.picture, deadline)
             current_call().decode_s = decode_s = time.monotonic() - started
             scored = await pipeline.score(image, deadline, is_bulk=applied.is_bulk)
         except AdvsentryError as error:
@@ -154,7 +154,7 @@ async def _decoded(
             await asyncio.sleep(0)
             turn = time.monotonic()
         try:
-            images.append(await pipeline.decode_until(picture, deadline))
+            images.append(await pipeline.decoder.decode_until(picture, deadline))
         except InvalidRequest as error:
             images.append(error)
     return images

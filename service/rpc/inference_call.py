@@ -79,9 +79,9 @@ async def _decoded(pipeline: Pipeline, request: InferRequest, *, in_stream: bool
 
 
 async def _decode(pipeline: Pipeline, picture: Picture, *, in_stream: bool) -> Bytes8:
-    if in_stream and not pipeline.decodes_inline(picture):
-        return await pipeline.decode_in_thread(picture)
-    return await pipeline.decode(picture)
+    if in_stream and not pipeline.decoder.decodes_inline(picture):
+        return await pipeline.decoder.decode_in_thread(picture)
+    return await pipeline.decoder.decode(picture)
 
 
 def _row(i: int, row: Scored | AdvsentryError) -> Scored:

@@ -14,8 +14,9 @@ from service.errors import AdvsentryError, Unavailable
 from service.rpc import convert_inference as convert
 from service.rpc.call import current_call
 from service.rpc.convert import Picture
+from service.rpc.decoding import INLINE_BYTES
 from service.rpc.inference_call import infer
-from service.rpc.pipeline import INLINE_BYTES, Pipeline, Served
+from service.rpc.pipeline import Pipeline, Served
 
 __all__ = ["InferenceStream"]
 
@@ -103,11 +104,11 @@ class InferenceStream:
             self._start(1, 0, self._refusal(came.request_id, error))
             return
         whole = Picture(data, "", request.images.size)
-        if len(data) <= INLINE_BYTES and pipeline.decodes_inline(whole):
+        if len(data) <= INLINE_BYTES and pipeline.decoder.decodes_inline(whole):
             self._start(count, count, self._answer(pipeline, request))
         else:
-            await pipeline.room_to_decode(whole)
-            pipeline.reserve(whole)
+            await pipeline.decoder.room(whole)
+            pipeline.decoder.reserve(whole)
             work = self._start(count, count, self._answer(pipeline, request))
             work.add_done_callback(partial(_release, pipeline, whole))
 
@@ -143,4 +144,4 @@ class InferenceStream:
 
 
 def _release(pipeline: Pipeline, whole: Picture, _: "asyncio.Task[bytes]") -> None:
-    pipeline.release(whole)
+    pipeline.decoder.release(whole)

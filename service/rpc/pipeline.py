@@ -1,7 +1,6 @@
-"""What every RPC does with an image: decode, queue, judge, reveal; without a word of protobuf."""
+"""What every RPC does with an image: have it decoded, queue, judge, reveal; without a word of protobuf."""
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -9,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from service.detection.engine import MAX_ALPHA, Engine
-from service.detection.images import ImageLimits, decode_image, header_pixels, raw_image
+from service.detection.images import ImageLimits
 from service.detection.types import Bytes8, Measurements, Scored, Verdict, Waiter, gather
 from service.detection.verdict import (
     Judged,
@@ -22,23 +21,15 @@ from service.detection.verdict import (
     judge,
     reveal,
 )
-from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, Overloaded, UnknownModel
+from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, UnknownModel
 from service.metrics import Metrics
-from service.rpc.budget import PixelBudget
 from service.rpc.call import Caller, Scope, current_call
-from service.rpc.convert import Asked, Picture
+from service.rpc.convert import Asked
+from service.rpc.decoding import Decoder
 from service.rpc.status import item_reason
 from service.rpc.together import Together
 
 __all__ = ["Applied", "Pipeline", "Policy", "Queue", "Served"]
-
-INLINE_PIXELS = 64 * 64
-INLINE_BYTES = 32 * 1024
-"""Below both an image is decoded on the loop: 8 x 8 PNG 34 us, 32 x 32 JPEG 60 us, against 39 us for the way to a
-thread and back. An image that is resized must have as few pixels: 64 x 64 of RGB take 42 us more."""
-MOST_HINT_MS = 5000
-"""Time after which anybody may try again."""
-
 
 BULK_PRIORITY = 2
 """From here on a call's images are bulk; 0, the default, and 1 are interactive."""
@@ -136,14 +127,7 @@ class Pipeline:
         self.queue = queue
         self.policy = policy
         self.metrics = metrics
-        self._decoders = decoders
-        self._shape = engine.bundle.manifest.input
-        self._model_size = (self._shape.height, self._shape.width, self._shape.channels)
-        self._model_pixels = self._shape.height * self._shape.width
-        self._budget = PixelBudget(policy.images.max_pixels)
-        self._undecoded_bytes = 0
-        self._decoding_s = 0.1  # that an image lately took to be decoded, with its waiting; at first a guess
-        self._undecoded_left = asyncio.Event()
+        self.decoder = Decoder(engine, decoders, limits=policy.images, most_bytes=policy.decode_bytes, metrics=metrics)
         self._alpha_steps = alpha_steps(engine.bundle.calibration, engine.bundle.manifest.default_alpha, MAX_ALPHA)
         self._default_alpha = engine.resolve_alpha(None)
         self._last_measured: Measurements | None = None
@@ -203,124 +187,6 @@ class Pipeline:
             self.metrics.dropped["deadline"].inc(images)
             raise DeadlinePassed("the deadline had passed before the call was read")
         return time.monotonic() + (most if left_s is None else min(left_s, most))
-
-    def decodes_inline(self, picture: Picture) -> bool:
-        """Whether decoding costs less than going to a thread for it."""
-        if picture.size is not None:
-            is_resized = self.engine.resizer is not None and picture.size != self._model_size
-            return not is_resized or len(picture.data) <= INLINE_BYTES
-        if self._model_pixels > INLINE_PIXELS or len(picture.data) > INLINE_BYTES:
-            return False
-        return self._pixels(picture) <= INLINE_PIXELS
-
-    def _pixels(self, picture: Picture) -> int:
-        """How many pixels decoding it makes at most."""
-        if self.engine.resizer is None:
-            return self._model_pixels  # one of another size is refused by its header
-        if picture.size is not None:
-            return min(picture.size[0] * picture.size[1], len(picture.data))  # its size may be any three numbers
-        return header_pixels(picture.data, self.policy.images)
-
-    def decode_now(self, picture: Picture) -> Bytes8:
-        """The image of a picture.
-
-        Raises:
-            InvalidRequest: with the reason.
-        """
-        if picture.size is not None:
-            return raw_image(picture.data, picture.size, self._shape, self.policy.images, resizer=self.engine.resizer)
-        return decode_image(
-            picture.data,
-            self._shape,
-            self.policy.images,
-            mime_type=picture.mime_type,
-            resizer=self.engine.resizer,
-        )
-
-    async def decode(self, picture: Picture) -> Bytes8:
-        """The image of a picture, decoded where it costs least; its time is counted.
-
-        Raises:
-            InvalidRequest: with the reason.
-            Overloaded: too many bytes wait to be decoded.
-        """
-        if self.decodes_inline(picture):
-            return self._decode_inline(picture)
-        if not self._fits(picture):
-            self.metrics.dropped["overload"].inc()
-            hint_ms = min(MOST_HINT_MS, math.ceil(1000 * self._decoding_s))
-            raise Overloaded("too many images wait to be decoded", retry_after_ms=hint_ms)
-        self.reserve(picture)
-        try:
-            return await self.decode_in_thread(picture)
-        finally:
-            self.release(picture)
-
-    def _decode_inline(self, picture: Picture) -> Bytes8:
-        started = time.perf_counter()
-        image = self.decode_now(picture)
-        self.metrics.stage["decode"].observe(time.perf_counter() - started)
-        return image
-
-    async def decode_until(self, picture: Picture, deadline: float) -> Bytes8:
-        """The same, given up at a monotonic time.
-
-        Raises:
-            DeadlinePassed: it was not decoded by then.
-        """
-        if self.decodes_inline(picture):
-            return self._decode_inline(picture)  # there is nothing to wait for, so no timer
-        try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.decode(picture)
-        except TimeoutError:
-            self.metrics.dropped["deadline"].inc()
-            raise DeadlinePassed("the deadline passed before the image was decoded") from None
-        except asyncio.CancelledError:
-            self.metrics.dropped["cancelled"].inc()
-            raise
-
-    async def decode_in_thread(self, picture: Picture) -> Bytes8:
-        """The image of a picture whose bytes are reserved; its time is counted."""
-        started, handed = time.perf_counter(), [picture]
-        try:
-            image = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode_handed, handed)
-        finally:
-            handed.clear()  # what its caller has left lies in the executor's queue until its turn; not its bytes
-        took_s = time.perf_counter() - started
-        self._decoding_s += 0.1 * (took_s - self._decoding_s)
-        self.metrics.stage["decode"].observe(took_s)
-        return image
-
-    def _decode_handed(self, handed: list[Picture]) -> Bytes8:
-        return self._decode_within(handed.pop())
-
-    def _decode_within(self, picture: Picture) -> Bytes8:
-        """The image of a picture, decoded in the thread that calls, within the budget of pixels."""
-        pixels = self._pixels(picture)
-        if pixels > self.policy.images.max_pixels:
-            pixels = 0  # its header is all that is ever read
-        with self._budget.taken(pixels):
-            return self.decode_now(picture)
-
-    async def room_to_decode(self, picture: Picture) -> None:
-        """Waits until the bytes of a picture may be reserved."""
-        while not self._fits(picture):
-            self._undecoded_left.clear()
-            await self._undecoded_left.wait()
-
-    def _fits(self, picture: Picture) -> bool:
-        held = self._undecoded_bytes
-        return held == 0 or held + len(picture.data) <= self.policy.decode_bytes
-
-    def reserve(self, picture: Picture) -> None:
-        """Counts the bytes of a picture that waits to be decoded."""
-        self._undecoded_bytes += len(picture.data)
-
-    def release(self, picture: Picture) -> None:
-        """Gives them back."""
-        self._undecoded_bytes -= len(picture.data)
-        self._undecoded_left.set()
 
     def answer(self, scored: Sequence[Scored], applied: Applied) -> Shown:
         """What the caller sees of images, one or more; counts what he may not see, too."""

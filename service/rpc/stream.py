@@ -172,15 +172,15 @@ class Stream:
         deadline = started + pipeline.policy.max_deadline_s
         if self._ends is not None:
             deadline = min(deadline, self._ends)
-        if not pipeline.decodes_inline(picture):
-            await pipeline.room_to_decode(picture)
-            pipeline.reserve(picture)
+        if not pipeline.decoder.decodes_inline(picture):
+            await pipeline.decoder.room(picture)
+            pipeline.decoder.reserve(picture)
             slot.work = asyncio.create_task(self._decode_and_queue(slot, picture, deadline))
-            slot.work.add_done_callback(lambda _: pipeline.release(picture))
+            slot.work.add_done_callback(lambda _: pipeline.decoder.release(picture))
             slot.work.add_done_callback(slot.queued)
             return
         try:
-            image = pipeline.decode_now(picture)
+            image = pipeline.decoder.decode_now(picture)
         except AdvsentryError as error:
             slot.failed(error)
             return
@@ -205,7 +205,7 @@ class Stream:
 
     async def _decode_and_queue(self, slot: _Slot, picture: Picture, deadline: float) -> None:
         pipeline = slot.bound.pipeline
-        image = await pipeline.decode_in_thread(picture)
+        image = await pipeline.decoder.decode_in_thread(picture)
         slot.decode_s = time.monotonic() - slot.started
         is_bulk = slot.bound.applied.is_bulk
         while pipeline.queue.is_busy(is_bulk=is_bulk, key=self._key):

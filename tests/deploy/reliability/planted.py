@@ -15,6 +15,7 @@ from service.detection.types import Outputs, Scored, Waiter
 from service.errors import AdvsentryError
 from service.lanes import Lanes, Waiting
 from service.rpc.call import ANONYMOUS, Caller
+from service.rpc.decoding import Decoder
 from service.rpc.identity import Identities
 from service.rpc.pipeline import Pipeline
 from service.rpc.shares import FairShare
@@ -73,16 +74,16 @@ def take() -> None:
 
     from service.errors import InvalidRequest
 
-    decode = Pipeline.decode_now
+    decode = Decoder.decode_now
 
-    def patched(self: Pipeline, picture: Any) -> Any:
+    def patched(self: Decoder, picture: Any) -> Any:
         try:
             return decode(self, picture)
         except InvalidRequest:
-            shape = self.engine.bundle.manifest.input
+            shape = self._engine.bundle.manifest.input
             return np.zeros((shape.height, shape.width, shape.channels), np.uint8)
 
-    Pipeline.decode_now = patched  # type: ignore[method-assign]
+    Decoder.decode_now = patched  # type: ignore[method-assign]
 
 
 def run_late() -> None:

@@ -19,7 +19,7 @@ from service.detection.types import Measurements
 from service.detection.verdict import RevealMode, Wish, judge, reveal
 from service.errors import Overloaded
 from service.rpc import convert, read_answers
-from service.rpc.pipeline import Pipeline
+from service.rpc.decoding import Decoder
 from service.rpc.read_answers import Options
 from tests import tiny
 from tests.service import bad_images
@@ -211,13 +211,13 @@ def test_a_batch_lets_others_in_while_it_decodes_and_keeps_its_deadline(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(engine, canary_s=100.0, max_deadline_s=1.0) as server:
-        decode_now = Pipeline.decode_now
+        decode_now = Decoder.decode_now
 
-        def slow_decode(pipeline: Pipeline, picture: convert.Picture) -> np.ndarray:
+        def slow_decode(decoder: Decoder, picture: convert.Picture) -> np.ndarray:
             time.sleep(0.02)
-            return decode_now(pipeline, picture)
+            return decode_now(decoder, picture)
 
-        monkeypatch.setattr(Pipeline, "decode_now", slow_decode)
+        monkeypatch.setattr(Decoder, "decode_now", slow_decode)
         stub = detection_pb2_grpc.DetectorServiceStub(server.channel)
         batch = stub.BatchDetect.future(pb.BatchDetectRequest(images=[GOOD] * 200))
         until(lambda: server.value("grpc_server_started_total", **{**DETECT, "grpc_method": "BatchDetect"}) == 1)

@@ -200,20 +200,20 @@ def test_large_files_wait_for_their_bytes_too(engine: Engine, monkeypatch: pytes
     padding = b"\0" * 40_000  # behind the end of a PNG
     with running(engine, decode_bytes=50_000, canary_s=100.0) as server:
         held: list[int] = []
-        pipeline = server.app.models.served.current
-        decode_now = pipeline.decode_now
+        decoder = server.app.models.served.current.decoder
+        decode_now = decoder.decode_now
 
         def noting(picture: object) -> np.ndarray:
-            held.append(pipeline._undecoded_bytes)
+            held.append(decoder.held_bytes)
             return decode_now(picture)  # type: ignore[arg-type]
 
-        monkeypatch.setattr(pipeline, "decode_now", noting)
+        monkeypatch.setattr(decoder, "decode_now", noting)
         requests = iter([oip.files([oip.png(ONE[0]) + padding], id=str(i)) for i in range(20)])
         answers = list(oip.stream(server.channel, requests))
         assert all(not answer.error_message for answer in answers)
         assert len(held) == 20
         assert 40_000 < max(held) < 50_000
-        until(lambda: pipeline._undecoded_bytes == 0)
+        until(lambda: decoder.held_bytes == 0)
 
 
 def test_large_messages_of_small_tensors_wait_for_their_bytes_too(
@@ -226,7 +226,7 @@ def test_large_messages_of_small_tensors_wait_for_their_bytes_too(
         score_all = pipeline.score_all
 
         def noting(*arguments: object, **named: object) -> object:
-            held.append(pipeline._undecoded_bytes)
+            held.append(pipeline.decoder.held_bytes)
             return score_all(*arguments, **named)  # type: ignore[arg-type]
 
         monkeypatch.setattr(pipeline, "score_all", noting)
@@ -235,7 +235,7 @@ def test_large_messages_of_small_tensors_wait_for_their_bytes_too(
         assert all(not pb.ModelStreamInferResponse.FromString(answer).error_message for answer in call)
         assert len(held) == 10
         assert 40_000 < max(held) < 50_000
-        until(lambda: pipeline._undecoded_bytes == 0)
+        until(lambda: pipeline.decoder.held_bytes == 0)
 
 
 def test_a_client_that_leaves_leaves_no_work_behind(slow: tuple[Slow, Running]) -> None:

@@ -76,11 +76,11 @@ def test_what_takes_long_leaves_the_loop(resizing: Engine, engine: Engine) -> No
     few_bytes = Picture(data=bomb(1000), mime_type="", size=None)
     assert len(few_bytes.data) < 1000
     made = pipeline(resizing)
-    assert not made.decodes_inline(few_bytes)
-    assert not made.decodes_inline(picture(large((300, 400))))
-    assert made.decodes_inline(picture(large((20, 30))))
-    assert made.decodes_inline(Picture(data=b"no image", mime_type="", size=None))
-    assert pipeline(engine).decodes_inline(few_bytes)  # refused by its header
+    assert not made.decoder.decodes_inline(few_bytes)
+    assert not made.decoder.decodes_inline(picture(large((300, 400))))
+    assert made.decoder.decodes_inline(picture(large((20, 30))))
+    assert made.decoder.decodes_inline(Picture(data=b"no image", mime_type="", size=None))
+    assert pipeline(engine).decoder.decodes_inline(few_bytes)  # refused by its header
 
 
 def test_images_that_fill_the_budget_of_pixels_are_decoded_one_after_another(resizing: Engine) -> None:
@@ -88,7 +88,7 @@ def test_images_that_fill_the_budget_of_pixels_are_decoded_one_after_another(res
     made = pipeline(resizing, max_pixels=300 * 400)
 
     async def scene() -> list[np.ndarray]:
-        return list(await asyncio.gather(*(made.decode(picture(image)) for _ in range(8))))
+        return list(await asyncio.gather(*(made.decoder.decode(picture(image)) for _ in range(8))))
 
     assert resizing.resizer is not None
     expected = resizing.resizer.run(image)
@@ -98,4 +98,4 @@ def test_images_that_fill_the_budget_of_pixels_are_decoded_one_after_another(res
 def test_one_image_beyond_the_budget_of_pixels_is_refused(resizing: Engine) -> None:
     made = pipeline(resizing, max_pixels=1000)
     with pytest.raises(InvalidRequest, match="at most 1000 pixels, got 300 x 400 = 120000"):
-        asyncio.run(made.decode(picture(large((300, 400)))))
+        asyncio.run(made.decoder.decode(picture(large((300, 400)))))

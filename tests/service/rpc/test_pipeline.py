@@ -1,146 +1,21 @@
-"""What waits to be decoded is bounded in bytes, and a caller who gives up is told so."""
+"""What a call comes to before its images are decoded."""
 
-import asyncio
-import gc
-import sys
-import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
-import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from service.detection.engine import Engine
-from service.detection.types import Bytes8
-from service.errors import DeadlinePassed, Overloaded
+from service.errors import DeadlinePassed
 from service.metrics import Metrics
-from service.rpc.convert import Picture
-from service.rpc.pipeline import INLINE_BYTES, Pipeline, Policy, Queue
-
-PICTURE = Picture(data=b"x" * (INLINE_BYTES + 1), size=None, mime_type="")  # too large to be decoded on the loop
-
-
-class Slow(Pipeline):
-    """Decodes when it is told to."""
-
-    go: threading.Event
-
-    def decode_now(self, picture: Picture) -> Bytes8:
-        assert self.go.wait(5)
-        return np.zeros((8, 8, 1), np.uint8)
-
-
-def pipeline(engine: Engine, decode_bytes: int) -> Slow:
-    made = Slow(
-        engine,
-        cast(Queue, None),  # nothing gets that far
-        ThreadPoolExecutor(1),
-        policy=Policy(decode_bytes=decode_bytes),
-        metrics=Metrics(CollectorRegistry()),
-    )
-    made.go = threading.Event()
-    return made
-
-
-def test_a_picture_beyond_the_budget_is_refused_and_the_budget_comes_back(engine: Engine) -> None:
-    async def scene() -> None:
-        slow = pipeline(engine, len(PICTURE.data) + 1)
-        first = asyncio.create_task(slow.decode(PICTURE))
-        await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="too many images wait to be decoded"):
-            await slow.decode(PICTURE)
-        slow.go.set()
-        assert (await first).shape == (8, 8, 1)
-        assert (await slow.decode(PICTURE)).shape == (8, 8, 1)
-
-    asyncio.run(scene())
-
-
-def test_one_picture_larger_than_the_budget_is_decoded_alone(engine: Engine) -> None:
-    async def scene() -> None:
-        slow = pipeline(engine, 1)
-        slow.go.set()
-        assert (await slow.decode(PICTURE)).shape == (8, 8, 1)
-
-    asyncio.run(scene())
-
-
-def test_a_reader_waits_for_room_instead_of_being_refused(engine: Engine) -> None:
-    async def scene() -> None:
-        slow = pipeline(engine, 1)
-        slow.reserve(PICTURE)
-        waiting = asyncio.create_task(slow.room_to_decode(PICTURE))
-        await asyncio.sleep(0.01)
-        assert not waiting.done()
-        slow.release(PICTURE)
-        await asyncio.wait_for(waiting, timeout=1)
-
-    asyncio.run(scene())
-
-
-def test_decoding_keeps_the_deadline(engine: Engine) -> None:
-    async def scene() -> None:
-        slow = pipeline(engine, 2**20)
-        with pytest.raises(DeadlinePassed, match="before the image was decoded"):
-            await slow.decode_until(PICTURE, time.monotonic() + 0.05)
-        slow.go.set()
-
-    asyncio.run(scene())
+from service.rpc.pipeline import Pipeline, Policy, Queue
 
 
 @pytest.mark.parametrize("left_s", [0.0, -3.0])
 def test_a_deadline_that_has_passed_is_told_before_anything_is_done(engine: Engine, left_s: float) -> None:
-    made = pipeline(engine, 1)
+    queue, metrics = cast(Queue, None), Metrics(CollectorRegistry())  # nothing gets as far as the queue
+    made = Pipeline(engine, queue, ThreadPoolExecutor(1), policy=Policy(), metrics=metrics)
     with pytest.raises(DeadlinePassed, match="before the call was read"):
         made.deadline(left_s, images=3)
-    assert made.metrics.registry.get_sample_value("advsentry_dropped_total", {"reason": "deadline"}) == 3
-
-
-def test_one_who_is_refused_for_want_of_decoding_comes_back_after_what_decoding_takes(engine: Engine) -> None:
-    async def scene() -> None:
-        slow = pipeline(engine, 1)
-        first = asyncio.create_task(slow.decode(PICTURE))
-        await asyncio.sleep(0)
-        with pytest.raises(Overloaded) as caught:
-            await slow.decode(PICTURE)
-        assert caught.value.retry_after_ms == 100  # nothing is known yet
-        slow.go.set()
-        await first
-        for _ in range(30):
-            await slow.decode(PICTURE)
-        slow.go.clear()
-        second = asyncio.create_task(slow.decode(PICTURE))
-        await asyncio.sleep(0)
-        with pytest.raises(Overloaded) as caught:
-            await slow.decode(PICTURE)
-        assert 1 <= caught.value.retry_after_ms < 100
-        slow.go.set()
-        await second
-        assert slow.metrics.registry.get_sample_value("advsentry_dropped_total", {"reason": "overload"}) == 2
-
-    asyncio.run(scene())
-
-
-def test_the_bytes_of_a_caller_who_left_do_not_wait_for_a_thread(engine: Engine) -> None:
-    async def scene() -> None:
-        slow = pipeline(engine, 10**9)
-        running = asyncio.create_task(slow.decode(PICTURE))
-        data = bytes(len(PICTURE.data))
-        held = sys.getrefcount(data)
-        waiting = asyncio.create_task(slow.decode(Picture(data, "", None)))
-        await asyncio.sleep(0)
-        assert sys.getrefcount(data) > held
-        waiting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-        del waiting
-        for _ in range(3):
-            await asyncio.sleep(0)  # the loop lets go of the task
-        gc.collect()
-        assert sys.getrefcount(data) == held
-        slow.go.set()
-        await running
-
-    asyncio.run(scene())
+    assert metrics.registry.get_sample_value("advsentry_dropped_total", {"reason": "deadline"}) == 3
