@@ -97,7 +97,7 @@ def run_late() -> None:
 
     Lanes.push = patched  # type: ignore[method-assign]
     Admission.check = lambda *_, **__: None  # type: ignore[method-assign,assignment]
-    FairShare.fits = lambda *_: True  # type: ignore[method-assign,assignment]
+    FairShare._fits = lambda *_: True  # type: ignore[method-assign,assignment]
 
 
 def let_in() -> None:
