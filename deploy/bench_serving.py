@@ -23,7 +23,7 @@ from deploy.bench_serving_figures import Figures, Tried, table
 from deploy.load import Load, Unary, batch_calls, detect_calls, stream_load, unary_load
 from deploy.open_loop import Arrivals, OpenLoad, arrivals, highest_rate, open_load
 from deploy.result_file import write_result
-from deploy.server_process import Server, server
+from deploy.server_process import Server, echoing, server
 from deploy.serving_peers.oip import infer_calls
 from deploy.serving_peers.systems import KSERVE, MLSERVER, Peer, is_installed, peer
 from service.detection.bundle import Bundle, find_bundle, load_bundle
@@ -140,7 +140,9 @@ def _measure(path: Path, bundle: Bundle, plan: Plan) -> Figures:
         with contextlib.ExitStack() as stack:
             images = random_images(bundle, 256)
             max_batch = plan.max_batch or max(LEAST_BATCH, bare_elsewhere(path, plan.seconds, server_core).batch)
-            ways = _ours(stack.enter_context(server(path, server_core, max_batch)), images)
+            ours = stack.enter_context(server(path, server_core, max_batch))
+            ways = _ours(ours, images)
+            ways |= _echo(stack, ours, images, server_core)
             ways |= _theirs(stack, path / "model.onnx", images, plan, server_core)
             for way in ways.values():
                 way.load(min(WARM_UP_S, plan.seconds))
@@ -173,15 +175,25 @@ def _unary(text: str, running: Server, calls: Unary) -> Way:
     return Way(text=text, server=running, load=load, calls=calls)
 
 
-def _serves(running: Server, calls: Unary) -> bool:
+def _echo(stack: contextlib.ExitStack, ours: Server, images: Bytes8, core: int) -> dict[str, Way]:
+    calls = detect_calls(images)
+    running = stack.enter_context(echoing(len(_answer(ours, calls)), core))
+    return {"echo": _unary(f"gRPC alone, {IN_FLIGHT} calls", running, calls)}
+
+
+def _answer(running: Server, calls: Unary) -> bytes:
     with grpc.insecure_channel(running.target) as channel:
-        try:
-            method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(calls.method)
-            method(calls.requests[0], timeout=10.0)
-        except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNIMPLEMENTED:
-                return False
-            raise
+        method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(calls.method)
+        return method(calls.requests[0], timeout=10.0)
+
+
+def _serves(running: Server, calls: Unary) -> bool:
+    try:
+        _answer(running, calls)
+    except grpc.RpcError as error:
+        if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            return False
+        raise
     return True
 
 

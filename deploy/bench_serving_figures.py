@@ -87,9 +87,12 @@ class Figures:
         return {f"{bundle}_{name}": float(value) for name, value in found.items() if value is not None}
 
     def _to_peers(self) -> dict[str, float | None]:
-        """Our unary calls, of either protocol, beside those of each peer, which has one image in a call, too."""
+        """Our unary calls, of either protocol, and those of gRPC alone, which bound them, beside those of each peer.
+
+        All have one image in a call.
+        """
         found: dict[str, float | None] = {}
-        for name in ("detect", "infer"):
+        for name in ("detect", "infer", "echo"):
             for other in ("mlserver", "kserve"):
                 ours, theirs = self.tried.get(name), self.tried.get(other)
                 if ours is None or theirs is None:

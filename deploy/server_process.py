@@ -14,7 +14,7 @@ from typing import TextIO
 
 from service.errors import BundleError
 
-__all__ = ["Server", "pinned", "server", "serving", "started"]
+__all__ = ["Server", "echoing", "pinned", "server", "serving", "started"]
 
 
 @dataclass(frozen=True)
@@ -118,10 +118,28 @@ def serving(bundle: Path, *flags: object, core: int | None = None) -> Iterator[S
     Raises:
         BundleError: it did not start.
     """
-    arguments = [sys.executable, "-m", "service", "serve", "--bundle", str(bundle), "--port", "0"]
+    arguments = ["-m", "service", "serve", "--bundle", str(bundle), "--port", "0"]
     arguments += ["--metrics-port", "0", "--log-level", "critical", "--lame-duck-s", "0", *map(str, flags)]
+    with _saying(arguments, core) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def echoing(size: int, core: int) -> Iterator[Server]:
+    """A server without any work, which answers Detect calls with so many bytes.
+
+    Raises:
+        BundleError: it did not start.
+    """
+    with _saying(["-m", "deploy.serving_peers.echo", str(size)], core) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _saying(arguments: Sequence[str], core: int | None) -> Iterator[Server]:
+    """A program of this interpreter that says where it serves."""
     begun = time.monotonic()
-    with started(arguments, core) as process:
+    with started([sys.executable, *arguments], core) as process:
         assert process.stdout is not None
         found = re.match(r"serving grpc=(\S+)", process.stdout.readline())
         if found is None:
