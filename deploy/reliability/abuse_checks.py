@@ -22,13 +22,15 @@ HANDSHAKE_S = 10
 MUST_CLOSE = ("idle", "slow", "pings")
 """Whose connections the server must hang up by then; the others are calls as any."""
 GONE_S = 5
+NICE = 10
+"""Attackers share the clients' core with those who are timed: they are not to wait for that core."""
 
 
 def _attack(kind: str, running: Serving, seconds: float) -> tuple[int, int]:
     """Connections that were made, and that the server closed."""
     program = Path(__file__).parent / "attackers.py"
     done = subprocess.run(
-        [sys.executable, str(program), kind, running.target, str(seconds)],
+        ["nice", "-n", str(NICE), sys.executable, str(program), kind, running.target, str(seconds)],
         capture_output=True,
         text=True,
         timeout=seconds + 60,
