@@ -40,6 +40,8 @@ SHARES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Of the budget."""
 SIGHTED = ("pgd_100", "margin_pgd")
 """Attacks of the battery that follow the network's own gradients with all strength."""
+TRANSFER = "transfer"
+"""How names of attacks by way of other networks begin."""
 _BATCH = 250
 
 
@@ -105,6 +107,9 @@ def measure_curves(
         any_change_check(wrong, len(freed)),
         *_comparisons(figures, [entry.name for entry in blind], len(truth)),
     )
+    by_way = [figures.pop(f"{entry.name}_accuracy") for entry in blind if entry.name.startswith(TRANSFER)]
+    if by_way:
+        figures["transfer_accuracy"] = min(by_way)
     figures["masking_signs"] = float(sum(not check.passed for check in checks))
     if isinstance(model, PursuitNet):
         figures |= pursuit_figures(model, test.images)
@@ -168,7 +173,7 @@ def _by_way_of(other: Run, number: int, eps: float, strength: Strength) -> Suite
     budget = levels(eps) / 255
     words = f"weights {network_digest(other.model)}"
     attack = Transferred(attack=Pgd(eps=budget, steps=strength.steps), model=other.model, words=words)
-    return _entry(f"transfer{number}", budget, attack)
+    return _entry(f"{TRANSFER}{number}", budget, attack)
 
 
 def _entry(name: str, eps: float, attack: Attack) -> SuiteEntry:
