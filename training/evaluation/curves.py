@@ -12,7 +12,7 @@ from training.attacks.rounding import levels
 from training.checkpoint import Run
 from training.data.types import ImageSet
 from training.evaluation.attack_cache import ATTACKED, AttackCache, network_digest
-from training.evaluation.attacking import Progress, attack_images
+from training.evaluation.attacking import AttackRun, Progress, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.bootstrap import Estimate
 from training.evaluation.eight_bit import EightBit, Settled
@@ -53,6 +53,8 @@ class Curves:
     """By name: see docs/robustness.md."""
     checks: tuple[Check, ...]
     """Where one fails, nothing is established by what the attacks did not break."""
+    spared: float = 0.0
+    """Seconds that earlier calls had spent on its attacks."""
 
 
 def measure_curves(
@@ -90,13 +92,14 @@ def measure_curves(
     right = np.asarray(views_of(model, test.images).labels.numpy() == truth)
     figures = {"clean_accuracy": float(right.mean())}
     cache = AttackCache(subject.run.path / ATTACKED, warn=progress)
-    worst = right.copy()
+    worst, spared = right.copy(), 0.0
     strong = chosen(battery(Budgets(linf=eps, l2=eps), model.head.out_features, strength), SIGHTED)
     for entry in [*_growing(eps, strength), *strong, *blind]:
         made = _attacked(subject, test.images, truth, entry, cache, seed, progress)
-        resists = right & np.asarray(views_of(model, made).labels.numpy() == truth)
+        resists = right & np.asarray(views_of(model, made.images).labels.numpy() == truth)
+        spared += made.spared
         figures[f"{entry.name}_accuracy"] = float(resists.mean())
-        worst &= resists | ~inside(made, test.images, "linf", eps)
+        worst &= resists | ~inside(made.images, test.images, "linf", eps)
         progress(f"{subject.name} {entry.name} done: {resists.mean():.1%} stay right")
     figures["worst_accuracy"] = float(worst.mean())
     missing = share_without_gradient(model, test.images, truth)
@@ -113,7 +116,7 @@ def measure_curves(
     figures["masking_signs"] = float(sum(not check.passed for check in checks))
     if isinstance(model, PursuitNet):
         figures |= pursuit_figures(model, test.images)
-    return Curves(figures=figures, checks=checks)
+    return Curves(figures=figures, checks=checks, spared=spared)
 
 
 def _comparisons(figures: dict[str, float], blind: Sequence[str], images: int) -> list[Check]:
@@ -144,9 +147,9 @@ def _attacked(
     cache: AttackCache,
     seed: int,
     progress: Progress,
-) -> Bytes8:
+) -> AttackRun:
     model = EightBit(subject.run.model)
-    return attack_images(model, images, truth, entry, seed=seed, progress=progress, batch=_BATCH, cache=cache).images
+    return attack_images(model, images, truth, entry, seed=seed, progress=progress, batch=_BATCH, cache=cache)
 
 
 def _growing(eps: float, strength: Strength) -> list[SuiteEntry]:

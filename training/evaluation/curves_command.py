@@ -142,7 +142,7 @@ def measure(options: Options) -> dict[str, Curves]:
         "seed": options.seed,
         "commit": code,
         "machine": machine(),
-        "seconds": round(time.monotonic() - began, 1),
+        "seconds": round(time.monotonic() - began + sum(curves.spared for curves in found.values()), 1),
         "data": {"set": subjects[0].run.recipe.data.set, "split": "test", "images": len(test)}
         | ({"quick": True} if options.quick else {}),
         "runs": {subject.name: recipe_to_dict(subject.run.recipe) for subject in subjects},

@@ -16,7 +16,7 @@ SETTLED = 1e-5
 """Relative gain of a sweep at which the problem counts as solved."""
 MOST = 2_000
 """Sweeps."""
-LAYERED_STEPS = 300
+LAYERED_STEPS = 1_000
 """Of each layer."""
 
 
@@ -25,7 +25,7 @@ def pursuit_figures(model: PursuitNet, images: Bytes8) -> dict[str, float]:
     """Figures of the first 16 images (N, H, W, C), means over them, in float64 and with the network's own steps.
 
     `objective_feed_forward`, `objective_layered` and `objective_deep` are the sum that deep pursuit minimises: after
-    the forward pass, after 300 steps of layered basis pursuit in each layer, and after so many sweeps that a further
+    the forward pass, after 1,000 steps of layered basis pursuit in each layer, and after so many sweeps that a further
     one gains less than 1e-5 of it. `objective_rises` is the number of sweeps that raised it for some image by more
     than rounding explains: 0. `active_last` is the share of active units of the last layer as the network infers it.
     """

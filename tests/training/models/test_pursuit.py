@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from service.errors import SetupError
+from training.evaluation.attack_cache import network_digest
 from training.models import build_model
 from training.models.pursuit import (
     ConvDictionary,
@@ -223,6 +224,12 @@ def test_every_kind_of_inference_has_the_same_parameters(name: str) -> None:
     ]
     first, *others = ({key: value.shape for key, value in model.state_dict().items()} for model in models)
     assert all(other == first for other in others)
+
+
+def test_networks_that_infer_otherwise_are_told_apart_where_their_weights_are_equal() -> None:
+    models = [made(), made(sweeps=0), made(skips=False), made(inference="layered", skips=False)]
+    assert len({network_digest(model) for model in models}) == 4
+    assert network_digest(made()) == network_digest(made())
 
 
 def test_skips_join_codes_of_one_shape() -> None:

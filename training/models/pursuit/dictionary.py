@@ -47,6 +47,10 @@ class Dictionary(nn.Module, ABC):
         self.register_buffer("squared_norm", torch.ones(()))
         self.register_buffer("direction", torch.randn(1, *code_shape))  # the power iteration's
 
+    def extra_repr(self) -> str:
+        """Shapes, which tell the stride too."""
+        return f"signals={self.signal_shape}, codes={self.code_shape}"
+
     @abstractmethod
     def analyse(self, signals: Tensor) -> Tensor:
         """B^T r, (N, *code_shape), of signals (N, *signal_shape)."""

@@ -51,6 +51,10 @@ class PursuitNet(Classifier):
         if not self.head.weight.is_meta:  # as it is where a recipe is checked alone
             self.settle()
 
+    def extra_repr(self) -> str:
+        """What its weights do not tell."""
+        return f"inference={self.inference}, sweeps={self.sweeps}, skips={self.skips}"
+
     @property
     def stack(self) -> Stack:
         """Its sparse-coding problem."""
