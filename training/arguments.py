@@ -1,4 +1,4 @@
-"""Values of command lines."""
+"""Types of arguments that several commands take."""
 
 import argparse
 from fractions import Fraction
@@ -7,7 +7,7 @@ __all__ = ["number"]
 
 
 def number(text: str) -> float:
-    """A number or a fraction, as argparse's `type`.
+    """A number or a fraction, such as 8/255.
 
     Raises:
         argparse.ArgumentTypeError: it is neither.

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from training.arguments import number
-from training.curves_cli import add_curves
+from training.evaluation.curves_arguments import add_curves
 from training.evaluation.strength import FULL
 
 __all__ = ["add_commands"]
