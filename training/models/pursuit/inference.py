@@ -19,6 +19,7 @@ approximation, are of Papyan et al. 2017 (arXiv 1607.08194).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -77,8 +78,7 @@ def layered(stack: Stack, images: Tensor, steps: int, *, from_zero: bool = False
     for number, layer in enumerate(stack.layers):
         signal = stack.signal(images, codes, number)
         code = F.relu(layer.analyse(signal) - layer.threshold)
-        if from_zero:
-            code = code * 0
+        code = torch.zeros_like(code) if from_zero else code
         for _ in range(steps):
             slope = layer.threshold - layer.analyse(signal - layer.synthesise(code))
             code = F.relu(code - slope / layer.squared_norm)
