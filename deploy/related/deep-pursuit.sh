@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every published figure of deep pursuit from nothing: deploy/related/deep-pursuit.sh DATA [SEEDS]
-# SEEDS are "0 1 2" unless told. Some four hours of a core, two of them at work at once. Runs, attacked images and results
+# SEEDS are "0 1 2" unless told. Some six hours of a core, two of them at work at once. Runs, attacked images and results
 # that are there already are left alone: the same command goes on where it was stopped.
 set -eu
 cd "$(dirname "$0")/../.."
