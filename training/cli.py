@@ -4,9 +4,10 @@ What a command needs is imported when it runs: torch takes seconds, which help a
 """
 
 import argparse
-from fractions import Fraction
 from pathlib import Path
 
+from training.arguments import number
+from training.evaluation.curves_arguments import add_curves
 from training.evaluation.strength import FULL
 
 __all__ = ["add_commands"]
@@ -21,6 +22,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_compare(commands.add_parser("compare", help="hold the reports of two bundles against each other"))
     _add_fusions(commands.add_parser("fusions", help="compare ways to fuse a run's detectors, to choose one by"))
     _add_robustness(commands.add_parser("robustness", help="measure what a run withstands, without a bundle"))
+    add_curves(commands.add_parser("curves", help="attack runs at growing budgets, and ask whether gradients mislead"))
     _add_analyse(commands.add_parser("analyse", help="show what networks look at, side by side"))
 
 
@@ -179,7 +181,7 @@ def _add_analyse(parser: argparse.ArgumentParser) -> None:
         "--heat-map-images", type=int, default=64, metavar="N", help="of them, for the Fourier heat map"
     )
     parser.add_argument(
-        "--eps", type=_number, metavar="E", help="budget of the attack, such as 8/255 (default: the runs')"
+        "--eps", type=number, metavar="E", help="budget of the attack, such as 8/255 (default: the runs')"
     )
     parser.add_argument(
         "--low-pass", choices=("published", "symmetric"), default="published", help="the mask of the low-pass filters"
@@ -192,13 +194,6 @@ def _add_analyse(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _number(text: str) -> float:
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"expected a number or a fraction such as 8/255, got {text!r}") from error
 
 
 def _recipes(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ SWITCHES: Mapping[str, Switch] = {
     **{name: (f"{name}.weight", bool, "above 0") for name in ("tla", "sar", "pairing", "awp")},
     "averaging": ("averaging.kind", lambda kind: kind != "none", "swa or ema"),
     "averaging.decay": ("averaging.kind", lambda kind: kind == "ema", "ema"),
+    "model.sweeps": ("model.inference", lambda inference: inference != "feed_forward", "layered or deep"),
     "attack.step": _ATTACKS,
     "attack.warmup_epochs": _ATTACKS,
     "attack.steps": ("attack.name", lambda name: name == "pgd", "pgd"),

@@ -289,9 +289,11 @@ class Loop:
     def close_epoch(self) -> EpochRecord:
         """Measures, keeps the best weights, and goes on to the next epoch; gives the line for the log."""
         started = time.monotonic()
+        self.model.settle()
         measured = self._measured(self.model)
         running = self.running()
         averaged = self._measured_average()
+        seen = self.selection or self.source
         self.epoch += 1
         record: EpochRecord = {
             "epoch": self.epoch,
@@ -301,6 +303,7 @@ class Loop:
             "attacked_accuracy": measured.attacked,
             "training_attacked_accuracy": running["attacked_accuracy"],
             "images_per_second": running["images_per_second"],
+            **self.model.epoch_figures(seen.take(torch.arange(len(seen))[: self.batch_size])),
         }
         if averaged is not None:
             record |= {"averaged_clean_accuracy": averaged.clean, "averaged_attacked_accuracy": averaged.attacked}
@@ -332,6 +335,7 @@ class Loop:
         if self.averager is None or self.averager.count == 0:
             return None
         self.averager.estimate(self.source)
+        self.averager.model.settle()
         return self._measured(self.averager.model)
 
     def state(self) -> dict[str, Any]:

@@ -57,9 +57,11 @@ class ModelConfig:
     name: str = "small_cnn"
     """A name in training.models.MODELS."""
     width: int = 16
-    """Channels of the first stage (small_cnn; resnet18, 64 in the paper) or the widening factor k (wide_resnet)."""
+    """Channels of the first stage (small_cnn, pursuit; resnet18, 64 in the paper), the widening factor k (wide_resnet)
+    or units of a layer (pursuit_dense)."""
     depth: int = 2
-    """Stages (small_cnn), layers 6n + 4 (wide_resnet), or blocks a stage, always 2 (resnet18)."""
+    """Stages (small_cnn, pursuit), layers (pursuit_dense; 6n + 4 of wide_resnet), or blocks a stage, always 2
+    (resnet18)."""
     embedding_dim: int = 0
     """Length of the embedding; 0 leaves it to the model."""
     stem_stride: Literal[1, 2] = 1
@@ -67,10 +69,19 @@ class ModelConfig:
     soft_threshold: float = 0.0
     """small_cnn: a sigmoid of this steepness around 0.5 on each pixel value comes first, for images that are nearly
     black and white (MNIST: 15); 0 is none."""
+    inference: Literal["feed_forward", "layered", "deep"] = "deep"
+    """pursuit: activations by one pass, by basis pursuit layer after layer, or of all layers as one problem."""
+    sweeps: int = 5
+    """pursuit: T, of the deep problem, or proximal steps of each layer; 0 is one pass."""
+    skips: bool = True
+    """pursuit: whether activations skip layers; not with layered."""
+    threshold: float = 1e-3
+    """pursuit: what the first layer's thresholds begin at; each further layer's begin at half of those below."""
 
     def __post_init__(self) -> None:
-        for key, low in (("width", 1), ("depth", 1), ("embedding_dim", 0), ("soft_threshold", 0)):
+        for key, low in (("width", 1), ("depth", 1), ("embedding_dim", 0), ("soft_threshold", 0), ("sweeps", 0)):
             at_least(low, f"model.{key}", getattr(self, key))
+        at_least(0, "model.threshold", self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True)

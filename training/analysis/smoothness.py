@@ -6,6 +6,7 @@ import numpy as np
 from torch import nn
 
 from service.detection.types import Float64s
+from training.models.pursuit import ConvDictionary
 
 __all__ = ["Kernels", "first_kernels", "kernels", "roughness"]
 
@@ -26,7 +27,7 @@ class Kernels:
 def first_kernels(model: nn.Module) -> Float64s | None:
     """Weights (O, h, w, C) of the first convolution; None for a network without one."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | ConvDictionary):
             return module.weight.detach().cpu().double().permute(0, 2, 3, 1).numpy()
     return None
 

@@ -1,17 +1,26 @@
 """Classifiers. A new one: one file, one line in MODELS, one row in its test table."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 
 from service.errors import SetupError
 from training.checks import one_of
 from training.models.classifier import Classifier, unit_length
+from training.models.pursuit import (
+    Dictionary,
+    PursuitNet,
+    conv_layers,
+    conv_skips,
+    dense_layers,
+    dense_skips,
+)
 from training.models.resnet import ResNet18
 from training.models.small_cnn import SmallCnn
 from training.models.wide_resnet import WideResNet
 from training.sections import ModelConfig
+from training.spelling import toml_value
 
 __all__ = ["MODELS", "Classifier", "ImageShape", "build_model", "check_model", "unit_length"]
 
@@ -46,7 +55,6 @@ def _wide_resnet(config: ModelConfig, shape: ImageShape) -> Classifier:
     if config.embedding_dim not in (0, 64 * config.width):
         own = 64 * config.width
         raise SetupError(f"model.embedding_dim: expected 0 or {own}, got {config.embedding_dim}")
-    _refuse_small_cnn_keys(config)
     return WideResNet(channels=shape.channels, classes=shape.classes, depth=config.depth, factor=config.width)
 
 
@@ -55,20 +63,74 @@ def _resnet18(config: ModelConfig, shape: ImageShape) -> Classifier:
         raise SetupError(f"model.depth: expected 2 (blocks a stage) for resnet18, got {config.depth}; leave it out")
     if config.embedding_dim not in (0, 8 * config.width):
         raise SetupError(f"model.embedding_dim: expected 0 or {8 * config.width}, got {config.embedding_dim}")
-    _refuse_small_cnn_keys(config)
     return ResNet18(channels=shape.channels, classes=shape.classes, width=config.width)
 
 
-def _refuse_small_cnn_keys(config: ModelConfig) -> None:
-    for key, wanted in (("stem_stride", 1), ("soft_threshold", 0)):
-        if getattr(config, key) != wanted:
-            raise SetupError(f"model.{key}: expected {wanted} for {config.name}, got {getattr(config, key):g}")
+def _pursuit(config: ModelConfig, shape: ImageShape) -> Classifier:
+    layers = conv_layers(
+        (shape.channels, shape.height, shape.width),
+        width=config.width,
+        stages=config.depth,
+        codes=config.embedding_dim or 8 * config.width,
+        threshold=config.threshold,
+    )
+    return _pursuing(layers, conv_skips(config.depth), config, shape)
+
+
+def _pursuit_dense(config: ModelConfig, shape: ImageShape) -> Classifier:
+    layers = dense_layers(
+        (shape.channels, shape.height, shape.width),
+        width=config.width,
+        depth=config.depth,
+        codes=config.embedding_dim or config.width,
+        threshold=config.threshold,
+    )
+    return _pursuing(layers, dense_skips(config.depth), config, shape)
+
+
+def _pursuing(
+    layers: Sequence[Dictionary], skips: Sequence[tuple[int, int]], config: ModelConfig, shape: ImageShape
+) -> Classifier:
+    if config.inference == "layered" and config.skips:
+        raise SetupError(
+            'model.skips: expected false with model.inference = "layered", which solves each layer by itself, got true'
+        )
+    return PursuitNet(
+        layers,
+        classes=shape.classes,
+        skips=skips if config.skips else (),
+        inference=config.inference,
+        sweeps=config.sweeps,
+    )
+
+
+_PURSUIT_KEYS = ("inference", "sweeps", "skips", "threshold")
+OWN_KEYS: Mapping[str, Sequence[str]] = {
+    "small_cnn": ("stem_stride", "soft_threshold"),
+    "pursuit": _PURSUIT_KEYS,
+    "pursuit_dense": _PURSUIT_KEYS,
+}
+"""Keys of [model] that have an effect on some models only."""
+
+
+def _refuse_others_keys(config: ModelConfig) -> None:
+    defaults = {field.name: field.default for field in fields(ModelConfig)}
+    for key in dict.fromkeys(key for keys in OWN_KEYS.values() for key in keys):
+        wanted, got = defaults[key], getattr(config, key)
+        if got != wanted and key not in OWN_KEYS.get(config.name, ()):
+            raise SetupError(f"model.{key}: expected {_told(wanted)} for {config.name}, got {_told(got)}")
+
+
+def _told(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else toml_value(value)
 
 
 MODELS: Mapping[str, Callable[[ModelConfig, ImageShape], Classifier]] = {
     "small_cnn": _small_cnn,
     "wide_resnet": _wide_resnet,
     "resnet18": _resnet18,
+    "pursuit": _pursuit,
+    "pursuit_dense": _pursuit_dense,
 }
 
 
@@ -79,6 +141,7 @@ def build_model(config: ModelConfig, channels: int, height: int, width: int, cla
         SetupError: an unknown name, or sizes that the model cannot have.
     """
     one_of(MODELS, "model.name", config.name)
+    _refuse_others_keys(config)
     shape = ImageShape(channels=channels, height=height, width=width, classes=classes)
     return MODELS[config.name](config, shape).prepared()
 

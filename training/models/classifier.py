@@ -1,6 +1,7 @@
 """What every classifier offers: an embedding and a linear head."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,20 @@ class Classifier(nn.Module, ABC):
     @abstractmethod
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """The maps (N, C_i, H_i, W_i) that each stage gives, from the first to the last."""
+
+    def settle(self) -> None:
+        """Brings up to date what the network keeps of its weights, such as operator norms.
+
+        Called at the end of each epoch, before the network is measured. Most keep nothing.
+        """
+
+    def epoch_figures(self, images: Tensor) -> Mapping[str, float]:
+        """More figures for an epoch's line in the log, from clean images (N, C, H, W); none for most.
+
+        Raises:
+            SetupError: training that goes on would be in vain; says what to change.
+        """
+        return {}
 
     def embedding(self, images: Tensor) -> Tensor:
         """The embedding of unit L2 length, (N, D), as the bundle's graph gives it."""

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from training.analysis.smoothness import kernels, roughness
+from training.models.pursuit import ConvDictionary
 
 
 def test_roughness_by_hand() -> None:
@@ -32,6 +33,12 @@ def test_the_first_convolution_is_looked_at() -> None:
     again = kernels(model, seed=0)
     assert again is not None
     assert np.array_equal(again.shown, found.shown)
+
+
+def test_dictionaries_of_filters_are_convolutions() -> None:
+    found = kernels(nn.Sequential(ConvDictionary((3, 8, 8), 5, 0.1)), seed=0)
+    assert found is not None
+    assert (found.count, found.shown.shape) == (5, (5, 3, 3, 3))
 
 
 def test_a_network_without_convolutions_has_no_kernels() -> None:

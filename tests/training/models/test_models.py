@@ -15,6 +15,8 @@ CONFIGS = {
     "small_cnn": ModelConfig(name="small_cnn", width=4, embedding_dim=12),
     "wide_resnet": ModelConfig(name="wide_resnet", width=1, depth=10),
     "resnet18": ModelConfig(name="resnet18", width=4),
+    "pursuit": ModelConfig(name="pursuit", width=4, embedding_dim=12, sweeps=2),
+    "pursuit_dense": ModelConfig(name="pursuit_dense", width=20, depth=3, embedding_dim=12, sweeps=2),
 }
 SIZES = {"8x8 grey": (1, 8, 8), "28x28 grey": (1, 28, 28), "32x32 colour": (3, 32, 32), "9x7 grey": (1, 9, 7)}
 
@@ -45,6 +47,8 @@ def test_logits_are_the_head_of_the_embedding(name: str, size: tuple[int, int, i
         ("small_cnn", [(4, 16, 16), (8, 8, 8)]),
         ("wide_resnet", [(16, 32, 32), (32, 16, 16), (64, 8, 8)]),
         ("resnet18", [(4, 32, 32), (8, 16, 16), (16, 8, 8), (32, 4, 4)]),
+        ("pursuit", [(4, 16, 16), (8, 8, 8)]),
+        ("pursuit_dense", [(20, 1, 1), (20, 1, 1), (12, 1, 1)]),
     ],
 )
 def test_feature_maps_are_those_of_the_stages(name: str, shapes: list[tuple[int, int, int]]) -> None:
@@ -52,6 +56,8 @@ def test_feature_maps_are_those_of_the_stages(name: str, shapes: list[tuple[int,
     maps = model.feature_maps(images)
     assert [tuple(one.shape[1:]) for one in maps] == shapes
     last = maps[-1]
+    if name == "pursuit":  # whose embedding depends on more than the last map
+        return
     pooled = model.projection(last) if isinstance(model, SmallCnn) else last.mean(dim=(2, 3))
     torch.testing.assert_close(pooled, model.embed(images))
 
@@ -120,7 +126,10 @@ def test_resnet18_begins_with_kaiming_weights_for_channels_last() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (ModelConfig(name="vgg"), r"model\.name: expected one of small_cnn, wide_resnet, resnet18, got 'vgg'"),
+        (
+            ModelConfig(name="vgg"),
+            r"model\.name: expected one of small_cnn, wide_resnet, resnet18, pursuit, pursuit_dense, got 'vgg'",
+        ),
         (ModelConfig(name="wide_resnet", depth=12), r"model\.depth: expected 6n \+ 4"),
         (
             ModelConfig(name="wide_resnet", depth=10, width=1, embedding_dim=3),
@@ -132,6 +141,18 @@ def test_resnet18_begins_with_kaiming_weights_for_channels_last() -> None:
         (ModelConfig(name="resnet18", width=8, embedding_dim=128), r"model\.embedding_dim: expected 0 or 64, got 128"),
         (ModelConfig(name="resnet18", stem_stride=2), r"model\.stem_stride: expected 1 for resnet18, got 2"),
         (ModelConfig(name="resnet18", soft_threshold=9), r"model\.soft_threshold: expected 0 for resnet18, got 9"),
+        (ModelConfig(name="small_cnn", sweeps=3), r"model\.sweeps: expected 5 for small_cnn, got 3"),
+        (ModelConfig(name="small_cnn", skips=False), r"model\.skips: expected true for small_cnn, got false"),
+        (ModelConfig(name="resnet18", threshold=0.1), r"model\.threshold: expected 0.001 for resnet18, got 0.1"),
+        (
+            ModelConfig(name="wide_resnet", depth=10, inference="layered"),
+            r'model\.inference: expected "deep" for wide_resnet, got "layered"',
+        ),
+        (ModelConfig(name="pursuit", stem_stride=2), r"model\.stem_stride: expected 1 for pursuit, got 2"),
+        (
+            ModelConfig(name="pursuit", inference="layered"),
+            r'model\.skips: expected false with model\.inference = "layered"',
+        ),
     ],
     ids=[
         "name",
@@ -143,6 +164,12 @@ def test_resnet18_begins_with_kaiming_weights_for_channels_last() -> None:
         "resnet18 embedding",
         "resnet18 stride",
         "resnet18 threshold",
+        "sweeps",
+        "skips",
+        "pursuit's threshold",
+        "inference",
+        "pursuit's stride",
+        "layered skips",
     ],
 )
 def test_sizes_that_a_model_cannot_have_are_refused(config: ModelConfig, message: str) -> None:
