@@ -19,6 +19,7 @@ from training.methods import (
     TlaConfig,
     TradesConfig,
 )
+from training.methods_minmax import MinMaxConfig
 from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
 from training.spelling import toml_value
 
@@ -28,6 +29,7 @@ __all__ = [
     "AwpConfig",
     "DataConfig",
     "ExportConfig",
+    "MinMaxConfig",
     "ModelConfig",
     "PairingConfig",
     "Recipe",
@@ -63,6 +65,7 @@ class Recipe:
     trades: TradesConfig
     awp: AwpConfig
     averaging: AveragingConfig
+    minmax: MinMaxConfig
     export: ExportConfig
 
     def __post_init__(self) -> None:
@@ -72,6 +75,7 @@ class Recipe:
                 f"attack.renew_epochs: expected 0 with train.{augments[0]}, got {self.attack.renew_epochs}; "
                 "a perturbation follows its image through train.shift only"
             )
+        self.minmax.check_beside(self.attack, trades_weight=self.trades.weight)
         for name in ("sar", "pairing", "trades"):
             weight = getattr(self, name).weight
             if weight and self.attack.name == "none":
@@ -107,6 +111,7 @@ SECTIONS: Mapping[str, type] = {
     "trades": TradesConfig,
     "awp": AwpConfig,
     "averaging": AveragingConfig,
+    "minmax": MinMaxConfig,
     "export": ExportConfig,
 }
 

@@ -20,6 +20,8 @@ SWITCHES: Mapping[str, Switch] = {
     **{name: (f"{name}.weight", bool, "above 0") for name in ("tla", "sar", "pairing", "awp")},
     "averaging": ("averaging.kind", lambda kind: kind != "none", "swa or ema"),
     "averaging.decay": ("averaging.kind", lambda kind: kind == "ema", "ema"),
+    "minmax": ("minmax.combine", lambda combine: combine != "none", "learned, average, max or msd"),
+    "minmax.gamma": ("minmax.combine", lambda combine: combine == "learned", "learned"),
     "attack.step": _ATTACKS,
     "attack.warmup_epochs": _ATTACKS,
     "attack.steps": ("attack.name", lambda name: name == "pgd", "pgd"),

@@ -18,6 +18,7 @@ def method_names(recipe: Recipe) -> dict[str, str]:
         "pairing": _pairing(recipe) if recipe.pairing.weight else "",
         "trades": "TRADES" if recipe.trades.weight else "",
         "awp": "AWP" if recipe.awp.weight else "",
+        "minmax": _norms(recipe) if recipe.minmax.budgets else "",
         "averaging": recipe.averaging.kind.upper() if recipe.averaging.kind != "none" else "",
     }
     return {section: name for section, name in names.items() if name}
@@ -26,6 +27,11 @@ def method_names(recipe: Recipe) -> dict[str, str]:
 def _tla(recipe: Recipe) -> str:
     switched = "-SA" if recipe.tla.switched else ""
     return f"TLA{switched}-RN" if recipe.tla.mine_by == "random" else f"TLA{switched}"
+
+
+def _norms(recipe: Recipe) -> str:
+    combine = {"learned": "min-max", "average": "AVG", "max": "MAX", "msd": "MSD"}[recipe.minmax.combine]
+    return f"{combine} of {', '.join(recipe.minmax.norms)}"
 
 
 def _pairing(recipe: Recipe) -> str:

@@ -1,11 +1,13 @@
 """Training losses. A new one: one file, one line in LOSSES, one row in its test table."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from training.config import Recipe
 from training.losses.alignment import LogitAlignment
 from training.losses.cross_entropy import AttackedCrossEntropy
+from training.losses.domains import DomainCrossEntropy
 from training.losses.pairing import logit_distance
 from training.losses.protocol import LossTerm, TrainingStep, Views
 from training.losses.sar import spectral_distance
@@ -20,6 +22,9 @@ def _classification(recipe: Recipe) -> LossTerm:
     smoothing = recipe.train.label_smoothing
     if recipe.trades.weight:
         return Trades(weight=recipe.trades.weight, label_smoothing=smoothing)
+    gamma = {"learned": recipe.minmax.gamma, "average": math.inf, "max": 0.0}.get(recipe.minmax.combine)
+    if gamma is not None:
+        return DomainCrossEntropy(gamma=gamma, label_smoothing=smoothing)
     return AttackedCrossEntropy(label_smoothing=smoothing)
 
 
