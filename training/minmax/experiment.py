@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from training.attacks.minmax import MinMax
-from training.attacks.rounding import levels
+from training.attacks.rounding import levels, toward_zero
 from training.minmax.problems import Ensemble, Problem
 
 __all__ = ["Outcome", "attack", "figures", "outcomes", "rounded"]
@@ -39,12 +39,8 @@ class Outcome:
 def rounded(deltas: Tensor, norm: str, eps: float) -> Tensor:
     """Deltas of images of 8 bits as whole levels within the budget: Linf to the nearest, else toward zero."""
     changes = deltas.double() * 255
-    nearest = changes.round()
-    if norm == "linf":
-        nearest = nearest.clamp(-levels(eps), levels(eps))
-    else:  # 254.99999, which float32 made of 255, is 255
-        nearest = torch.where((nearest - changes).abs() < 1e-3, nearest, changes.trunc())
-    return (nearest / 255).to(deltas.dtype)
+    whole = changes.round().clamp(-levels(eps), levels(eps)) if norm == "linf" else toward_zero(changes)
+    return (whole / 255).to(deltas.dtype)
 
 
 def attack(
