@@ -162,6 +162,11 @@ def _add_robustness(parser: argparse.ArgumentParser) -> None:
         "--queries", type=int, default=FULL.queries, metavar="N", help="of Square within aa_like (default: %(default)s)"
     )
     parser.add_argument("--l2-eps", type=float, metavar="E", help="budget of the L2 attack, images being in [0, 1]")
+    parser.add_argument(
+        "--norms",
+        metavar="NORM=EPS,...",
+        help="also the worst case over these, such as linf=0.3,l2=2,l1=10 (default: those of the recipe's [minmax])",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of the attacks")
     parser.add_argument("--quick", action="store_true", help="weak attacks for a first look; the file says so")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

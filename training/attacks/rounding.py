@@ -5,6 +5,7 @@ rounding counts against its budget.
 """
 
 import math
+
 import numpy as np
 import torch
 from numpy.typing import NDArray

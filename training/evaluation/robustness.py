@@ -15,17 +15,20 @@ import numpy as np
 import torch
 
 from service.errors import SetupError
+from training.attacks.ball import Ball
 from training.attacks.rounding import from_8_bit
 from training.checkpoint import Run, load_run, write_atomically
 from training.data import ImageSet
 from training.detectors.detector import CleanViews
 from training.detectors.gaussian import ClassGaussian
 from training.detectors.mixture import GaussianMixture
+from training.domain_attacks import domain_balls
 from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.attacking import Progress, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.eight_bit import EightBit
 from training.evaluation.evaluate import choose_images
+from training.evaluation.norms import norm_battery, over_norms, parse_balls
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, machine
 from training.evaluation.result_file import result_text
@@ -69,6 +72,8 @@ class Options:
     """Of Square within aa_like."""
     l2_eps: float | None = None
     """None: see `training.evaluation.suite.budgets_for`."""
+    norms: tuple[Ball, ...] = ()
+    """Of the worst case over norms; empty: those that the run was trained against, if it was against several."""
     seed: int = 0
     quick: bool = False
 
@@ -99,6 +104,8 @@ class Options:
         for name in ("restarts", "queries"):
             value = getattr(self, name)
             words += [] if value == getattr(FULL, name) else [f"--{name}", str(value)]
+        pairs = [f"{ball.norm}={ball.eps!r}" for ball in self.norms]
+        words += ["--norms", ",".join(pairs)] if pairs else []
         words += ["--attacks", ",".join(self.attacks)] if self.attacks else []
         words += ["--seed", str(self.seed)]
         return shlex.join(words + (["--quick"] if self.quick else []))
@@ -117,7 +124,8 @@ class Measured:
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Runs `robustness`; gives its exit status."""
-    options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
+    options = Options(**{**values, "norms": parse_balls(arguments.norms) if arguments.norms is not None else ()})
     measured = measure_robustness(options)
     for name in measured.left_out:
         sys.stderr.write(f"{name}: left out, there is no image to compute it from\n")
@@ -140,7 +148,8 @@ def measure_robustness(options: Options) -> Measured:
     began, code = time.monotonic(), commit()  # now, while it is the code that runs
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     budgets = _budgets(run, options)
-    entries = chosen(battery(budgets, len(run.class_names), options.strength), options.attacks)
+    several = norm_battery(options.norms or domain_balls(run.recipe), options.strength)
+    entries = chosen((*battery(budgets, len(run.class_names), options.strength), *several), options.attacks)
     parts = run.parts(options.data)
     positions = _positions(parts.test, options)
     make_folder(options.out.parent, "--out")
@@ -227,6 +236,7 @@ def _measure(
     progress("figures")
     figures: Figures = {"epoch": float(run.epoch), **clean_figures(every, test.labels)}
     figures |= robust_accuracies(untouched, tried, budgets.linf) | detection((mixture, gaussian), untouched, tried)
+    figures |= over_norms(untouched, tried)
     for one in tried:
         if one.entry.name == _GEOMETRY:
             figures |= geometry(untouched, one, mixture.means)
