@@ -28,7 +28,7 @@ from training.evaluation.attacking import Progress, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.eight_bit import EightBit
 from training.evaluation.evaluate import choose_images
-from training.evaluation.norms import norm_battery, over_norms, parse_balls
+from training.evaluation.norms import NAMED, norm_battery, over_norms, parse_balls
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, machine
 from training.evaluation.result_file import result_text
@@ -120,6 +120,8 @@ class Measured:
     """Figures without an image to compute them from."""
     test_images: int
     attacked_images: int
+    norms: tuple[Ball, ...] = ()
+    """That the worst case over norms is about."""
 
 
 def run_command(arguments: argparse.Namespace) -> int:
@@ -148,8 +150,9 @@ def measure_robustness(options: Options) -> Measured:
     began, code = time.monotonic(), commit()  # now, while it is the code that runs
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     budgets = _budgets(run, options)
-    several = norm_battery(options.norms or domain_balls(run.recipe), options.strength)
-    entries = chosen((*battery(budgets, len(run.class_names), options.strength), *several), options.attacks)
+    balls = options.norms or domain_balls(run.recipe)
+    every = battery(budgets, len(run.class_names), options.strength)
+    entries = chosen((*every, *norm_battery(balls, options.strength)), options.attacks)
     parts = run.parts(options.data)
     positions = _positions(parts.test, options)
     make_folder(options.out.parent, "--out")
@@ -163,6 +166,7 @@ def measure_robustness(options: Options) -> Measured:
         left_out=tuple(name for name, value in figures.items() if value is None),
         test_images=len(parts.test),
         attacked_images=len(positions),
+        norms=tuple(ball for ball in balls if f"{NAMED}{ball.norm}" in {entry.name for entry in entries}),
     )
     write_atomically(options.out, _file(options, run, measured, code, time.monotonic() - began + spared))
     return measured
@@ -244,12 +248,14 @@ def _measure(
 
 
 def _file(options: Options, run: Run, measured: Measured, code: str, seconds: float) -> str:
-    data = {
+    data: dict[str, object] = {
         "set": run.recipe.data.set,
         "split": "test",
         "test_images": measured.test_images,
         "attacked_images": measured.attacked_images,
     }
+    if measured.norms:
+        data["norms"] = {ball.norm: ball.eps for ball in measured.norms}
     return result_text(
         options.out.stem,
         run,

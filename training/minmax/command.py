@@ -32,6 +32,7 @@ from training.minmax.settings import Kind, published
 from training.minmax.subject import chosen_images, problem_of
 from training.precision import deterministic
 from training.side_by_side import load_alike, parts_of_all
+from training.spelling import budget_words
 
 __all__ = ["Options", "run_command", "run_experiment"]
 
@@ -152,6 +153,8 @@ def run_experiment(options: Options) -> dict[str, float]:
             "split": "test",
             "test_images": len(test),
             "attacked_images": int(chosen.size),
+            "experiment": options.kind,
+            "budget": f"{settings.ball.norm} {budget_words(settings.ball.eps)}",
             "networks": [run.recipe.model.name for run in runs],
         },
         metrics=metrics,

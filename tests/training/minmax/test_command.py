@@ -63,6 +63,8 @@ def test_an_ensemble_is_attacked_and_told_of(
         "split": "test",
         "test_images": result["data"]["test_images"],
         "attacked_images": 12,
+        "experiment": "ensemble",
+        "budget": "linf 0.2",
         "networks": ["small_cnn", "perceptron"],
     }
     assert result["recipe"].keys() == SECTIONS.keys()
