@@ -82,7 +82,7 @@ def test_seeds_of_an_ensemble_are_one_method_though_their_runs_have_other_names(
     several = [
         {
             **result("four", seed, asr_gain=0.1 * (seed + 1)),
-            "command": f"advsentry-train minmax ensemble runs/a-s{seed} runs/b-s{seed} --out results/four-s{seed}.json",
+            "command": f"minmax ensemble runs/a-s{seed} runs/b-s{seed} --out docs/results/four-s{seed}.json",
             "data": data,
         }
         for seed in (0, 1)
