@@ -54,8 +54,9 @@ def onto_simplex(values: Tensor) -> Tensor:
     """
     values = values - values.amax(dim=-1, keepdim=True)  # changes nothing but rounding, of large values
     ordered = values.sort(dim=-1, descending=True).values
-    counts = torch.arange(1, values.shape[-1] + 1, device=values.device)
-    surplus = (ordered.cumsum(dim=-1) - 1) / counts
+    first = torch.ones(values.shape[-1], values.shape[-1], device=values.device).tril()  # row k: the k largest
+    sums = (ordered.unsqueeze(-2) * first).sum(dim=-1)  # cumsum is not deterministic on CUDA
+    surplus = (sums - 1) / first.sum(dim=-1)
     kept = (ordered > surplus).sum(dim=-1, keepdim=True)  # at least 1: the largest value exceeds itself less 1
     return (values - surplus.gather(-1, kept - 1)).clamp_min(0)
 

@@ -31,6 +31,13 @@ def add_minmax(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=_numbers, default=(), metavar="W,W", help="of the domains, one more baseline")
     parser.add_argument("--group", type=int, default=5, metavar="K", help="images of a universal perturbation")
     parser.add_argument("--normalise", action="store_true", help="divide gradients by their L2 length")
+    parser.add_argument(
+        "--bundle",
+        metavar="BUNDLE",
+        action="append",
+        default=[],
+        help="also ask this bundle about the images: what it misreads, what it finds; may be given several times",
+    )
     parser.add_argument("--keep", type=Path, metavar="FILE", help="also write images and weights of each, as .npz")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of the starts")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from service.detection.types import Integers
+from service.detection.types import Bytes8, Integers
 from service.errors import SetupError
 from training.attacks.ball import Ball, BallNorm
 from training.attacks.minmax import MinMax
@@ -27,6 +28,7 @@ from training.evaluation.provenance import commit, machine
 from training.evaluation.result_file import result_text
 from training.folders import make_folder
 from training.minmax.experiment import Outcome, figures, outcomes
+from training.minmax.judges import judged, load_judges
 from training.minmax.problems import Problem
 from training.minmax.settings import Kind, published
 from training.minmax.subject import chosen_images, problem_of
@@ -61,6 +63,8 @@ class Options:
     group: int = 5
     """Images that share a universal perturbation."""
     normalise: bool = False
+    bundle: tuple[str, ...] = ()
+    """Bundles that are asked about the images, by directory or shipped name."""
     keep: Path | None = None
     """An .npz file of attacked images, weights and who failed, image by image."""
     seed: int = 0
@@ -102,6 +106,7 @@ class Options:
             if field.name in _SPOKEN and value != field.default:
                 words += [f"--{field.name}", str(value)]
         words += ["--weights", ",".join(map(str, self.weights))] if self.weights else []
+        words += [word for name in self.bundle for word in ("--bundle", name)]
         words += ["--normalise"] if self.normalise else []
         return shlex.join([*words, "--seed", str(self.seed)])
 
@@ -109,7 +114,7 @@ class Options:
 def run_command(arguments: argparse.Namespace) -> int:
     """Runs `minmax`; gives its exit status."""
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
-    options = Options(**{**values, "runs": tuple(arguments.runs)})
+    options = Options(**{**values, "runs": tuple(arguments.runs), "bundle": tuple(arguments.bundle)})
     metrics = run_experiment(options)
     if arguments.json:
         sys.stdout.write(json.dumps({"result": str(options.out), "metrics": metrics}) + "\n")
@@ -132,14 +137,17 @@ def run_experiment(options: Options) -> dict[str, float]:
     test = parts_of_all(runs, options.data)[0].test
     chosen = chosen_images(options.kind, test.labels, options.images, options.group, options.seed)
     problem = problem_of(options.kind, runs, options.runs, test, chosen)
+    judges = load_judges(options.bundle, runs[0].input_shape, problem.names)
     make_folder(options.out.parent, "--out")
     with reporting() as progress, deterministic(0):
         found = outcomes(
             problem, settings, seed=options.seed, starts_at_0=options.kind == "universal", progress=progress
         )
-    metrics = figures(problem, found)
+    made = {name: _images(problem, outcome.deltas) for name, outcome in found.items()}
+    clean = np.ascontiguousarray(test.images[chosen.ravel()])
+    metrics = figures(problem, found) | judged(judges, clean, made)
     if options.keep is not None:
-        _keep(options.keep, problem, found, chosen)
+        _keep(options.keep, problem, found, made, chosen)
     text = result_text(
         options.out.stem,
         runs[0],
@@ -173,12 +181,18 @@ def _shared(recipes: Sequence[Mapping[str, Mapping[str, Any]]]) -> dict[str, dic
     }
 
 
-def _keep(path: Path, problem: Problem, found: Mapping[str, Outcome], chosen: Integers) -> None:
+def _images(problem: Problem, deltas: Tensor) -> Bytes8:
+    """(N, H, W, C) of all attacked images, those of a group one after the other."""
+    return nearest_8_bit((problem.images + deltas[:, None]).flatten(0, 1)).cpu().numpy()
+
+
+def _keep(
+    path: Path, problem: Problem, found: Mapping[str, Outcome], made: Mapping[str, Bytes8], chosen: Integers
+) -> None:
     make_folder(path.parent, "--keep")
     arrays: dict[str, Any] = {"positions": chosen, "domains": np.array(problem.names)}
     for name, outcome in found.items():
-        attacked = (problem.images + outcome.deltas[:, None]).flatten(0, 1)
-        arrays[f"{name}_images"] = nearest_8_bit(attacked).cpu().numpy()
+        arrays[f"{name}_images"] = made[name]
         arrays[f"{name}_weights"] = outcome.weights.cpu().numpy()
         arrays[f"{name}_fails"] = outcome.fails.cpu().numpy()
     buffer = io.BytesIO()

@@ -6,7 +6,6 @@ Source: Wang et al. 2021 (NeurIPS), as their code has them; brightness is cut at
 from collections.abc import Callable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["TRANSFORMS"]
@@ -18,10 +17,18 @@ _CROPPED = 0.1
 
 
 def _cropped(images: Tensor) -> Tensor:
-    height, width = images.shape[2:]
-    top, left = round(_CROPPED * height), round(_CROPPED * width)
-    inner = images[:, :, top : height - top, left : width - left]
-    return F.interpolate(inner, size=(height, width), mode="bilinear", align_corners=True)
+    rows, columns = (_stretching(side).to(images) for side in images.shape[2:])
+    return rows @ images @ columns.T
+
+
+def _stretching(side: int) -> Tensor:
+    """(side, side), which reads the inner pixels of a line at as many places, linearly between two.
+
+    A matrix, because torch's own resizing has no deterministic gradient on CUDA.
+    """
+    cut = round(_CROPPED * side)
+    places = torch.linspace(cut, side - 1 - cut, side)
+    return (1 - (places[:, None] - torch.arange(side)).abs()).clamp_min(0)
 
 
 TRANSFORMS: Mapping[str, Callable[[Tensor], Tensor]] = {

@@ -6,7 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from service.detection.bundle import find_bundle
+from service.detection.engine import Engine
+from service.detection.types import Verdict
 from training.__main__ import main
+from training.checkpoint import load_run
 from training.config import SECTIONS
 
 FIT = """
@@ -93,6 +97,30 @@ def test_one_network_is_attacked_by_groups_and_through_transformations(
     assert ("minmax_weight_identity" in result["metrics"]) == (kind == "transforms")
     with np.load(kept) as arrays:
         assert len(arrays["minmax_images"]) == result["data"]["attacked_images"]
+
+
+def test_bundles_are_asked_about_the_images(
+    runs: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "asked.json"
+    words = ["--images", "20", "--steps", "5", "--eps", "0.4", "--out", str(out)]
+    kept = tmp_path / "asked.npz"
+    assert main(["minmax", "transforms", runs[0], *words, "--bundle", "digits", "--keep", str(kept)]) == 0
+    metrics = json.loads(out.read_text(encoding="utf-8"))["metrics"]
+    engine, test = Engine.load(find_bundle("digits"), threads=1), load_run(Path(runs[0])).parts(None).test
+    with np.load(kept) as arrays:
+        clean = engine.detect(test.images[arrays["positions"]])
+        for name in ("minmax", "average", "held"):
+            answers = engine.detect(arrays[f"{name}_images"])
+            pairs = zip(clean, answers, strict=True)
+            read = [before.top.index != after.top.index for before, after in pairs]
+            found = [answer.verdict is Verdict.ADVERSARIAL for answer in answers]
+            assert (metrics[f"{name}_asr_digits"], metrics[f"{name}_found_digits"]) == (np.mean(read), np.mean(found))
+            assert any(found)
+    assert main(["minmax", "transforms", runs[0], *words, "--bundle", "digits", "--bundle", "digits"]) == 1
+    assert "--bundle digits: expected a name of its own, got digits again; rename it" in capsys.readouterr().err
+    assert main(["minmax", "transforms", runs[0], *words, "--bundle", "gtsrb"]) == 1
+    assert "--bundle gtsrb: expected one for images of (8, 8, 1), got one for (32, 32, 3)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
