@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from training.checks import at_least, require
+from training.checks import require
 from training.methods import AttackConfig
 
 __all__ = ["DomainNorm", "MinMaxConfig"]
@@ -68,7 +68,6 @@ class MinMaxConfig:
             require(getattr(attack, key) == wanted, f"attack.{key}", f"{wanted} with minmax", getattr(attack, key))
         for key in ("step", "first_steps", "renew_epochs", "guard"):
             require(not getattr(attack, key), f"attack.{key}", "none with minmax", getattr(attack, key))
-        at_least(1, "attack.steps", attack.steps)
         require(
             self.combine == "msd" or not trades_weight,
             "trades.weight",

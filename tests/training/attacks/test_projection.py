@@ -9,6 +9,7 @@ from torch import Tensor
 from service.errors import SetupError
 from training.attacks.ball import BALL_NORMS, Ball
 from training.attacks.projection import into_ball, onto_simplex
+from training.shard import Shard, ShardGenerator
 
 EPS = {"linf": 0.3, "l2": 1.0, "l1": 2.0, "l0": 5.0}
 LENGTHS = {
@@ -127,6 +128,18 @@ def test_starts_and_steps_stay_images_of_the_ball(norm: str) -> None:
         assert places.max() <= 1
         assert ball.size(places - clean).max() <= ball.eps + 1e-5
         assert ball.size(places - clean).min() > 0
+
+
+@pytest.mark.parametrize("norm", BALL_NORMS)
+def test_processes_that_share_a_batch_start_where_one_alone_does(norm: str) -> None:
+    ball, clean = Ball(norm=norm, eps=EPS[norm]), images()  # type: ignore[arg-type]
+    halves = []
+    for rank in range(2):
+        draws = ShardGenerator()
+        draws.shard = Shard(rank=rank, world=2)
+        draws.manual_seed(4)
+        halves.append(ball.start(clean[3 * rank : 3 * rank + 3], draws))
+    torch.testing.assert_close(torch.cat(halves), ball.start(clean, generator(4)))
 
 
 def test_an_l1_step_moves_the_largest_gradients_that_may_move() -> None:
