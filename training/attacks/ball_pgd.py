@@ -51,8 +51,8 @@ class SteepestOfBalls:
 
     Starts at the clean images; the iterate of the highest loss is kept.
 
-    Source: Maini, Wong and Kolter 2020 (arXiv 1909.04068), their multi steepest descent (MSD), from memory; step sizes,
-    exact projections and the spread of l1 steps are ours, they take between 5 and 20 values.
+    Source: the multi steepest descent (MSD) of Maini, Wong and Kolter 2020 (arXiv 1909.04068). Written from its idea: step
+    sizes, the spread of l1 steps and exact projections are ours.
     """
 
     balls: tuple[Ball, ...]
