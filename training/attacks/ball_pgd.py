@@ -51,8 +51,8 @@ class SteepestOfBalls:
 
     Starts at the clean images; the iterate of the highest loss is kept.
 
-    Source: the multi steepest descent (MSD) of Maini, Wong and Kolter 2020 (arXiv 1909.04068). Written from its idea: step
-    sizes, the spread of l1 steps and exact projections are ours.
+    Source: the multi steepest descent (MSD) of Maini, Wong and Kolter 2020 (arXiv 1909.04068). Written from its idea:
+    step sizes, the spread of l1 steps and exact projections are ours.
     """
 
     balls: tuple[Ball, ...]
