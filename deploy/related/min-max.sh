@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every published figure of min-max over domains from nothing: deploy/related/min-max.sh DATA
-# Some three hours on two cores, half of them for the All-CNN; results that are there already are left alone.
+# Some three hours of one core; results that are there already are left alone.
 set -eu
 cd "$(dirname "$0")/../.."
 data=${1:?expected the folder of the data}
