@@ -22,12 +22,21 @@ COLUMNS: Mapping[str, str] = {
     "margin_pgd_accuracy": "margin PGD",
     "aa_like_accuracy": "APGD-CE, APGD-T, Square",
     "worst_accuracy": "worst",
+    "norms_linf_accuracy": "Linf",
+    "norms_l2_accuracy": "L2",
+    "norms_l1_accuracy": "L1",
+    "norms_l0_accuracy": "L0",
+    "worst_over_norms_accuracy": "worst over norms",
+    "minmax_asr_all": "all fail, min-max",
+    "average_asr_all": "all fail, equal weights",
+    "held_asr_all": "all fail, converged weights held",
+    "asr_gain": "min-max less equal weights",
     "auc_misclassified_150": "AUC, misclassified at 1.5 eps",
     "auc_misclassified_150_gaussian": "the same, one covariance",
     "auc_attacked_100": "AUC, attacked at eps",
     "training_seconds": "training, s",
 }
-"""Metrics of `advsentry-train robustness` that the table shows, and their words; rates are shown in percent."""
+"""Metrics of `advsentry-train robustness` and `minmax` that the table shows, and their words; rates are in percent."""
 
 Result = Mapping[str, Any]
 
@@ -58,7 +67,8 @@ def _conditions(result: Result) -> tuple[str, str]:
     """What has to agree where results are averaged or compared: setting, and how it was measured."""
     words = result["command"].split()
     own = {f"runs/{result['name']}", f"docs/results/{result['name']}.json"}
-    return _setting(result), " ".join(word for word in words if word not in own)
+    ending = f"-s{result['seed']}"  # of the runs of an ensemble
+    return _setting(result), " ".join(word.removesuffix(ending) for word in words if word not in own)
 
 
 def comparison(results: Sequence[Result], asked: Sequence[Mapping[str, str]]) -> str:
@@ -103,7 +113,11 @@ def comparison(results: Sequence[Result], asked: Sequence[Mapping[str, str]]) ->
 
 
 def _setting(result: Result) -> str:
-    attack = result["recipe"]["attack"]
+    data, attack = result["data"], result["recipe"]["attack"]
+    if "norms" in data:
+        return f"{data['set']}, over {', '.join(f'{norm} {eps:g}' for norm, eps in data['norms'].items())}"
+    if "experiment" in data:
+        return f"{data['set']}, min-max {data['experiment']}, {data['budget']}"
     return f"{result['data']['set']}, {attack['norm']} {budget_words(attack['eps'])}"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from training.arguments import number
 from training.evaluation.curves_arguments import add_curves
 from training.evaluation.strength import FULL
+from training.minmax.arguments import add_minmax
 from training.retrieval.arguments import add_retrieve
 
 __all__ = ["add_commands"]
@@ -26,6 +27,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_curves(commands.add_parser("curves", help="attack runs at growing budgets, and ask whether gradients mislead"))
     add_retrieve(commands.add_parser("retrieve", help="search by a run's embedding, with attacked queries too"))
     _add_analyse(commands.add_parser("analyse", help="show what networks look at, side by side"))
+    add_minmax(commands.add_parser("minmax", help="attack several networks, images or transformations at once"))
 
 
 def _add_recipes(parser: argparse.ArgumentParser) -> None:
@@ -164,6 +166,11 @@ def _add_robustness(parser: argparse.ArgumentParser) -> None:
         "--queries", type=int, default=FULL.queries, metavar="N", help="of Square within aa_like (default: %(default)s)"
     )
     parser.add_argument("--l2-eps", type=float, metavar="E", help="budget of the L2 attack, images being in [0, 1]")
+    parser.add_argument(
+        "--norms",
+        metavar="NORM=EPS,...",
+        help="also the worst case over these, such as linf=0.3,l2=2,l1=10 (default: those of the recipe's [minmax])",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of the attacks")
     parser.add_argument("--quick", action="store_true", help="weak attacks for a first look; the file says so")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

@@ -20,6 +20,7 @@ from training.methods import (
     TradesConfig,
 )
 from training.methods_metric import MetricConfig, check_beside_metric
+from training.methods_minmax import MinMaxConfig
 from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
 from training.spelling import toml_value
 
@@ -30,6 +31,7 @@ __all__ = [
     "DataConfig",
     "ExportConfig",
     "MetricConfig",
+    "MinMaxConfig",
     "ModelConfig",
     "PairingConfig",
     "Recipe",
@@ -66,6 +68,7 @@ class Recipe:
     metric: MetricConfig
     awp: AwpConfig
     averaging: AveragingConfig
+    minmax: MinMaxConfig
     export: ExportConfig
 
     def __post_init__(self) -> None:
@@ -75,6 +78,7 @@ class Recipe:
                 f"attack.renew_epochs: expected 0 with train.{augments[0]}, got {self.attack.renew_epochs}; "
                 "a perturbation follows its image through train.shift only"
             )
+        self.minmax.check_beside(self.attack, trades_weight=self.trades.weight)
         for name in ("sar", "pairing", "trades"):
             weight = getattr(self, name).weight
             if weight and self.attack.name == "none":
@@ -112,6 +116,7 @@ SECTIONS: Mapping[str, type] = {
     "metric": MetricConfig,
     "awp": AwpConfig,
     "averaging": AveragingConfig,
+    "minmax": MinMaxConfig,
     "export": ExportConfig,
 }
 

@@ -21,6 +21,8 @@ SWITCHES: Mapping[str, Switch] = {
     "averaging": ("averaging.kind", lambda kind: kind != "none", "swa or ema"),
     "averaging.decay": ("averaging.kind", lambda kind: kind == "ema", "ema"),
     "model.sweeps": ("model.inference", lambda inference: inference != "feed_forward", "layered or deep"),
+    "minmax": ("minmax.combine", lambda combine: combine != "none", "learned, average, max or msd"),
+    "minmax.gamma": ("minmax.combine", lambda combine: combine == "learned", "learned"),
     "attack.step": _ATTACKS,
     "attack.warmup_epochs": _ATTACKS,
     "attack.steps": ("attack.name", lambda name: name == "pgd", "pgd"),

@@ -77,6 +77,8 @@ def export(
         check_pair(run, earlier)
         run, learned = as_exported(run, earlier), kept_learned(run.path, earlier.manifest.files["model.onnx"].sha256)
     run = dataclasses.replace(run, recipe=exported_as(run.recipe, overrides))
+    norms = list(run.recipe.minmax.budgets)
+    require(not norms or run.recipe.attack.norm in norms, "minmax.norms", "linf or l2, which a bundle can state", norms)
     parts = run.parts(data_root)
     check_exportable(run.recipe, parts, len(run.class_names))
     graph = fitted_graph(run, parts, run.recipe.export.detectors, learned)

@@ -22,6 +22,7 @@ from training.config import Recipe
 from training.data.augment import augmented, drawn_moves, moved
 from training.data.batches import ImageSource, epoch_order
 from training.data.splits import Parts
+from training.domain_attacks import domain_attacks
 from training.guard import Guard
 from training.losses import TrainingStep, build_terms, load_term_states, see_together, term_states
 from training.measure import Accuracies, measure, measuring_attack
@@ -99,6 +100,7 @@ class Loop:
         check_shareable(recipe, self.batch_size, processes)
         self.steps_an_epoch = len(self.source) // self.batch_size  # the rest waits for another epoch's order
         self.attacks = AttackSchedule(recipe.attack, self.steps_an_epoch, self.steps)
+        self.domains = domain_attacks(recipe, self.steps_an_epoch)
         self.memory: AttackMemory | None = None
         if recipe.attack.renew_epochs:
             self.memory = AttackMemory(self.source, recipe.attack.renew_epochs)
@@ -188,7 +190,11 @@ class Loop:
         config, augmentation = self.recipe.train, self._generators["augmentation"]
         moves = drawn_moves(len(positions), config.shift, augmentation)
         clean = augmented(moved(self.source.take(positions), moves), config, augmentation)
-        attacked = self._attacked(clean, labels, positions, moves)
+        domains: tuple[Tensor, ...] = ()
+        if self.domains is None:
+            attacked = self._attacked(clean, labels, positions, moves)
+        else:
+            attacked, domains = self.domains(self.steps_done, self._network, clean, labels, self._generators["attack"])
         return TrainingStep(
             model=self.model,
             clean=clean,
@@ -198,6 +204,7 @@ class Loop:
             source=self.source,
             epoch=self.epoch,
             generator=self._generators["loss"],
+            domains=domains,
         )
 
     def _attacked(self, clean: Tensor, labels: Tensor, positions: Tensor, moves: Tensor | None) -> Tensor:
@@ -334,7 +341,7 @@ class Loop:
         positions = torch.arange(len(source))
         if self.selection is None:
             positions = positions[:: math.ceil(len(source) / MEASURED_TRAINING_IMAGES)]
-        attack, seed = measuring_attack(self.recipe.attack), self.recipe.train.seed
+        attack, seed = measuring_attack(self.recipe), self.recipe.train.seed
         return self.processes.decided(lambda: measure(model, source, positions, attack, seed))
 
     def _measured_average(self) -> Accuracies | None:

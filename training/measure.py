@@ -5,9 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.attacks import Attack, Pgd
+from training.attacks import Attack, FirstFooling, Pgd
+from training.attacks.ball_pgd import BallPgd
+from training.config import Recipe
 from training.data.batches import ImageSource
-from training.methods import AttackConfig
+from training.domain_attacks import domain_balls
 from training.models import Classifier
 
 __all__ = ["Accuracies", "measure", "measuring_attack"]
@@ -24,9 +26,14 @@ class Accuracies:
     attacked: float
 
 
-def measuring_attack(config: AttackConfig) -> Attack:
-    """PGD with the recipe's budget, whatever attack trains; enough to choose an epoch, not to publish."""
-    return Pgd(norm=config.norm, eps=config.eps, steps=STEPS)
+def measuring_attack(recipe: Recipe) -> Attack:
+    """PGD with the recipe's budget, or with each of several, whatever attack trains.
+
+    Enough to choose an epoch, not to publish.
+    """
+    if balls := domain_balls(recipe):
+        return FirstFooling(attacks=tuple(BallPgd(ball=ball, steps=STEPS) for ball in balls))
+    return Pgd(norm=recipe.attack.norm, eps=recipe.attack.eps, steps=STEPS)
 
 
 def measure(model: Classifier, source: ImageSource, positions: Tensor, attack: Attack, seed: int) -> Accuracies:

@@ -19,6 +19,7 @@ def method_names(recipe: Recipe) -> dict[str, str]:
         "trades": "TRADES" if recipe.trades.weight else "",
         "metric": _metric(recipe) if recipe.metric.weight else "",
         "awp": "AWP" if recipe.awp.weight else "",
+        "minmax": _norms(recipe) if recipe.minmax.budgets else "",
         "averaging": recipe.averaging.kind.upper() if recipe.averaging.kind != "none" else "",
     }
     return {section: name for section, name in names.items() if name}
@@ -32,6 +33,11 @@ def _tla(recipe: Recipe) -> str:
 def _metric(recipe: Recipe) -> str:
     robust = "" if recipe.metric.attack == "none" else f", {recipe.metric.attack} attacked"
     return f"{recipe.metric.loss} metric learning{robust}"
+
+
+def _norms(recipe: Recipe) -> str:
+    combine = {"learned": "min-max", "average": "AVG", "max": "MAX", "msd": "MSD"}[recipe.minmax.combine]
+    return f"{combine} of {', '.join(recipe.minmax.norms)}"
 
 
 def _pairing(recipe: Recipe) -> str:

@@ -38,7 +38,8 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             *_precision(manifest),
             "## Threat model",
             "",
-            f"Trained against {threat.norm} perturbations of up to {threat.eps:.4g} (pixels in [0, 1]). "
+            f"Trained against {threat.norm} perturbations of up to {threat.eps:.4g} (pixels in [0, 1])"
+            f"{_other_norms(manifest)}. "
             "Only the image is attacked: not the model, the calibration or the machine.",
             "",
             "## Detectors",
@@ -62,6 +63,16 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             "",
         ]
     )
+
+
+def _other_norms(manifest: Manifest) -> str:
+    """The domains beside the one that the threat model states, of a run against several norms."""
+    section = manifest.training.get("minmax", {})
+    if section.get("combine", "none") == "none":
+        return ""
+    pairs = zip(section["norms"], section["eps"], strict=True)
+    others = [f"{norm} up to {eps:.4g}" for norm, eps in pairs if norm != manifest.threat_model.norm]
+    return f", together with {' and '.join(others)}" if others else ""
 
 
 def _precision(manifest: Manifest) -> list[str]:

@@ -68,6 +68,31 @@ def test_what_cannot_be_answered_is_an_error(asked: dict[str, str]) -> None:
         comparison(RESULTS, [asked])
 
 
+def test_runs_measured_over_norms_share_a_table_whatever_they_were_trained_against() -> None:
+    norms = {"set": "signs", "attacked_images": 500, "norms": {"linf": 0.2, "l1": 8.0}}
+    both = [{**result(name, 0, worst_over_norms_accuracy=0.5), "data": norms} for name in ("many", "one")]
+    both[1]["recipe"] = {"attack": {"norm": "l2", "eps": 1.5}}
+    text = comparison([*RESULTS, *both], ())
+    assert "### signs, over linf 0.2, l1 8\n\n| method | seeds | worst over norms | images |\n" in text
+    assert "| many | 1 | 50.0 | 500 |\n| one | 1 | 50.0 | 500 |" in text
+
+
+def test_seeds_of_an_ensemble_are_one_method_though_their_runs_have_other_names() -> None:
+    data = {"set": "signs", "attacked_images": 9, "experiment": "ensemble", "budget": "linf 0.2"}
+    several = [
+        {
+            **result("four", seed, asr_gain=0.1 * (seed + 1)),
+            "command": f"minmax ensemble runs/a-s{seed} runs/b-s{seed} --out docs/results/four-s{seed}.json",
+            "data": data,
+        }
+        for seed in (0, 1)
+    ]
+    asked = [{"left": "four", "metric": "asr_gain", "asked": ">= 0.1"}]
+    text = comparison([*RESULTS, *several], asked)
+    assert "### signs, min-max ensemble, linf 0.2" in text
+    assert "| asr_gain of four | >= 0.1 | 0.1500 ± 0.0707 | 0.1000, 0.2000 | yes |" in text
+
+
 def test_quick_results_are_refused() -> None:
     quick = result("at", 2, clean_accuracy=0.5)
     quick["data"]["quick"] = True

@@ -1,6 +1,5 @@
 """The runs that are analysed side by side, and the test images that they share."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +9,11 @@ import numpy as np
 import torch
 
 from service.errors import SetupError
-from training.checkpoint import Run, load_run
+from training.checkpoint import Run
 from training.config import AttackConfig
 from training.data.types import ImageSet
 from training.evaluation.evaluate import choose_images
+from training.side_by_side import load_alike, parts_of_all, run_names
 
 __all__ = ["LEAST_IMAGES", "MOST_IMAGES", "Subject", "common_budget", "load_subjects"]
 
@@ -52,47 +52,13 @@ def load_subjects(
         SetupError: a run is not there or not finished, its data are missing or other ones, two runs do not belong
             together, or there are too few test images.
     """
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise SetupError("expected different run directories, got one of them twice")
-    runs = [load_run(path, device=device) for path in paths]
-    for run in runs[1:]:
-        _check_alike(runs[0], run)
-    subjects, tests = [], []
-    for run, name in zip(runs, _names(paths), strict=True):
-        parts = run.parts(data)
+    runs = load_alike(paths, device)
+    every = parts_of_all(runs, data)
+    subjects = []
+    for run, name, parts in zip(runs, run_names(paths), every, strict=True):
         gallery = parts.fit.take(choose_images(parts.fit.labels, _GALLERY, seed))
         subjects.append(Subject(name=name, run=run, gallery=gallery))
-        tests.append(parts.test)
-    for run, test in zip(runs[1:], tests[1:], strict=True):
-        if _digest(test) != _digest(tests[0]):
-            raise SetupError(
-                f"{run.path}: expected the test images of {runs[0].path}, got others; a set without a test split of "
-                "its own needs the same [data] in every recipe"
-            )
-    return subjects, _chosen(tests[0], count, seed)
-
-
-def _check_alike(first: Run, other: Run) -> None:
-    for what, ours, theirs in (
-        ("the data set", first.recipe.data.set, other.recipe.data.set),
-        ("images (H, W, C) of", first.input_shape, other.input_shape),
-        ("the class names", ", ".join(first.class_names), ", ".join(other.class_names)),
-    ):
-        if ours != theirs:
-            raise SetupError(
-                f"{other.path}: expected {what} {ours} as in {first.path}, got {theirs}; analyse them apart"
-            )
-
-
-def _names(paths: Sequence[Path]) -> list[str]:
-    names = [path.resolve().name for path in paths]
-    return names if len(set(names)) == len(names) else [str(path) for path in paths]
-
-
-def _digest(images: ImageSet) -> str:
-    digest = hashlib.sha256(images.images.tobytes())
-    digest.update(images.labels.tobytes())
-    return digest.hexdigest()
+    return subjects, _chosen(every[0].test, count, seed)
 
 
 def _chosen(test: ImageSet, count: int, seed: int) -> ImageSet:

@@ -5,14 +5,18 @@ rounding counts against its budget.
 """
 
 import math
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["from_8_bit", "levels", "nearest_8_bit", "to_8_bit"]
+from training.attacks.ball import BALL_NORMS, BallNorm
+
+__all__ = ["from_8_bit", "levels", "nearest_8_bit", "to_8_bit", "toward_zero"]
+
+_NOISE = 5e-5
+"""Levels: more than float32 puts between a whole number k and 255 times its k / 255."""
 
 
 def from_8_bit(images: Tensor | NDArray[np.uint8]) -> Tensor:
@@ -33,14 +37,20 @@ def levels(eps: float) -> int:
     return math.floor(255 * eps + 1e-9)
 
 
-def to_8_bit(images: Tensor, clean: Tensor, norm: Literal["linf", "l2"], eps: float) -> Tensor:
+def toward_zero(changes: Tensor) -> Tensor:
+    """Changes in levels, cut to whole ones; one that is whole but for the rounding of float32 stays whole."""
+    nearest = changes.round()
+    return torch.where((changes - nearest).abs() < _NOISE, nearest, changes.trunc())
+
+
+def to_8_bit(images: Tensor, clean: Tensor, norm: BallNorm, eps: float) -> Tensor:
     """Attacked images as 8-bit images that keep to the budget.
 
     Args:
         images: (N, C, H, W) in [0, 1], attacked.
         clean: (N, C, H, W), the clean images, exact multiples of 1/255.
-        norm: linf rounds to the nearest level within the integer budget; l2 rounds every change toward zero.
-        eps: the budget; l2 images must already keep to it.
+        norm: linf rounds to the nearest level within the integer budget; the others round every change toward zero.
+        eps: the budget; images of the others must already keep to it.
 
     Returns:
         uint8 (N, H, W, C).
@@ -50,8 +60,8 @@ def to_8_bit(images: Tensor, clean: Tensor, norm: Literal["linf", "l2"], eps: fl
     if norm == "linf":
         bound = levels(eps)
         changes = changes.round().clamp(-bound, bound)
-    elif norm == "l2":
-        changes = changes.trunc()
+    elif norm in BALL_NORMS:
+        changes = toward_zero(changes)
     else:
-        raise ValueError(f"norm: expected linf or l2, got {norm!r}")
+        raise ValueError(f"norm: expected one of {', '.join(BALL_NORMS)}, got {norm!r}")
     return (before + changes).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)

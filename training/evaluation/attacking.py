@@ -93,7 +93,7 @@ def _attack_batch(
     attacked = entry.attack(model, clean, labels, generator)
     if entry.norm == "patch" or entry.norm == "spatial":
         rounded = nearest_8_bit(attacked)
-    elif entry.norm == "l0" or entry.eps is None:
+    elif entry.eps is None:
         rounded = to_8_bit_fooling(model, attacked, clean, labels)
     else:
         rounded = to_8_bit(attacked, clean, entry.norm, entry.eps)

@@ -1,10 +1,10 @@
 """What an attack must aim at so that its images still fool once they are rounded to 8 bits."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor, nn
 
+from training.attacks.ball import BallNorm
 from training.attacks.rounding import from_8_bit, to_8_bit
 
 __all__ = ["EightBit", "Settled"]
@@ -34,7 +34,7 @@ class EightBit(nn.Module):
 class Settled:
     """Gives attacked images (N, C, H, W) as `to_8_bit` rounds them, as floats again; the second ones are clean."""
 
-    norm: Literal["linf", "l2"]
+    norm: BallNorm
     eps: float
 
     def __call__(self, attacked: Tensor, clean: Tensor) -> Tensor:

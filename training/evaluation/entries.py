@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from training.attacks import Attack
+from training.attacks.ball import BALL_NORMS
 
 __all__ = ["BUDGETED", "AttackNorm", "Budgets", "NormName", "SuiteEntry", "budgets_for"]
 
 NormName = Literal["linf", "l2"]
-AttackNorm = Literal["linf", "l2", "l0", "patch", "spatial"]
-"""How an attack's change is measured: l0 counts pixels, patch and spatial have no measure."""
+AttackNorm = Literal["linf", "l2", "l1", "l0", "patch", "spatial"]
+"""How an attack's change is measured: l0 counts pixels, with a budget values; patch and spatial have no measure."""
 
 BUDGETED: tuple[NormName, ...] = ("linf", "l2")
 """The norms in which the threat model has a budget; attacks of another kind belong to no worst case."""
@@ -49,7 +50,7 @@ class SuiteEntry:
     """Of a model that it can attack."""
 
     def __post_init__(self) -> None:
-        if self.eps is not None and self.norm not in BUDGETED:
+        if self.eps is not None and self.norm not in BALL_NORMS:
             raise ValueError(f"{self.name}: expected no budget for a change of kind {self.norm}, got {self.eps}")
 
 

@@ -21,6 +21,7 @@ def result_text(
     seconds: float,
     data: Mapping[str, Any],
     metrics: Mapping[str, float],
+    recipe: Mapping[str, Any] | None = None,
 ) -> str:
     """Its content.
 
@@ -30,11 +31,12 @@ def result_text(
         seconds: that the measuring took.
         data: set, split and how many images.
         metrics: flat names to finite numbers.
+        recipe: what several runs share; None for the run's own.
     """
     value = {
         "name": name,
         "command": command,
-        "recipe": recipe_to_dict(run.recipe),
+        "recipe": recipe_to_dict(run.recipe) if recipe is None else dict(recipe),
         "seed": seed,
         "commit": commit,
         "machine": machine,

@@ -15,17 +15,20 @@ import numpy as np
 import torch
 
 from service.errors import SetupError
+from training.attacks.ball import Ball
 from training.attacks.rounding import from_8_bit
 from training.checkpoint import Run, load_run, write_atomically
 from training.data import ImageSet
 from training.detectors.detector import CleanViews
 from training.detectors.gaussian import ClassGaussian
 from training.detectors.mixture import GaussianMixture
+from training.domain_attacks import domain_balls
 from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.attacking import Progress, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.eight_bit import EightBit
 from training.evaluation.evaluate import choose_images
+from training.evaluation.norms import NAMED, norm_battery, over_norms, parse_balls
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, machine
 from training.evaluation.result_file import result_text
@@ -69,6 +72,8 @@ class Options:
     """Of Square within aa_like."""
     l2_eps: float | None = None
     """None: see `training.evaluation.suite.budgets_for`."""
+    norms: tuple[Ball, ...] = ()
+    """Of the worst case over norms; empty: those that the run was trained against, if it was against several."""
     seed: int = 0
     quick: bool = False
 
@@ -99,6 +104,8 @@ class Options:
         for name in ("restarts", "queries"):
             value = getattr(self, name)
             words += [] if value == getattr(FULL, name) else [f"--{name}", str(value)]
+        pairs = [f"{ball.norm}={ball.eps!r}" for ball in self.norms]
+        words += ["--norms", ",".join(pairs)] if pairs else []
         words += ["--attacks", ",".join(self.attacks)] if self.attacks else []
         words += ["--seed", str(self.seed)]
         return shlex.join(words + (["--quick"] if self.quick else []))
@@ -113,11 +120,14 @@ class Measured:
     """Figures without an image to compute them from."""
     test_images: int
     attacked_images: int
+    norms: tuple[Ball, ...] = ()
+    """That the worst case over norms is about."""
 
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Runs `robustness`; gives its exit status."""
-    options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
+    values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
+    options = Options(**{**values, "norms": parse_balls(arguments.norms) if arguments.norms is not None else ()})
     measured = measure_robustness(options)
     for name in measured.left_out:
         sys.stderr.write(f"{name}: left out, there is no image to compute it from\n")
@@ -140,7 +150,9 @@ def measure_robustness(options: Options) -> Measured:
     began, code = time.monotonic(), commit()  # now, while it is the code that runs
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     budgets = _budgets(run, options)
-    entries = chosen(battery(budgets, len(run.class_names), options.strength), options.attacks)
+    balls = options.norms or domain_balls(run.recipe)
+    every = battery(budgets, len(run.class_names), options.strength)
+    entries = chosen((*every, *norm_battery(balls, options.strength)), options.attacks)
     parts = run.parts(options.data)
     positions = _positions(parts.test, options)
     make_folder(options.out.parent, "--out")
@@ -154,6 +166,7 @@ def measure_robustness(options: Options) -> Measured:
         left_out=tuple(name for name, value in figures.items() if value is None),
         test_images=len(parts.test),
         attacked_images=len(positions),
+        norms=tuple(ball for ball in balls if f"{NAMED}{ball.norm}" in {entry.name for entry in entries}),
     )
     write_atomically(options.out, _file(options, run, measured, code, time.monotonic() - began + spared))
     return measured
@@ -227,6 +240,7 @@ def _measure(
     progress("figures")
     figures: Figures = {"epoch": float(run.epoch), **clean_figures(every, test.labels)}
     figures |= robust_accuracies(untouched, tried, budgets.linf) | detection((mixture, gaussian), untouched, tried)
+    figures |= over_norms(untouched, tried)
     for one in tried:
         if one.entry.name == _GEOMETRY:
             figures |= geometry(untouched, one, mixture.means)
@@ -234,12 +248,14 @@ def _measure(
 
 
 def _file(options: Options, run: Run, measured: Measured, code: str, seconds: float) -> str:
-    data = {
+    data: dict[str, object] = {
         "set": run.recipe.data.set,
         "split": "test",
         "test_images": measured.test_images,
         "attacked_images": measured.attacked_images,
     }
+    if measured.norms:
+        data["norms"] = {ball.norm: ball.eps for ball in measured.norms}
     return result_text(
         options.out.stem,
         run,

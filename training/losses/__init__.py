@@ -1,11 +1,13 @@
 """Training losses. A new one: one file, one line in LOSSES, one row in its test table."""
 
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 
 from training.config import Recipe
 from training.losses.alignment import LogitAlignment
 from training.losses.cross_entropy import AttackedCrossEntropy
+from training.losses.domains import DomainCrossEntropy
 from training.losses.metric import Metric
 from training.losses.pairing import logit_distance
 from training.losses.protocol import LossTerm, TrainingStep, Views
@@ -32,9 +34,12 @@ def _classification(recipe: Recipe) -> LossTerm | None:
     if recipe.metric.is_alone:
         return None
     smoothing = recipe.train.label_smoothing
+    gamma = {"learned": recipe.minmax.gamma, "average": math.inf, "max": 0.0}.get(recipe.minmax.combine)
     term: LossTerm = AttackedCrossEntropy(label_smoothing=smoothing)
     if recipe.trades.weight:
         term = Trades(weight=recipe.trades.weight, label_smoothing=smoothing)
+    elif gamma is not None:
+        term = DomainCrossEntropy(gamma=gamma, label_smoothing=smoothing)
     weight = recipe.metric.classification_weight if recipe.metric.weight else 1.0
     return term if weight == 1 else Weighted(weight=weight, term=term)
 

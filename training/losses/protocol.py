@@ -32,6 +32,8 @@ class TrainingStep:
     """Epochs completed before this step."""
     generator: torch.Generator
     """For the loss terms alone."""
+    domains: tuple[Tensor, ...] = ()
+    """Attacked in each of several norms, (N, C, H, W) each; `attacked` is then the worst of them for each image."""
 
 
 @dataclass(frozen=True, kw_only=True)

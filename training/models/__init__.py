@@ -8,6 +8,7 @@ import torch
 from service.errors import SetupError
 from training.checks import one_of
 from training.models.classifier import Classifier, unit_length
+from training.models.ensemble import AllCnn, LeNet, Perceptron, TwoConvolutions
 from training.models.pursuit import (
     Dictionary,
     PursuitNet,
@@ -125,12 +126,47 @@ def _told(value: object) -> str:
     return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else toml_value(value)
 
 
+def _perceptron(config: ModelConfig, shape: ImageShape) -> Classifier:
+    _refuse_sizes(config)
+    return Perceptron(channels=shape.channels, height=shape.height, width=shape.width, classes=shape.classes)
+
+
+def _all_cnn(config: ModelConfig, shape: ImageShape) -> Classifier:
+    _refuse_sizes(config)
+    return AllCnn(channels=shape.channels, classes=shape.classes)
+
+
+def _lenet(config: ModelConfig, shape: ImageShape) -> Classifier:
+    _refuse_sizes(config)
+    return LeNet(channels=shape.channels, height=shape.height, width=shape.width, classes=shape.classes)
+
+
+def _two_convolutions(config: ModelConfig, shape: ImageShape) -> Classifier:
+    _refuse_sizes(config)
+    return TwoConvolutions(channels=shape.channels, height=shape.height, width=shape.width, classes=shape.classes)
+
+
+def _refuse_sizes(config: ModelConfig) -> None:
+    """Of a network whose sizes are the paper's; the keys may only be left as they are."""
+    for key in ("width", "depth", "embedding_dim"):
+        wanted = getattr(ModelConfig, key)
+        if getattr(config, key) != wanted:
+            raise SetupError(
+                f"model.{key}: expected {wanted} for {config.name}, whose sizes are fixed, got {getattr(config, key)}; "
+                "leave it out"
+            )
+
+
 MODELS: Mapping[str, Callable[[ModelConfig, ImageShape], Classifier]] = {
     "small_cnn": _small_cnn,
     "wide_resnet": _wide_resnet,
     "resnet18": _resnet18,
     "pursuit": _pursuit,
     "pursuit_dense": _pursuit_dense,
+    "perceptron": _perceptron,
+    "all_cnn": _all_cnn,
+    "lenet": _lenet,
+    "two_convolutions": _two_convolutions,
 }
 
 

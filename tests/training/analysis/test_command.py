@@ -244,7 +244,7 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             "expected runs trained for one budget, got robust linf 0.15; eps linf 0.1; name one for all with --eps",
         ),
         ("norm", "expected runs trained for one norm, got robust linf 0.15; norm l2 0.15; analyse them apart"),
-        ("npz", "npz: expected the data set digits as in .*robust, got npz; analyse them apart"),
+        ("npz", "npz: expected the data set digits as in .*robust, got npz; look at them apart"),
     ],
 )
 def test_runs_that_do_not_belong_together_are_refused(

@@ -58,7 +58,15 @@ def test_known_values_round_as_stated() -> None:
     assert to_8_bit(attacked, clean, "l2", 1.0).flatten().tolist() == [107, 93, 108, 100]
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1", "l0"])
+def test_what_is_rounded_already_stays_as_it_is(norm: str) -> None:
+    before = np.full((1, 256, 1, 1), 100, np.uint8)
+    attacked = np.arange(256, dtype=np.uint8).reshape(before.shape)
+    again = to_8_bit(from_8_bit(attacked), from_8_bit(before), norm, 1.0)  # type: ignore[arg-type]
+    assert np.array_equal(again.numpy(), attacked)
+
+
 def test_an_unknown_norm_is_refused() -> None:
     images = torch.zeros(1, 1, 1, 1)
-    with pytest.raises(ValueError, match="expected linf or l2"):
-        to_8_bit(images, images, "l1", 0.1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected one of linf, l2, l1, l0, got 'l3'"):
+        to_8_bit(images, images, "l3", 0.1)  # type: ignore[arg-type]

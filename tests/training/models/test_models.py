@@ -7,7 +7,7 @@ import torch
 
 from service.errors import SetupError
 from training.models import MODELS, Classifier, build_model, unit_length
-from training.models.small_cnn import SmallCnn, SoftThreshold
+from training.models.small_cnn import SoftThreshold
 from training.models.wide_resnet import WideResNet
 from training.sections import ModelConfig
 
@@ -17,12 +17,23 @@ CONFIGS = {
     "resnet18": ModelConfig(name="resnet18", width=4),
     "pursuit": ModelConfig(name="pursuit", width=4, embedding_dim=12, sweeps=2),
     "pursuit_dense": ModelConfig(name="pursuit_dense", width=20, depth=3, embedding_dim=12, sweeps=2),
+    "perceptron": ModelConfig(name="perceptron"),
+    "all_cnn": ModelConfig(name="all_cnn"),
+    "lenet": ModelConfig(name="lenet"),
+    "two_convolutions": ModelConfig(name="two_convolutions"),
 }
+LEAST = {"lenet": 16}
+"""Pixels a side, of a network that does not take images of any size."""
 SIZES = {"8x8 grey": (1, 8, 8), "28x28 grey": (1, 28, 28), "32x32 colour": (3, 32, 32), "9x7 grey": (1, 9, 7)}
 
 
-def make(name: str, channels: int = 1, height: int = 8, width: int = 8) -> Classifier:
+def side(name: str) -> int:
+    return LEAST.get(name, 8)  # of the small images that most tests here take
+
+
+def make(name: str, channels: int = 1, height: int = 0, width: int = 0) -> Classifier:
     torch.manual_seed(0)
+    height, width = height or side(name), width or side(name)
     return build_model(CONFIGS[name], channels, height, width, classes=5).eval()
 
 
@@ -33,6 +44,10 @@ def test_every_model_has_its_row() -> None:
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_logits_are_the_head_of_the_embedding(name: str, size: tuple[int, int, int]) -> None:
+    if min(size[1:]) < LEAST.get(name, 0):
+        with pytest.raises(SetupError, match=rf"{name}: expected images of \d+ x \d+ or more, got"):
+            make(name, *size)
+        return
     model = make(name, *size)
     images = torch.rand(3, *size)
     features = model.embed(images)
@@ -49,6 +64,10 @@ def test_logits_are_the_head_of_the_embedding(name: str, size: tuple[int, int, i
         ("resnet18", [(4, 32, 32), (8, 16, 16), (16, 8, 8), (32, 4, 4)]),
         ("pursuit", [(4, 16, 16), (8, 8, 8)]),
         ("pursuit_dense", [(20, 1, 1), (20, 1, 1), (12, 1, 1)]),
+        ("perceptron", [(128, 1, 1), (128, 1, 1), (64, 1, 1)]),
+        ("all_cnn", [(64, 32, 32), (128, 16, 16), (128, 8, 8)]),
+        ("lenet", [(6, 14, 14), (16, 5, 5)]),
+        ("two_convolutions", [(32, 16, 16), (64, 8, 8)]),
     ],
 )
 def test_feature_maps_are_those_of_the_stages(name: str, shapes: list[tuple[int, int, int]]) -> None:
@@ -58,7 +77,9 @@ def test_feature_maps_are_those_of_the_stages(name: str, shapes: list[tuple[int,
     last = maps[-1]
     if name == "pursuit":  # whose embedding depends on more than the last map
         return
-    pooled = model.projection(last) if isinstance(model, SmallCnn) else last.mean(dim=(2, 3))
+    every_second = last[:, :, ::2, ::2] if name == "all_cnn" else last
+    projects = hasattr(model, "projection")
+    pooled = model.projection(last) if projects else every_second.mean(dim=(2, 3))  # type: ignore[operator]
     torch.testing.assert_close(pooled, model.embed(images))
 
 
@@ -73,7 +94,7 @@ def test_small_cnn_takes_both_stem_strides(stride: int) -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_images_of_a_batch_do_not_touch_each_other(name: str) -> None:
     model = make(name)
-    images = torch.rand(4, 1, 8, 8)
+    images = torch.rand(4, 1, side(name), side(name))
     together = model(images)
     assert torch.allclose(together, torch.cat([model(image[None]) for image in images]), atol=1e-5)
 
@@ -84,13 +105,28 @@ def test_onnx_gives_the_same_logits_for_any_batch(name: str, tmp_path: Path) -> 
     model = make(name)
     path = tmp_path / "model.onnx"
     batch = torch.export.Dim("N", min=1, max=4096)
-    torch.onnx.export(model, (torch.rand(2, 1, 8, 8),), path, dynamo=True, dynamic_shapes=({0: batch},), verbose=False)
+    torch.onnx.export(
+        model,
+        (torch.rand(2, 1, side(name), side(name)),),
+        path,
+        dynamo=True,
+        dynamic_shapes=({0: batch},),
+        verbose=False,
+    )
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for count in (1, 5):
-        images = torch.rand(count, 1, 8, 8)
+        images = torch.rand(count, 1, side(name), side(name))
         (logits,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
         # Another order of the sums; float32 keeps about six digits.
         assert np.allclose(logits, model(images).detach().numpy(), atol=1e-4)
+
+
+def test_the_head_of_all_cnn_is_its_last_convolution() -> None:
+    model, images = make("all_cnn", 1, 28, 28), torch.rand(3, 1, 28, 28)
+    convolution = torch.nn.Conv2d(128, 5, 1, stride=2)
+    convolution.weight.data, convolution.bias.data = model.head.weight.data[:, :, None, None], model.head.bias.data  # type: ignore[union-attr]
+    expected = convolution(model.feature_maps(images)[-1]).mean(dim=(2, 3))
+    torch.testing.assert_close(model(images), expected)
 
 
 def test_a_zero_embedding_stays_zero() -> None:
@@ -126,10 +162,12 @@ def test_resnet18_begins_with_kaiming_weights_for_channels_last() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
+        (ModelConfig(name="vgg"), r"model\.name: expected one of small_cnn, wide_resnet, .*, got 'vgg'"),
         (
-            ModelConfig(name="vgg"),
-            r"model\.name: expected one of small_cnn, wide_resnet, resnet18, pursuit, pursuit_dense, got 'vgg'",
+            ModelConfig(name="lenet", width=8),
+            r"model\.width: expected 16 for lenet, whose sizes are fixed, got 8; leave",
         ),
+        (ModelConfig(name="perceptron", stem_stride=2), r"model\.stem_stride: expected 1 for perceptron, got 2"),
         (ModelConfig(name="wide_resnet", depth=12), r"model\.depth: expected 6n \+ 4"),
         (
             ModelConfig(name="wide_resnet", depth=10, width=1, embedding_dim=3),
@@ -156,6 +194,8 @@ def test_resnet18_begins_with_kaiming_weights_for_channels_last() -> None:
     ],
     ids=[
         "name",
+        "fixed width",
+        "fixed stride",
         "depth",
         "embedding",
         "stride",
