@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SOURCES = (ROOT / "training" / "sections.py", ROOT / "training" / "methods.py")
+SOURCES = tuple(ROOT / "training" / name for name in ("sections.py", "methods.py", "methods_localized.py"))
 PAGE = ROOT / "docs" / "training.md"
 BEGIN, END = "<!-- made by `make docs` -->", "<!-- end -->"
 

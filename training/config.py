@@ -19,6 +19,7 @@ from training.methods import (
     TlaConfig,
     TradesConfig,
 )
+from training.methods_localized import LocalizedConfig, check_localized
 from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
 from training.spelling import toml_value
 
@@ -28,6 +29,7 @@ __all__ = [
     "AwpConfig",
     "DataConfig",
     "ExportConfig",
+    "LocalizedConfig",
     "ModelConfig",
     "PairingConfig",
     "Recipe",
@@ -63,9 +65,11 @@ class Recipe:
     trades: TradesConfig
     awp: AwpConfig
     averaging: AveragingConfig
+    localized: LocalizedConfig
     export: ExportConfig
 
     def __post_init__(self) -> None:
+        check_localized(self.localized, self.attack, self.train, AUGMENTATIONS)
         augments = [key for key in AUGMENTATIONS if getattr(self.train, key)]
         if self.attack.renew_epochs and augments:
             raise SetupError(
@@ -95,6 +99,7 @@ STARTS = (
     ("awp", "start_epoch"),
     ("averaging", "start_epoch"),
     ("attack", "warmup_epochs"),
+    ("localized", "start_epoch"),
 )
 SECTIONS: Mapping[str, type] = {
     "data": DataConfig,
@@ -107,6 +112,7 @@ SECTIONS: Mapping[str, type] = {
     "trades": TradesConfig,
     "awp": AwpConfig,
     "averaging": AveragingConfig,
+    "localized": LocalizedConfig,
     "export": ExportConfig,
 }
 

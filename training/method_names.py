@@ -18,6 +18,7 @@ def method_names(recipe: Recipe) -> dict[str, str]:
         "pairing": _pairing(recipe) if recipe.pairing.weight else "",
         "trades": "TRADES" if recipe.trades.weight else "",
         "awp": "AWP" if recipe.awp.weight else "",
+        "localized": _localized(recipe) if recipe.localized.is_on else "",
         "averaging": recipe.averaging.kind.upper() if recipe.averaging.kind != "none" else "",
     }
     return {section: name for section, name in names.items() if name}
@@ -26,6 +27,11 @@ def method_names(recipe: Recipe) -> dict[str, str]:
 def _tla(recipe: Recipe) -> str:
     switched = "-SA" if recipe.tla.switched else ""
     return f"TLA{switched}-RN" if recipe.tla.mine_by == "random" else f"TLA{switched}"
+
+
+def _localized(recipe: Recipe) -> str:
+    config = recipe.localized
+    return "PART" if config.elsewhere_eps else f"localized ({config.region}, {config.mask})"
 
 
 def _pairing(recipe: Recipe) -> str:
