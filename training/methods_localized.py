@@ -7,7 +7,9 @@ from training.checks import at_least, require
 from training.methods import AttackConfig
 from training.sections import TrainConfig
 
-__all__ = ["LocalizedConfig", "check_localized"]
+__all__ = ["LocalizedConfig", "MaskKind", "check_localized"]
+
+MaskKind = Literal["pixels", "box", "saliency", "cam", "segment", "file"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +20,7 @@ class LocalizedConfig:
 
     region: Literal["none", "background", "foreground"] = "none"
     """Where the training attack changes images; none: everywhere, which is plain adversarial training."""
-    mask: Literal["pixels", "box", "saliency", "cam", "segment", "file"] = "pixels"
+    mask: MaskKind = "pixels"
     """What tells the background: dark pixels, all outside a centre box, where a network does not look (saliency or
     Grad-CAM at or below `threshold`), colours (in the manner of GrabCut, within the box), or masks of your own."""
     elsewhere_eps: float = 0.0

@@ -26,6 +26,8 @@ from training.evaluation.attacking import Progress, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.eight_bit import EightBit
 from training.evaluation.evaluate import choose_images
+from training.evaluation.localized_suite import check_masked, localized_battery, masks_for
+from training.evaluation.looking import looks
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, machine
 from training.evaluation.result_file import result_text
@@ -43,6 +45,7 @@ from training.evaluation.suite import Budgets, SuiteEntry, budgets_for, chosen
 from training.evaluation.views import views_of
 from training.folders import make_folder
 from training.lessons import lessons_of
+from training.masks import Masks
 from training.precision import deterministic
 
 __all__ = ["Measured", "Options", "measure_robustness", "run_command"]
@@ -69,6 +72,10 @@ class Options:
     """Of Square within aa_like."""
     l2_eps: float | None = None
     """None: see `training.evaluation.suite.budgets_for`."""
+    mask: str | None = None
+    """What tells background from foreground, for attacks on either; None: as the recipe has it, else there are none."""
+    mask_run: Path | None = None
+    """Whose network the maps of such masks are of."""
     seed: int = 0
     quick: bool = False
 
@@ -93,7 +100,7 @@ class Options:
         """The command line that gives the same figures."""
         words = ["advsentry-train", "robustness", str(self.run), "--out", str(self.out)]
         words += [] if self.data is None else ["--data", "DATA"]  # where it lies is this machine's affair
-        for name in ("images", "l2_eps"):
+        for name in ("images", "l2_eps", "mask", "mask_run"):
             value = getattr(self, name)
             words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
         for name in ("restarts", "queries"):
@@ -140,7 +147,10 @@ def measure_robustness(options: Options) -> Measured:
     began, code = time.monotonic(), commit()  # now, while it is the code that runs
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     budgets = _budgets(run, options)
-    entries = chosen(battery(budgets, len(run.class_names), options.strength), options.attacks)
+    masks = masks_for(run, options.mask, options.mask_run, options.data)
+    check_masked(options.attacks, masks)
+    regions = localized_battery(budgets, options.strength, masks) if masks is not None else ()
+    entries = chosen((*battery(budgets, len(run.class_names), options.strength), *regions), options.attacks)
     parts = run.parts(options.data)
     positions = _positions(parts.test, options)
     make_folder(options.out.parent, "--out")
@@ -149,13 +159,16 @@ def measure_robustness(options: Options) -> Measured:
         figures, spared = _measure(
             run, parts.test, positions, entries, clean, budgets, seed=options.seed, progress=progress
         )
+        if masks is not None:
+            figures |= looks(run.model, parts.test.images[positions], masks)
     measured = Measured(
         metrics={name: value for name, value in figures.items() if value is not None},
         left_out=tuple(name for name, value in figures.items() if value is None),
         test_images=len(parts.test),
         attacked_images=len(positions),
     )
-    write_atomically(options.out, _file(options, run, measured, code, time.monotonic() - began + spared))
+    seconds = time.monotonic() - began + spared
+    write_atomically(options.out, _file(options, run, measured, code, seconds, masks))
     return measured
 
 
@@ -233,7 +246,7 @@ def _measure(
     return figures, spared
 
 
-def _file(options: Options, run: Run, measured: Measured, code: str, seconds: float) -> str:
+def _file(options: Options, run: Run, measured: Measured, code: str, seconds: float, masks: Masks | None) -> str:
     data = {
         "set": run.recipe.data.set,
         "split": "test",
@@ -248,6 +261,6 @@ def _file(options: Options, run: Run, measured: Measured, code: str, seconds: fl
         commit=code,
         machine=machine(),
         seconds=round(seconds, 1),
-        data=data | ({"quick": True} if options.quick else {}),
+        data=data | ({} if masks is None else {"masks": repr(masks)}) | ({"quick": True} if options.quick else {}),
         metrics=measured.metrics,
     )
