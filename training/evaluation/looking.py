@@ -1,20 +1,25 @@
-"""How much of where a network looks is background."""
+"""Where a network looks, and how much of that is background."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from service.detection.types import Bytes8, Float64s
+from service.detection.types import Bools, Bytes8, Float64s
 from training.attacks.rounding import from_8_bit
-from training.masks import Masks
-from training.masks.attention import MAPS, check_maps
+from training.evaluation.judging import Attacked, Subject
+from training.masks import Masks, PixelMasks, SegmentMasks
+from training.masks.attention import MAPS, check_maps, has_maps
 from training.models import Classifier
 
-__all__ = ["Shares", "looks", "maps_of", "shares_on_background"]
+__all__ = ["Looked", "Looking", "Shares", "looking", "looks", "maps_of", "shares_on_background"]
 
 _BATCH = 128
+_ATTACK = "pgd"
+"""By name in the suite; where it was not run, the first attack on all images."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +34,85 @@ class Shares:
     """The same of saliency."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Looked:
+    """One image and where the network looks."""
+
+    image: Bytes8
+    """(H, W, C)."""
+    background: Bools
+    """(H, W)."""
+    cam: Float64s
+    """(H, W) of Grad-CAM."""
+    saliency: Float64s
+    """(H, W)."""
+    attacked: Bytes8
+    """(H, W, C)."""
+    attacked_cam: Float64s
+    """(H, W)."""
+    label: str
+    """That the network names."""
+    attacked_label: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Looking:
+    """What the page tells of where the classifier looks."""
+
+    is_by_colour: bool
+    """Whether the background is told by colour; else dark pixels are background."""
+    shares: Shares
+    """Over the clean images."""
+    attacked_cam: float | None
+    """Share of Grad-CAM on the (clean image's) background once attacked."""
+    attack: str
+    """Its title."""
+    examples: tuple[Looked, ...]
+
+
+def looking(
+    model: nn.Module, subject: Subject, attacked: Sequence[Attacked], names: Sequence[str], chosen: NDArray[np.int64]
+) -> Looking | None:
+    """Where a classifier looks in the images of an evaluation; None where it has no maps, or nothing was attacked.
+
+    Args:
+        model: in eval mode.
+        subject: the images.
+        attacked: by every attack.
+        names: of the classes.
+        chosen: rows of the images to show.
+    """
+    everywhere = [one for one in attacked if one.rows is None]
+    shape = subject.images.shape
+    if not (everywhere and isinstance(model, Classifier) and has_maps(model, shape[3], shape[1], shape[2])):
+        return None
+    one = next((one for one in everywhere if one.entry.name == _ATTACK), everywhere[0])
+    is_by_colour = shape[3] > 1
+    masks: Masks = SegmentMasks() if is_by_colour else PixelMasks()
+    background = _background(model, subject.images, masks)
+    cams, after = maps_of(model, "cam", subject.images), maps_of(model, "cam", one.images)
+    saliencies = maps_of(model, "saliency", subject.images)
+    return Looking(
+        is_by_colour=is_by_colour,
+        shares=_shares(background, cams, saliencies),
+        attacked_cam=_share(after, background),
+        attack=one.entry.title,
+        examples=tuple(
+            Looked(
+                image=subject.images[row],
+                background=background[row],
+                cam=cams[row],
+                saliency=saliencies[row],
+                attacked=one.images[row],
+                attacked_cam=after[row],
+                label=names[subject.clean.labels[row]],
+                attacked_label=names[one.decisions.labels[row]],
+            )
+            for row in chosen
+        ),
+    )
+
+
 def maps_of(model: Classifier, kind: str, images: Bytes8) -> Float64s:
     """Where the network looks, a key of training.masks.attention.MAPS, (N, H, W), of images (N, H, W, C)."""
     return np.concatenate([MAPS[kind](model, batch).cpu().double().numpy() for batch in _batches(model, images)])
@@ -41,12 +125,7 @@ def shares_on_background(model: Classifier, images: Bytes8, masks: Masks) -> Sha
         SetupError: the network has no class activation maps.
     """
     check_maps(model, images.shape[3], *images.shape[1:3])
-    background = np.concatenate([masks(batch)[:, 0].cpu().numpy() for batch in _batches(model, images)])
-    return Shares(
-        background=float(background.mean()),
-        cam=_share(maps_of(model, "cam", images), background),
-        saliency=_share(maps_of(model, "saliency", images), background),
-    )
+    return _shares(_background(model, images, masks), maps_of(model, "cam", images), maps_of(model, "saliency", images))
 
 
 def looks(model: Classifier, images: Bytes8, masks: Masks) -> dict[str, float | None]:
@@ -59,7 +138,17 @@ def looks(model: Classifier, images: Bytes8, masks: Masks) -> dict[str, float | 
     }
 
 
-def _share(maps: Float64s, background: np.ndarray) -> float | None:
+def _background(model: Classifier, images: Bytes8, masks: Masks) -> Bools:
+    return np.concatenate([masks(batch)[:, 0].cpu().numpy() for batch in _batches(model, images)])
+
+
+def _shares(background: Bools, cams: Float64s, saliencies: Float64s) -> Shares:
+    return Shares(
+        background=float(background.mean()), cam=_share(cams, background), saliency=_share(saliencies, background)
+    )
+
+
+def _share(maps: Float64s, background: Bools) -> float | None:
     sums = maps.sum(axis=(1, 2))
     looks = sums > 0
     if not looks.any():

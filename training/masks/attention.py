@@ -16,7 +16,7 @@ from training.attacks.protocol import undisturbed
 from training.models import Classifier
 from training.network_digest import network_digest
 
-__all__ = ["MAPS", "AttentionMasks", "Threshold", "beyond", "check_maps", "grad_cam", "saliency"]
+__all__ = ["MAPS", "AttentionMasks", "Threshold", "beyond", "check_maps", "grad_cam", "has_maps", "saliency"]
 
 Threshold = Literal["median", "deviation"]
 
@@ -95,18 +95,23 @@ class AttentionMasks:
         return f"AttentionMasks({self.kind}, {self.threshold}, network {self.network})"
 
 
-def check_maps(network: Classifier, channels: int, height: int, width: int) -> None:
-    """Refuses a network whose class activation maps would not be those of its answers.
-
-    Raises:
-        SetupError: the embedding does not follow from the last feature maps by `embed_maps`.
-    """
+def has_maps(network: Classifier, channels: int, height: int, width: int) -> bool:
+    """Whether the embedding follows from the last feature maps by `embed_maps`, so that Grad-CAM is of its answers."""
     device = next(network.parameters()).device
     images = torch.linspace(0, 1, channels * height * width, device=device).view(1, channels, height, width)
     with undisturbed(network), torch.no_grad():
         mapped = network.embed_maps(network.feature_maps(images)[-1])
         embedded = network.embed(images)
-    if mapped.shape != embedded.shape or not torch.allclose(mapped, embedded, rtol=1e-3, atol=1e-4):
+    return mapped.shape == embedded.shape and torch.allclose(mapped, embedded, rtol=1e-3, atol=1e-4)
+
+
+def check_maps(network: Classifier, channels: int, height: int, width: int) -> None:
+    """Refuses a network without class activation maps.
+
+    Raises:
+        SetupError: has_maps() says no.
+    """
+    if not has_maps(network, channels, height, width):
         raise SetupError(
             f"localized.mask: expected a network whose embedding follows from its last feature maps, got "
             f"{type(network).__name__}, which has no class activation maps; take saliency"
