@@ -59,6 +59,8 @@ class Looked:
 class Looking:
     """What the page tells of where the classifier looks."""
 
+    grid: tuple[int, int]
+    """Places of Grad-CAM, before it is enlarged."""
     is_by_colour: bool
     """Whether the background is told by colour; else dark pixels are background."""
     shares: Shares
@@ -93,6 +95,7 @@ def looking(
     cams, after = maps_of(model, "cam", subject.images), maps_of(model, "cam", one.images)
     saliencies = maps_of(model, "saliency", subject.images)
     return Looking(
+        grid=_grid(model, subject.images),
         is_by_colour=is_by_colour,
         shares=_shares(background, cams, saliencies),
         attacked_cam=_share(after, background),
@@ -136,6 +139,12 @@ def looks(model: Classifier, images: Bytes8, masks: Masks) -> dict[str, float | 
         "cam_on_background": shares.cam,
         "saliency_on_background": shares.saliency,
     }
+
+
+def _grid(model: Classifier, images: Bytes8) -> tuple[int, int]:
+    with torch.no_grad():
+        height, width = model.feature_maps(_batches(model, images[:1])[0])[-1].shape[2:]
+    return height, width
 
 
 def _background(model: Classifier, images: Bytes8, masks: Masks) -> Bools:

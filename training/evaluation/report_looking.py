@@ -24,18 +24,19 @@ def looking_section(looking: Looking | None) -> str:
     how = (
         "told from the foreground by colour, in the manner of GrabCut from a box in the middle"
         if looking.is_by_colour
-        else "which are the dark pixels, below a tenth of the range"
+        else "all pixels below a tenth of the range"
     )
     rows = "".join(_row(one) for one in looking.examples)
     return (
-        "<section><h2>Where the classifier looks</h2><p>Grad-CAM marks the places whose features speak for the class "
-        "that the classifier names, saliency the pixels whose smallest changes move its answer most. Of the Grad-CAM "
-        f"map <strong>{_percent(shares.cam)}</strong> lies on the background, of saliency {_percent(shares.saliency)}, "
-        f"while the background, {how}, is {_percent(shares.background)} of the pixels: a classifier that looked "
-        f"everywhere alike would have that share. After {escape(looking.attack)} it is "
-        f"{_percent(looking.attacked_cam)} of Grad-CAM. Who looks at the background can be fooled there; "
-        "<code>advsentry-train robustness --mask</code> measures how often. Such maps show what moves an answer in the "
-        f'small, and prove nothing.</p><div class="examples">{rows}</div></section>'
+        "<section><h2>Where the classifier looks</h2><p>Grad-CAM marks the places, of a grid of "
+        f"{looking.grid[0]} × {looking.grid[1]}, whose features speak for the class that the classifier names; saliency "
+        "marks the pixels whose smallest changes move its answer most. The background "
+        f"({how}) is {_percent(shares.background)} of the pixels: a classifier that looked everywhere alike would have "
+        f"that share there. <strong>{_percent(shares.cam)}</strong> of Grad-CAM lies on it and "
+        f"{_percent(shares.saliency)} of saliency; after {escape(looking.attack)} {_percent(looking.attacked_cam)} of "
+        "Grad-CAM. Who looks at the background can be fooled there: <code>advsentry-train robustness --mask</code> "
+        "measures how often. The maps themselves prove nothing: they show what moves an answer in the small.</p>"
+        f'<div class="examples">{rows}</div></section>'
     )
 
 
