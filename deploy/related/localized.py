@@ -1,4 +1,4 @@
-"""What localized training recovers, over seeds: python -m deploy.related.localized SET DIR --result FILE
+"""What localized training recovers, over seeds, from the measurements of deploy/related/localized.sh.
 
 Of MNIST it asks how much of the accuracy that the attack on the background takes from natural training comes back, and
 what that costs clean accuracy; of GTSRB how PART compares with the plain adversarial training that it changes.
@@ -39,8 +39,8 @@ Runs = Mapping[str, Sequence[Mapping[str, float]]]
 def recovery_figures(runs: Runs) -> dict[str, float]:
     """Of natural and localized training, seed by seed and their means.
 
-    `recovered` is the share of what PGD on the background takes from natural training that localized training gets back;
-    `once` has its attacked images made once.
+    `recovered` is the share of what PGD on the background takes from natural training that localized training gets
+    back; of `once` the attacked images were made once.
     """
     figures = {}
     for method in ("localized", "once", "global"):

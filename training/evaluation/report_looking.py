@@ -29,8 +29,8 @@ def looking_section(looking: Looking | None) -> str:
     rows = "".join(_row(one) for one in looking.examples)
     return (
         "<section><h2>Where the classifier looks</h2><p>Grad-CAM marks the places, of a grid of "
-        f"{looking.grid[0]} × {looking.grid[1]}, whose features speak for the class that the classifier names; saliency "
-        "marks the pixels whose smallest changes move its answer most. The background "
+        f"{looking.grid[0]} × {looking.grid[1]}, whose features speak for the class that the classifier names; "
+        "saliency marks the pixels whose smallest changes move its answer most. The background "
         f"({how}) is {_percent(shares.background)} of the pixels: a classifier that looked everywhere alike would have "
         f"that share there. <strong>{_percent(shares.cam)}</strong> of Grad-CAM lies on it and "
         f"{_percent(shares.saliency)} of saliency; after {escape(looking.attack)} {_percent(looking.attacked_cam)} of "
