@@ -18,16 +18,20 @@ __all__ = ["SETS", "collected", "main", "part_figures", "recovery_figures"]
 
 SEEDS = (0, 1, 2)
 SHOWN = (
-    *(
-        "training_seconds",
-        "clean_accuracy",
-        "fgsm_accuracy",
-        "pgd_20_accuracy",
-        "pgd_100_accuracy",
-        "margin_pgd_accuracy",
-    ),
-    *("background_fgsm_accuracy", "background_pgd_accuracy", "foreground_fgsm_accuracy", "foreground_pgd_accuracy"),
-    *("worst_accuracy", "background_share", "cam_on_background", "saliency_on_background"),
+    "training_seconds",
+    "clean_accuracy",
+    "fgsm_accuracy",
+    "pgd_20_accuracy",
+    "pgd_100_accuracy",
+    "margin_pgd_accuracy",
+    "worst_accuracy",
+    "background_fgsm_accuracy",
+    "background_pgd_accuracy",
+    "foreground_fgsm_accuracy",
+    "foreground_pgd_accuracy",
+    "background_share",
+    "cam_on_background",
+    "saliency_on_background",
 )
 """Figures of each run that the result keeps."""
 

@@ -10,7 +10,8 @@ j are the four neighbours, s^2 the image's mean squared difference of neighbours
 
 Source: Rother et al. 2004 (GrabCut). We differ: probabilities instead of the exact minimum of a graph cut (mean field,
 as in Krähenbühl and Koltun 2011, arXiv 1210.5644), diagonal covariances, three Gaussians instead of five, four
-neighbours instead of eight, no strokes of a user, and a box is what is left where the foreground would vanish.
+neighbours instead of eight, no strokes of a user; what the foreground encloses belongs to it, as the figures on a sign
+do, and a box is what is left where the foreground would vanish.
 """
 
 import math
@@ -35,7 +36,10 @@ _LARGEST_ODDS = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentMasks:
-    """Background is where the foreground has probability 1/2 or less; outside of a box in the middle, everything."""
+    """Background is where the foreground has probability 1/2 or less and does not enclose it.
+
+    Outside of a box in the middle, all is background.
+    """
 
     share: float = 0.75
     """Height and width of the box, beside the image's."""
@@ -47,7 +51,25 @@ class SegmentMasks:
         box = centre_box(images.shape[2], images.shape[3], self.share).to(images.device)
         fore = foreground_probability(images, box) > 0.5
         is_lost = ~fore.any(dim=(1, 2), keepdim=True)
-        return ~torch.where(is_lost, box, fore)[:, None]
+        return _reached(~torch.where(is_lost, box, fore), ~box)[:, None]
+
+
+def _reached(background: Tensor, outside: Tensor) -> Tensor:
+    """The background (N, H, W) that neighbours lead to from outside (H, W) or from the edge, (N, H, W)."""
+    start = outside.clone()
+    start[[0, -1]] = True
+    start[:, [0, -1]] = True
+    reached = background & start
+    while True:
+        grown = reached.clone()
+        grown[:, 1:] |= reached[:, :-1]
+        grown[:, :-1] |= reached[:, 1:]
+        grown[:, :, 1:] |= reached[:, :, :-1]
+        grown[:, :, :-1] |= reached[:, :, 1:]
+        grown &= background
+        if torch.equal(grown, reached):
+            return reached
+        reached = grown
 
 
 def foreground_probability(images: Tensor, box: Tensor) -> Tensor:

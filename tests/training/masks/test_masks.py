@@ -13,6 +13,7 @@ from training.data.types import DataSet, ImageSet
 from training.masks import AttentionMasks, BoxMasks, Masks, PixelMasks, SegmentMasks, build_masks, read_masks
 from training.masks.attention import beyond, check_maps, grad_cam, saliency
 from training.masks.plain import centre_box
+from training.masks.segment import foreground_probability
 from training.methods_localized import LocalizedConfig
 from training.models import Classifier, build_model
 from training.network_digest import network_digest
@@ -152,6 +153,15 @@ def test_segments_find_a_disc_by_its_colour() -> None:
         given, disc = scene(seed)
         found = ~SegmentMasks(share=0.8)(given)[0, 0]
         assert (found == disc).float().mean() > 0.98
+
+
+def test_what_the_foreground_encloses_belongs_to_it() -> None:
+    given, disc = scene(0)
+    given[0, :, 9:13, 9:12] = scene(1)[0][0, :, :4, :3]  # a patch of the green around it
+    found = ~SegmentMasks(share=0.8)(given)[0, 0]
+    assert foreground_probability(given, centre_box(24, 24, 0.8))[0, 9:13, 9:12].max() < 0.5
+    assert found[9:13, 9:12].all()
+    assert (found == disc).float().mean() > 0.98
 
 
 def test_segments_are_of_each_image_alone_and_keep_to_the_box() -> None:
