@@ -149,12 +149,9 @@ def test_large_batches_have_the_very_share(ratio: float) -> None:
 
 SECTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "background": {"localized": LOCAL},
-    "fgsm": {"localized": LOCAL, "attack": {"name": "fgsm"}},
-    "l2": {"localized": LOCAL, "attack": {"norm": "l2", "eps": 1.0}},
+    "one step in l2": {"localized": LOCAL, "attack": {"name": "fgsm", "norm": "l2", "eps": 1.0}},
     "once": {"localized": {**LOCAL, "fresh": False, "start_epoch": 1}},
     "part": {"localized": PART},
-    "saliency": {"localized": {"region": "foreground", "mask": "saliency"}},
-    "segment": {"localized": {"region": "background", "mask": "segment"}},
     "with TLA and SAR": {
         "localized": LOCAL,
         "tla": {"weight": 0.5, "pool": 16, "margin": 0.2},
@@ -274,7 +271,11 @@ def test_own_masks_train_and_are_measured(tmp_path: Path) -> None:
 
 def test_a_bundle_of_it_gives_the_answers_of_torch(tmp_path: Path) -> None:
     given = recipe(
-        localized=LOCAL, tla={"weight": 0.5, "pool": 16}, sar={"weight": 0.06}, train={"epochs": 1}, data={"train": 200}
+        localized=LOCAL,
+        tla={"weight": 0.5, "pool": 16},
+        sar={"weight": 0.06},
+        train={"epochs": 1},
+        export={"detectors": ["gaussian"]},
     )
     fit(given, None, tmp_path / "run", device=CPU)
     export(tmp_path / "run", tmp_path / "bundle", data_root=None)
