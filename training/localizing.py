@@ -121,26 +121,27 @@ class Localizer:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"mask_run": self._of_run, "kept": self._kept.state() if self._kept is not None else None}
+        return {"masks": self._settled, "kept": self._kept.state() if self._kept is not None else None}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Goes back to where state() was taken.
 
         Raises:
-            SetupError: the run that localized.run names has another network now.
+            SetupError: the run or file of the section holds another network or other masks now.
         """
-        if state["mask_run"] != self._of_run:
+        if state["masks"] != self._settled:
+            key = "run" if self._config.run else "file"
             raise SetupError(
-                f"localized.run: expected network {state['mask_run']}, by whose maps this training began, got "
-                f"{self._of_run}; put that run back into {self._config.run}"
+                f"localized.{key}: expected {state['masks']}, by which this training began, got {self._settled}; put "
+                f"that back into {getattr(self._config, key)}"
             )
         if self._kept is not None:
             self._kept.load_state(state["kept"])
 
     @property
-    def _of_run(self) -> str:
-        """Digest of the network of localized.run; empty without one."""
-        return self._masks.network if self._config.run else ""
+    def _settled(self) -> str:
+        """Masks that must not change while the run is stopped: those of another run, or of a file; else empty."""
+        return repr(self._masks) if self._config.run or self._masks.is_stored else ""
 
 
 class _Kept:

@@ -99,6 +99,12 @@ def check_localized(
         getattr(train, used or "shift"),
     )
     require(
+        config.fresh or config.start_epoch >= attack.warmup_epochs,
+        "attack.warmup_epochs",
+        "at most localized.start_epoch with localized.fresh = false, which keeps what the attack makes",
+        attack.warmup_epochs,
+    )
+    require(
         config.fresh or bool(train.start_from) or config.start_epoch > 0,
         "localized.fresh",
         "true, or train.start_from or localized.start_epoch set: else images are attacked on a network that has not "

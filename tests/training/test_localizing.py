@@ -1,7 +1,7 @@
 """Localized training from end to end on digits, and its limits: nothing, everything, and two equal budgets."""
 
 import json
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ PART: dict[str, Any] = {
     "clean_ratio": 0.0,
     "start_epoch": 1,
 }
+
+
+def stop_at(step: int) -> Callable[[Loop], None]:
+    def stop(loop: Loop) -> None:
+        if loop.steps_done == step:
+            raise KeyboardInterrupt
+
+    return stop
 
 
 class Uniform:
@@ -95,35 +103,27 @@ def test_part_with_equal_budgets_is_adversarial_training_bit_for_bit(plain: dict
     assert not same(trained(recipe(localized={**PART, "start_epoch": 0})), plain)
 
 
-def test_warming_up_is_clean_training_or_for_part_adversarial_training(
-    plain: dict[str, Tensor], clean: dict[str, Tensor]
+@pytest.mark.parametrize(
+    ("section", "warm_up"),
+    [(PART, {}), ({**LOCAL, "start_epoch": 1}, {"attack": {"name": "none"}})],
+    ids=["part", "local"],
+)
+def test_the_epochs_before_are_of_clean_images_or_for_part_of_adversarial_training(
+    section: dict[str, Any], warm_up: dict[str, Any]
 ) -> None:
-    for section, begun in ((PART, plain), ({**LOCAL, "start_epoch": 1}, clean)):
-        seen = {"epoch": 0}
-        given = recipe(localized=section)
+    loops = []
+    for given in (recipe(localized=section), recipe(**warm_up)):
         dataset, parts = load_parts(given, None)
-        loop = Loop(given, parts, len(dataset.class_names), CPU)
-        other = Loop(
-            replace(given, localized=recipe().localized, attack=given.attack if begun is plain else _none(given)),
-            parts,
-            len(dataset.class_names),
-            CPU,
-        )
-        with deterministic(1):
-            for number in range(loop.steps_an_epoch + 1):
-                if number == loop.steps_an_epoch:
-                    assert same(loop.model.state_dict(), other.model.state_dict())
-                    loop.close_epoch()
-                    other.close_epoch()
-                    seen["epoch"] = loop.epoch
+        loops.append(Loop(given, parts, len(dataset.class_names), CPU))
+    with deterministic(1):
+        for loop in loops:
+            for _ in range(loop.steps_an_epoch):
                 loop.step()
-                other.step()
-        assert seen["epoch"] == 1
-        assert not same(loop.model.state_dict(), other.model.state_dict())
-
-
-def _none(given: Recipe) -> Any:
-    return replace(given.attack, name="none")
+        assert same(loops[0].model.state_dict(), loops[1].model.state_dict())
+        for loop in loops:
+            loop.close_epoch()
+            loop.step()
+    assert not same(loops[0].model.state_dict(), loops[1].model.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -167,13 +167,9 @@ def test_it_trains_another_network_and_resumes_exactly(
 ) -> None:
     given = recipe(**{**sections, "train": {"epochs": 3}, "data": {"train": 100}})
 
-    def stop(loop: Loop) -> None:
-        if loop.steps_done == 5:
-            raise KeyboardInterrupt
-
     fit(given, None, tmp_path / "whole", device=CPU)
     with pytest.raises(KeyboardInterrupt):
-        fit(given, None, tmp_path / "stopped", device=CPU, on_step=stop)
+        fit(given, None, tmp_path / "stopped", device=CPU, on_step=stop_at(5))
     assert read_checkpoint(tmp_path / "stopped")["loop"]["epoch"] == 2
     assert fit(given, None, tmp_path / "stopped", device=CPU) is Outcome.FINISHED
     assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
@@ -240,22 +236,15 @@ def test_the_log_and_the_checkpoint_name_the_network_of_the_masks(tmp_path: Path
     first, second = tmp_path / "first", tmp_path / "second"
     fit(recipe(train={"epochs": 1}), None, first, device=CPU)
     given = recipe(localized={"region": "background", "mask": "cam", "run": str(first)})
-    stops = {"at": 4}
-
-    def stop(loop: Loop) -> None:
-        if loop.steps_done == stops["at"]:
-            raise KeyboardInterrupt
-
-    stops["at"] = 5
     with pytest.raises(KeyboardInterrupt):
-        fit(given, None, second, device=CPU, on_step=stop)
+        fit(given, None, second, device=CPU, on_step=stop_at(5))
     named = network_digest(load_run(first).model)
     lines = [json.loads(line) for line in (second / "log.jsonl").read_text("utf-8").splitlines()]
     assert [line["mask_network"] for line in lines] == [named]
     for path in first.iterdir():
         path.unlink()
     fit(recipe(train={"epochs": 1, "seed": 4}), None, first, device=CPU)
-    with pytest.raises(SetupError, match=rf"localized\.run: expected network {named}"):
+    with pytest.raises(SetupError, match=rf"localized\.run: expected .*cam.* network {named}\), by which"):
         fit(given, None, second, device=CPU)
 
 
@@ -267,6 +256,18 @@ def test_own_masks_train_and_are_measured(tmp_path: Path) -> None:
     fit(of_pixels, None, tmp_path / "pixels", device=CPU)
     fit(of_file, None, tmp_path / "file", device=CPU)
     assert same(weights(tmp_path / "pixels"), weights(tmp_path / "file"))
+
+
+def test_a_file_of_other_masks_is_noticed_on_resuming(tmp_path: Path) -> None:
+    path, count = tmp_path / "masks.npz", len(load_data("digits", None).train)
+    given = recipe(localized={**LOCAL, "mask": "file", "file": str(path)})
+
+    np.savez(path, train_masks=np.ones((count, 8, 8), bool))
+    with pytest.raises(KeyboardInterrupt):
+        fit(given, None, tmp_path / "run", device=CPU, on_step=stop_at(5))
+    np.savez(path, train_masks=np.zeros((count, 8, 8), bool))
+    with pytest.raises(SetupError, match=r"localized\.file: expected StoredMasks\(.*by which this training began"):
+        fit(given, None, tmp_path / "run", device=CPU)
 
 
 def test_a_bundle_of_it_gives_the_answers_of_torch(tmp_path: Path) -> None:
@@ -297,6 +298,15 @@ def test_a_bundle_of_it_gives_the_answers_of_torch(tmp_path: Path) -> None:
         (
             ["localized.region=background", "localized.elsewhere_eps=0.1", "attack.norm=l2"],
             "localized.elsewhere_eps: expected 0 for norm l2",
+        ),
+        (
+            [
+                "localized.region=background",
+                "localized.fresh=false",
+                "attack.warmup_epochs=2",
+                "localized.start_epoch=1",
+            ],
+            "attack.warmup_epochs: expected at most localized.start_epoch",
         ),
         (["localized.region=background", "localized.fresh=false"], "localized.fresh: expected true, or train.start"),
         (
