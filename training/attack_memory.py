@@ -9,9 +9,11 @@ Source: Zheng et al. 2020 (arXiv 1912.11969). Of augmentations we invert shifts 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from training.attacks import Attack, Pgd
 from training.attacks.rounding import from_8_bit, nearest_8_bit
+from training.data.augment import moved
 from training.data.batches import ImageSource
 
 __all__ = ["AttackMemory"]
@@ -27,6 +29,38 @@ class AttackMemory:
         count, height, width, channels = source.shape
         self._images = torch.zeros(count, height, width, channels, dtype=torch.uint8, device=source.device)
         self._epochs = torch.full((count,), -1, device=source.device)  # in which each was kept
+
+    def attacked(
+        self,
+        attack: Attack,
+        network: nn.Module,
+        clean: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        *,
+        positions: Tensor,
+        moves: Tensor | None,
+        epoch: int,
+    ) -> Tensor:
+        """A step's attacked images (N, C, H, W), begun where an epoch before left them; they are kept.
+
+        Args:
+            attack: of the step; one that cannot begin elsewhere begins as ever.
+            network: that is attacked.
+            clean: (N, C, H, W), augmented.
+            labels: (N,).
+            generator: of the attack.
+            positions: (N,) of the images in the source.
+            moves: as drawn_moves() gave them.
+            epoch: completed ones.
+        """
+        if not isinstance(attack, Pgd):
+            return attack(network, clean, labels, generator)
+        start = self.start(positions, epoch)
+        start = None if start is None else moved(start, moves)
+        attacked = attack.begun_at(start, network, clean, labels, generator)
+        self.keep(positions, moved(attacked, None if moves is None else -moves), epoch)
+        return attacked
 
     def start(self, positions: Tensor, epoch: int) -> Tensor | None:
         """Where the attack begins, (n, C, H, W) in [0, 1]; None in epochs that begin anew.

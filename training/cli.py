@@ -171,6 +171,15 @@ def _add_robustness(parser: argparse.ArgumentParser) -> None:
         metavar="NORM=EPS,...",
         help="also the worst case over these, such as linf=0.3,l2=2,l1=10 (default: those of the recipe's [minmax])",
     )
+    parser.add_argument(
+        "--mask",
+        metavar="KIND",
+        help="attack background and foreground apart too: pixels, box, saliency, cam, segment or an .npz file of masks "
+        "(default: as a recipe of localized training has it, else not at all)",
+    )
+    parser.add_argument(
+        "--mask-run", type=Path, metavar="RUN", help="with --mask cam or saliency: whose network's (default: RUN's own)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the choice of images and of the attacks")
     parser.add_argument("--quick", action="store_true", help="weak attacks for a first look; the file says so")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

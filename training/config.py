@@ -19,6 +19,7 @@ from training.methods import (
     TlaConfig,
     TradesConfig,
 )
+from training.methods_localized import LocalizedConfig, check_localized
 from training.methods_metric import MetricConfig, check_beside_metric
 from training.methods_minmax import MinMaxConfig
 from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
@@ -30,6 +31,7 @@ __all__ = [
     "AwpConfig",
     "DataConfig",
     "ExportConfig",
+    "LocalizedConfig",
     "MetricConfig",
     "MinMaxConfig",
     "ModelConfig",
@@ -69,9 +71,11 @@ class Recipe:
     awp: AwpConfig
     averaging: AveragingConfig
     minmax: MinMaxConfig
+    localized: LocalizedConfig
     export: ExportConfig
 
     def __post_init__(self) -> None:
+        check_localized(self.localized, self.attack, self.train, AUGMENTATIONS)
         augments = [key for key in AUGMENTATIONS if getattr(self.train, key)]
         if self.attack.renew_epochs and augments:
             raise SetupError(
@@ -79,6 +83,11 @@ class Recipe:
                 "a perturbation follows its image through train.shift only"
             )
         self.minmax.check_beside(self.attack, trades_weight=self.trades.weight)
+        if self.minmax.budgets and self.localized.is_on:
+            raise SetupError(
+                f'localized.region: expected "none" with minmax.combine = "{self.minmax.combine}", got '
+                f'"{self.localized.region}"; attacks in several norms change the whole image, so leave one of the two out'
+            )
         for name in ("sar", "pairing", "trades"):
             weight = getattr(self, name).weight
             if weight and self.attack.name == "none":
@@ -103,6 +112,7 @@ STARTS = (
     ("awp", "start_epoch"),
     ("averaging", "start_epoch"),
     ("attack", "warmup_epochs"),
+    ("localized", "start_epoch"),
 )
 SECTIONS: Mapping[str, type] = {
     "data": DataConfig,
@@ -117,6 +127,7 @@ SECTIONS: Mapping[str, type] = {
     "awp": AwpConfig,
     "averaging": AveragingConfig,
     "minmax": MinMaxConfig,
+    "localized": LocalizedConfig,
     "export": ExportConfig,
 }
 

@@ -15,6 +15,8 @@ __all__ = ["check_effects"]
 Switch = tuple[str, Callable[[Any], bool], str]
 """A key, whether one of its values lets another key have an effect, and those values in words."""
 
+_MAPS: Switch = ("localized.mask", lambda mask: mask in ("cam", "saliency"), "cam or saliency")
+_PIXELS: Switch = ("localized.mask", lambda mask: mask == "pixels", "pixels")
 _ATTACKS: Switch = ("attack.name", lambda name: name != "none", "an attack")
 SWITCHES: Mapping[str, Switch] = {
     **{name: (f"{name}.weight", bool, "above 0") for name in ("tla", "sar", "pairing", "awp", "metric")},
@@ -34,6 +36,13 @@ SWITCHES: Mapping[str, Switch] = {
         f"metric.{key}": ("metric.attack", lambda attack: attack == "hardness", "hardness")
         for key in ("gamma", "loss_bound")
     },
+    "localized": ("localized.region", lambda region: region != "none", "background or foreground"),
+    "localized.pixel_level": _PIXELS,
+    "localized.dilate": _PIXELS,
+    "localized.box_share": ("localized.mask", lambda mask: mask in ("box", "segment"), "box or segment"),
+    "localized.threshold": _MAPS,
+    "localized.run": _MAPS,
+    "localized.file": ("localized.mask", lambda mask: mask == "file", "file"),
     "attack.guard_steps": ("attack.guard", bool, "true"),
 }
 """By `section.key`, or by section for all keys of one, which have that switch beside their own."""

@@ -41,6 +41,7 @@ from training.interrupts import Interrupts, deferred_interrupts
 from training.launch import is_first
 from training.loop import Loop
 from training.lost import to_lower, told_terms
+from training.masks import read_masks
 from training.models import check_model
 from training.precision import deterministic
 from training.processes import Processes, connected
@@ -160,7 +161,11 @@ class _Session:
         start = None
         if recipe.train.start_from and not is_begun:  # a resumed run has its own weights
             start = starting_model(recipe, tuple(dataset.class_names), parts.train.images.shape[1:])
-        self.loop = Loop(recipe, parts, len(dataset.class_names), device, start=start, processes=processes)
+        section = recipe.localized
+        stored = read_masks(Path(section.file), dataset) if section.is_on and section.mask == "file" else None
+        self.loop = Loop(
+            recipe, parts, len(dataset.class_names), device, start=start, processes=processes, masks=stored
+        )
         self._processes = processes
         self._out = out
         self._fixed = {

@@ -12,7 +12,6 @@ from torch import Tensor
 from service.errors import SetupError
 from training.attack_memory import AttackMemory
 from training.attack_schedule import AttackSchedule
-from training.attacks import Pgd
 from training.averaging import Averager
 from training.awp import perturbed_weights
 from training.class_centres import set_class_centres
@@ -24,7 +23,9 @@ from training.data.batches import ImageSource, epoch_order
 from training.data.splits import Parts
 from training.domain_attacks import domain_attacks
 from training.guard import Guard
+from training.localizing import Localizer, build_localizer
 from training.losses import TrainingStep, build_terms, load_term_states, see_together, term_states
+from training.masks import Masks
 from training.measure import Accuracies, measure, measuring_attack
 from training.models import Classifier, build_model
 from training.optimiser import build_optimiser
@@ -63,8 +64,9 @@ class Loop:
         *,
         start: Classifier | None = None,
         processes: Processes = ALONE,
+        masks: Masks | None = None,
     ) -> None:
-        """Takes the network whose weights training starts from; None for random ones.
+        """Takes the network whose weights training starts from, None for random ones, and the masks of a file.
 
         Every one of several processes makes its own, and calls step() and close_epoch() as often as the others.
 
@@ -101,9 +103,11 @@ class Loop:
         self.steps_an_epoch = len(self.source) // self.batch_size  # the rest waits for another epoch's order
         self.attacks = AttackSchedule(recipe.attack, self.steps_an_epoch, self.steps)
         self.domains = domain_attacks(recipe, self.steps_an_epoch)
-        self.memory: AttackMemory | None = None
+        self.memory: AttackMemory | Localizer | None = None
         if recipe.attack.renew_epochs:
             self.memory = AttackMemory(self.source, recipe.attack.renew_epochs)
+        if recipe.localized.is_on:  # never together with the other
+            self.memory = build_localizer(recipe, self.model, self.source, self.batch_size, processes, masks)
         self.guard: Guard | None = None
         if recipe.attack.guard:
             if self.selection is None:
@@ -212,13 +216,11 @@ class Loop:
         if attack is None:
             return clean
         generator = self._generators["attack"]
-        if self.memory is None or not isinstance(attack, Pgd):
+        if self.memory is None:
             return attack(self._network, clean, labels, generator)
-        start = self.memory.start(positions, self.epoch)
-        start = None if start is None else moved(start, moves)
-        attacked = attack.begun_at(start, self._network, clean, labels, generator)
-        self.memory.keep(positions, moved(attacked, None if moves is None else -moves), self.epoch)
-        return attacked
+        return self.memory.attacked(
+            attack, self._network, clean, labels, generator, positions=positions, moves=moves, epoch=self.epoch
+        )
 
     def _descend(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
         """Adds the gradients of the whole batch's loss; gives the own rows' loss and logits of the attacked images."""
@@ -320,6 +322,8 @@ class Loop:
             record["guard_tripped_at_step"] = self.guard.tripped_at
         if self.recipe.metric.weight:
             record |= checked_spread(self.model, self.source, self.recipe.metric.least_distance, self.epoch)
+        if isinstance(self.memory, Localizer):
+            record |= self.memory.record
         seconds = self._sums["seconds"] + time.monotonic() - started
         record["seconds"] = self.processes.decided(lambda: seconds)  # a limit ends all processes at one epoch
         self.log.append(record)
@@ -342,6 +346,7 @@ class Loop:
         if self.selection is None:
             positions = positions[:: math.ceil(len(source) / MEASURED_TRAINING_IMAGES)]
         attack, seed = measuring_attack(self.recipe), self.recipe.train.seed
+        attack = self.memory.measuring(attack) if isinstance(self.memory, Localizer) else attack
         return self.processes.decided(lambda: measure(model, source, positions, attack, seed))
 
     def _measured_average(self) -> Accuracies | None:

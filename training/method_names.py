@@ -20,6 +20,7 @@ def method_names(recipe: Recipe) -> dict[str, str]:
         "metric": _metric(recipe) if recipe.metric.weight else "",
         "awp": "AWP" if recipe.awp.weight else "",
         "minmax": _norms(recipe) if recipe.minmax.budgets else "",
+        "localized": _localized(recipe) if recipe.localized.is_on else "",
         "averaging": recipe.averaging.kind.upper() if recipe.averaging.kind != "none" else "",
     }
     return {section: name for section, name in names.items() if name}
@@ -38,6 +39,11 @@ def _metric(recipe: Recipe) -> str:
 def _norms(recipe: Recipe) -> str:
     combine = {"learned": "min-max", "average": "AVG", "max": "MAX", "msd": "MSD"}[recipe.minmax.combine]
     return f"{combine} of {', '.join(recipe.minmax.norms)}"
+
+
+def _localized(recipe: Recipe) -> str:
+    config = recipe.localized
+    return "PART" if config.elsewhere_eps else f"localized ({config.region}, {config.mask})"
 
 
 def _pairing(recipe: Recipe) -> str:

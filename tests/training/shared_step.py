@@ -19,6 +19,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "tla-rn": {"tla": {"weight": 0.5, "pool": 16, "mine_by": "random"}},
     "trades": {"trades": {"weight": 6.0}, "attack": {"loss": "kl", "norm": "l2", "eps": 0.5}},
     "awp": {"awp": {"weight": 0.01}},
+    "localized": {"localized": {"region": "background"}},
 }
 
 

@@ -1,6 +1,6 @@
 """Projected gradient descent, for every norm, objective and number of restarts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from training.attacks.checks import check_budget
 from training.attacks.objectives import Objective, divergence_from, input_gradients, named_objective
 from training.attacks.protocol import undisturbed
-from training.attacks.threat import named_norm
+from training.attacks.threat import Norm, named_norm
 
 __all__ = ["Pgd"]
 
@@ -35,6 +35,8 @@ class Pgd:
     random_start: bool = True
     keep_worst: bool = False
     """Also within a single run keep the worst iterate; one more forward pass. Restarts always do."""
+    within: Norm | None = field(default=None, compare=False, repr=False)
+    """The norm on these very images, where not each pixel has the same budget (training.attacks.localized)."""
 
     def __post_init__(self) -> None:
         check_budget("pgd", self.norm, self.eps, self.step)
@@ -75,7 +77,7 @@ class Pgd:
         objective: Objective,
         worst: "_Worst | None",
     ) -> Tensor:
-        norm = named_norm(self.norm)
+        norm = self.within or named_norm(self.norm)
         step = self.step or 2.5 * self.eps / self.steps
         attacked = images.detach()
         if start is not None:

@@ -16,8 +16,9 @@ from torch import nn
 from service.detection.types import Bytes8
 from service.errors import SetupError
 from training.checkpoint import write_atomically
+from training.network_digest import network_digest
 
-__all__ = ["ATTACKED", "AttackCache", "Made", "digest", "network_digest"]
+__all__ = ["ATTACKED", "AttackCache", "Made", "digest"]
 
 ATTACKED = "attacked"
 """Folder of a run directory."""
@@ -86,15 +87,6 @@ def digest(model: nn.Module, images: Bytes8, labels: NDArray[np.int64], attack: 
     found = hashlib.sha256(words.encode())
     found.update(np.ascontiguousarray(images).tobytes())
     found.update(np.ascontiguousarray(labels).tobytes())
-    return found.hexdigest()[:16]
-
-
-def network_digest(model: nn.Module) -> str:
-    """Of a network's layers and weights, as 16 hexadecimal digits."""
-    found = hashlib.sha256(f"{model!r}\n".encode())
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:16]
 
 

@@ -11,7 +11,7 @@ from training.attacks import Attack, Fgsm, FirstFooling, Pgd, Square
 from training.attacks.rounding import levels
 from training.checkpoint import Run
 from training.data.types import ImageSet
-from training.evaluation.attack_cache import ATTACKED, AttackCache, network_digest
+from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.attacking import AttackRun, Progress, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.bootstrap import Estimate
@@ -33,6 +33,7 @@ from training.evaluation.suite import Budgets, chosen
 from training.evaluation.transfer import Transferred
 from training.evaluation.views import views_of
 from training.models.pursuit import PursuitNet
+from training.network_digest import network_digest
 
 __all__ = ["SHARES", "Curves", "measure_curves"]
 

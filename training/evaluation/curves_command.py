@@ -20,13 +20,13 @@ from training.analysis.subjects import common_budget, load_subjects
 from training.attacks.rounding import levels
 from training.checkpoint import load_run, write_atomically
 from training.config import recipe_to_dict
-from training.evaluation.attack_cache import network_digest
 from training.evaluation.curves import SHARES, Curves, measure_curves
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, machine
 from training.evaluation.strength import FULL, QUICK, Strength
 from training.evaluation.transfer import check_same_data
 from training.folders import make_folder
+from training.network_digest import network_digest
 from training.precision import deterministic
 
 __all__ = ["Options", "averaged", "measure", "run_command"]

@@ -29,6 +29,7 @@ from training.evaluation.judging import (
     judge_union,
 )
 from training.evaluation.left_out import judge_left_out
+from training.evaluation.looking import Looking, looking
 from training.evaluation.pictures import Example
 from training.evaluation.records import Check, Convergence, SweepPoint, Uniformity, Without
 from training.evaluation.results import (
@@ -51,6 +52,10 @@ __all__ = ["Evaluation", "HeldOut", "Plot", "choose_images", "evaluate"]
 
 _SHIFTED = 2_000
 """Test images that go through every benign shift, at most."""
+
+
+_SHOWN = 6
+"""Images of which the page shows where the classifier looks."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,6 +103,8 @@ class Evaluation:
     sanity: tuple[Check, ...]
     misses: tuple[Example, ...]
     """The least suspicious images that attacks which knew the detectors got wrong and accepted."""
+    looking: Looking | None
+    """Where the classifier looks; None for one without such maps."""
     clean_scores: Float64s
     """(N,) fused statistic of the chosen images, unattacked."""
     clean_p: Float64s
@@ -221,6 +228,7 @@ def evaluate(
         convergence=convergence,
         sanity=judge_sanity(engine, model, subject, results, points, seed=seed),
         misses=worst_misses(subject, attacked, manifest.class_names, manifest.default_alpha),
+        looking=looking(model, subject, attacked, manifest.class_names, choose_images(subject.truth, _SHOWN, seed)),
         clean_scores=subject.clean.scores[FUSED],
         clean_p=subject.clean.p_values[FUSED],
         plots=tuple(_plot(subject, one, manifest.class_names) for one in attacked),

@@ -12,12 +12,12 @@ from training.attacks.adaptive import AdaptivePgd, GraphTarget, Loop, Orthogonal
 from training.checkpoint import Run, load_run
 from training.evaluation.adaptive_suite import AdaptiveStrength, embedding_of
 from training.evaluation.aimed import Aimed, Known, NearExemplars
-from training.evaluation.attack_cache import network_digest
 from training.evaluation.entries import Budgets, NormName, SuiteEntry
 from training.evaluation.evaluate import choose_images
 from training.evaluation.transfer import check_same_data
 from training.export import fitted_graph
 from training.graph import BundleGraph, torch_outputs
+from training.network_digest import network_digest
 
 __all__ = ["limited_suite", "own_bundle"]
 

@@ -20,6 +20,7 @@ from training.evaluation.report_further import (
     sweep_section,
     uniform_words,
 )
+from training.evaluation.report_looking import looking_section
 from training.evaluation.report_overall import overall_table
 from training.evaluation.results import AttackResult, RateAt, Report, UnionResult
 from training.evaluation.tables import (
@@ -74,6 +75,7 @@ def page(report: Report, evaluation: Evaluation) -> str:
         histograms=_histograms(report, evaluation),
         examples="".join(_example(plot.example) for plot in evaluation.plots),
         misses=_misses(evaluation.misses),
+        looking=looking_section(evaluation.looking),
         threat=threat_card(report),
         settings=settings_table(report),
         provenance=provenance_card(report),

@@ -28,6 +28,8 @@ from training.evaluation.attacking import Progress, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.eight_bit import EightBit
 from training.evaluation.evaluate import choose_images
+from training.evaluation.localized_suite import check_masked, localized_battery, masks_for
+from training.evaluation.looking import looks
 from training.evaluation.norms import NAMED, norm_battery, over_norms, parse_balls
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, machine
@@ -46,6 +48,7 @@ from training.evaluation.suite import Budgets, SuiteEntry, budgets_for, chosen
 from training.evaluation.views import views_of
 from training.folders import make_folder
 from training.lessons import lessons_of
+from training.masks import Masks
 from training.precision import deterministic
 
 __all__ = ["Measured", "Options", "measure_robustness", "run_command"]
@@ -74,6 +77,10 @@ class Options:
     """None: see `training.evaluation.suite.budgets_for`."""
     norms: tuple[Ball, ...] = ()
     """Of the worst case over norms; empty: those that the run was trained against, if it was against several."""
+    mask: str | None = None
+    """What tells background from foreground, for attacks on either; None: as the recipe has it, else there are none."""
+    mask_run: Path | None = None
+    """Whose network the maps of such masks are of."""
     seed: int = 0
     quick: bool = False
 
@@ -98,7 +105,7 @@ class Options:
         """The command line that gives the same figures."""
         words = ["advsentry-train", "robustness", str(self.run), "--out", str(self.out)]
         words += [] if self.data is None else ["--data", "DATA"]  # where it lies is this machine's affair
-        for name in ("images", "l2_eps"):
+        for name in ("images", "l2_eps", "mask", "mask_run"):
             value = getattr(self, name)
             words += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
         for name in ("restarts", "queries"):
@@ -151,8 +158,11 @@ def measure_robustness(options: Options) -> Measured:
     run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     budgets = _budgets(run, options)
     balls = options.norms or domain_balls(run.recipe)
+    masks = masks_for(run, options.mask, options.mask_run, options.data)
+    check_masked(options.attacks, masks)
+    regions = localized_battery(budgets, options.strength, masks) if masks is not None else ()
     every = battery(budgets, len(run.class_names), options.strength)
-    entries = chosen((*every, *norm_battery(balls, options.strength)), options.attacks)
+    entries = chosen((*every, *norm_battery(balls, options.strength), *regions), options.attacks)
     parts = run.parts(options.data)
     positions = _positions(parts.test, options)
     make_folder(options.out.parent, "--out")
@@ -161,6 +171,8 @@ def measure_robustness(options: Options) -> Measured:
         figures, spared = _measure(
             run, parts.test, positions, entries, clean, budgets, seed=options.seed, progress=progress
         )
+        if masks is not None:
+            figures |= looks(run.model, parts.test.images[positions], masks)
     measured = Measured(
         metrics={name: value for name, value in figures.items() if value is not None},
         left_out=tuple(name for name, value in figures.items() if value is None),
@@ -168,7 +180,8 @@ def measure_robustness(options: Options) -> Measured:
         attacked_images=len(positions),
         norms=tuple(ball for ball in balls if f"{NAMED}{ball.norm}" in {entry.name for entry in entries}),
     )
-    write_atomically(options.out, _file(options, run, measured, code, time.monotonic() - began + spared))
+    seconds = time.monotonic() - began + spared
+    write_atomically(options.out, _file(options, run, measured, code, seconds, masks))
     return measured
 
 
@@ -247,7 +260,7 @@ def _measure(
     return figures, spared
 
 
-def _file(options: Options, run: Run, measured: Measured, code: str, seconds: float) -> str:
+def _file(options: Options, run: Run, measured: Measured, code: str, seconds: float, masks: Masks | None) -> str:
     data: dict[str, object] = {
         "set": run.recipe.data.set,
         "split": "test",
@@ -264,6 +277,6 @@ def _file(options: Options, run: Run, measured: Measured, code: str, seconds: fl
         commit=code,
         machine=machine(),
         seconds=round(seconds, 1),
-        data=data | ({"quick": True} if options.quick else {}),
+        data=data | ({} if masks is None else {"masks": repr(masks)}) | ({"quick": True} if options.quick else {}),
         metrics=measured.metrics,
     )

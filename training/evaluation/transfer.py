@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from service.errors import SetupError
 from training.attacks import Apgd, Attack, Pgd
 from training.checkpoint import Run, load_run
-from training.evaluation.attack_cache import network_digest
 from training.evaluation.blind_strength import BlindStrength
 from training.evaluation.entries import Budgets, SuiteEntry
+from training.network_digest import network_digest
 
 __all__ = ["Transferred", "check_same_data", "transfer_suite"]
 

@@ -54,6 +54,10 @@ class Classifier(nn.Module, ABC):
         """
         return {}
 
+    def embed_maps(self, maps: Tensor) -> Tensor:
+        """What `embed` makes of the last of `feature_maps`, (N, D); the mean over positions."""
+        return maps.mean(dim=(2, 3))
+
     def embedding(self, images: Tensor) -> Tensor:
         """The embedding of unit L2 length, (N, D), as the bundle's graph gives it."""
         return unit_length(self.embed(images).float())

@@ -46,7 +46,11 @@ class SmallCnn(Classifier):
 
     def embed(self, images: Tensor) -> Tensor:
         """Non-negative features (N, embedding_dim) of images (N, C, H, W)."""
-        features: Tensor = self.projection(self.stages(images))
+        return self.embed_maps(self.stages(images))
+
+    def embed_maps(self, maps: Tensor) -> Tensor:
+        """See Classifier."""
+        features: Tensor = self.projection(maps)
         return features
 
     def feature_maps(self, images: Tensor) -> tuple[Tensor, ...]:
