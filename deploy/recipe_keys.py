@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SOURCES = (ROOT / "training" / "sections.py", ROOT / "training" / "methods.py")
+SOURCES = (ROOT / "training" / "sections.py", ROOT / "training" / "methods.py", ROOT / "training" / "methods_proxy.py")
 PAGE = ROOT / "docs" / "training.md"
 BEGIN, END = "<!-- made by `make docs` -->", "<!-- end -->"
 

@@ -19,6 +19,7 @@ from training.methods import (
     TlaConfig,
     TradesConfig,
 )
+from training.methods_proxy import ProxyConfig
 from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
 from training.spelling import toml_value
 
@@ -30,6 +31,7 @@ __all__ = [
     "ExportConfig",
     "ModelConfig",
     "PairingConfig",
+    "ProxyConfig",
     "Recipe",
     "SarConfig",
     "TlaConfig",
@@ -63,6 +65,7 @@ class Recipe:
     trades: TradesConfig
     awp: AwpConfig
     averaging: AveragingConfig
+    proxy: ProxyConfig
     export: ExportConfig
 
     def __post_init__(self) -> None:
@@ -71,6 +74,11 @@ class Recipe:
             raise SetupError(
                 f"attack.renew_epochs: expected 0 with train.{augments[0]}, got {self.attack.renew_epochs}; "
                 "a perturbation follows its image through train.shift only"
+            )
+        if self.attack.renew_epochs and self.proxy.is_on:
+            raise SetupError(
+                f"attack.renew_epochs: expected 0 with proxy.set, got {self.attack.renew_epochs}; perturbations are "
+                "remembered of real images only"
             )
         for name in ("sar", "pairing", "trades"):
             weight = getattr(self, name).weight
@@ -107,6 +115,7 @@ SECTIONS: Mapping[str, type] = {
     "trades": TradesConfig,
     "awp": AwpConfig,
     "averaging": AveragingConfig,
+    "proxy": ProxyConfig,
     "export": ExportConfig,
 }
 

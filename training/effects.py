@@ -18,6 +18,7 @@ Switch = tuple[str, Callable[[Any], bool], str]
 _ATTACKS: Switch = ("attack.name", lambda name: name != "none", "an attack")
 SWITCHES: Mapping[str, Switch] = {
     **{name: (f"{name}.weight", bool, "above 0") for name in ("tla", "sar", "pairing", "awp")},
+    "proxy": ("proxy.set", bool, "a file of generated images"),
     "averaging": ("averaging.kind", lambda kind: kind != "none", "swa or ema"),
     "averaging.decay": ("averaging.kind", lambda kind: kind == "ema", "ema"),
     "attack.step": _ATTACKS,

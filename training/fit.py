@@ -45,6 +45,7 @@ from training.models import check_model
 from training.precision import deterministic
 from training.processes import Processes, connected
 from training.progress import Reporter, reporting
+from training.proxy.of_run import keep_labels, proxy_of_run
 
 __all__ = ["Outcome", "fit", "run_command"]
 
@@ -160,7 +161,18 @@ class _Session:
         start = None
         if recipe.train.start_from and not is_begun:  # a resumed run has its own weights
             start = starting_model(recipe, tuple(dataset.class_names), parts.train.images.shape[1:])
-        self.loop = Loop(recipe, parts, len(dataset.class_names), device, start=start, processes=processes)
+        self._proxy = proxy = proxy_of_run(
+            recipe, dataset, data_root, out, is_begun=is_begun, device=device, processes=processes
+        )
+        self.loop = Loop(
+            recipe,
+            parts,
+            len(dataset.class_names),
+            device,
+            start=start,
+            processes=processes,
+            proxy=None if proxy is None else proxy.images,
+        )
         self._processes = processes
         self._out = out
         self._fixed = {
@@ -169,6 +181,7 @@ class _Session:
             "class_names": list(dataset.class_names),
             "input_shape": list(parts.train.images.shape[1:]),
             "data_digest": data_digest(parts),
+            "proxy_digest": "" if proxy is None else proxy.digest,
         }
         self._saved = time.monotonic()
 
@@ -178,6 +191,7 @@ class _Session:
             return
         self._out.mkdir(parents=True, exist_ok=True)
         write_atomically(self._out / "recipe.toml", recipe_to_toml(self.loop.recipe))
+        keep_labels(self._proxy, self._out)
 
     def resume(self) -> None:
         """Loads the checkpoint.
@@ -194,6 +208,8 @@ class _Session:
             )
         if content["data_digest"] != self._fixed["data_digest"]:
             raise SetupError(f"{self._out}: expected the data that the run began with, got others")
+        if content.get("proxy_digest", "") != self._fixed["proxy_digest"]:  # older runs have none
+            raise SetupError(f"{self._out}: expected the generated images that the run began with, got others")
         try:
             self.loop.load_state(content["loop"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,16 +17,18 @@ from training.averaging import Averager
 from training.awp import perturbed_weights
 from training.compiling import Compiled, check_compiler
 from training.config import Recipe
+from training.data import ImageSet
 from training.data.augment import augmented, drawn_moves, moved
-from training.data.batches import ImageSource, epoch_order
+from training.data.batches import ImageSource
 from training.data.splits import Parts
 from training.guard import Guard
-from training.losses import TrainingStep, build_terms, see_together
+from training.losses import TrainingStep, Wanted, build_terms, total_loss, wanted_images
 from training.measure import Accuracies, measure, measuring_attack
 from training.models import Classifier, build_model
 from training.optimiser import build_optimiser
 from training.precision import autocast, uses_bf16
 from training.processes import ALONE, Processes, check_shareable
+from training.proxy.mixing import Draw, Mix, ProxySource
 from training.schedule import learning_rate
 from training.selection import better
 from training.shard import ShardGenerator
@@ -60,8 +62,9 @@ class Loop:
         *,
         start: Classifier | None = None,
         processes: Processes = ALONE,
+        proxy: ImageSet | None = None,
     ) -> None:
-        """Takes the network whose weights training starts from; None for random ones.
+        """Takes the network whose weights training starts from (None for random ones) and the generated images, if any.
 
         Every one of several processes makes its own, and calls step() and close_epoch() as often as the others.
 
@@ -93,9 +96,16 @@ class Loop:
         self.bf16 = uses_bf16(recipe.train.precision, device)
         self.source = ImageSource(parts.train, device)
         self.selection = ImageSource(parts.selection, device) if len(parts.selection) else None
-        self.batch_size = min(recipe.train.batch_size, len(self.source))
+        self.mix = Mix(
+            recipe.proxy,
+            self.source,
+            None if proxy is None else ProxySource(proxy, device),
+            batch_size=recipe.train.batch_size,
+            seed=recipe.train.seed,
+            shard=processes.shard,
+        )
+        self.batch_size, self.steps_an_epoch = self.mix.batch_size, self.mix.steps_an_epoch
         check_shareable(recipe, self.batch_size, processes)
-        self.steps_an_epoch = len(self.source) // self.batch_size  # the rest waits for another epoch's order
         self.attacks = AttackSchedule(recipe.attack, self.steps_an_epoch, self.steps)
         self.memory: AttackMemory | None = None
         if recipe.attack.renew_epochs:
@@ -115,8 +125,6 @@ class Loop:
             generator.shard = processes.shard
             generator.manual_seed(recipe.train.seed * len(GENERATORS) + number)
         self._sums = {"loss": 0.0, "correct": 0.0, "seconds": 0.0}
-        self._order = epoch_order(len(self.source), recipe.train.seed, 0)
-        self._order_epoch = 0
 
     @property
     def steps_done(self) -> int:
@@ -153,19 +161,19 @@ class Loop:
         started = time.monotonic()
         self._set_learning_rate()
         with autocast(self.device, bf16=self.bf16):
-            step = self._attacked_batch()
-            wanted = {name: list(term.images(step)) for name, term in self.terms.items()}
+            steps = self._attacked_batch()
+            wanted = wanted_images(self.terms, steps)
         self.optimiser.zero_grad(set_to_none=True)
         if self._perturbs_weights:
             gamma = self.recipe.awp.weight
-            with perturbed_weights(self.model, lambda: self._loss(step, wanted)[0], gamma, self.processes):
-                loss, logits = self._descend(step, wanted)
+            with perturbed_weights(self.model, lambda: self._loss(steps, wanted)[0], gamma, self.processes):
+                loss, logits = self._descend(steps, wanted)
         else:
-            loss, logits = self._descend(step, wanted)
+            loss, logits = self._descend(steps, wanted)
         self.optimiser.step()
         self.batch += 1
         self._average_step()
-        self._count(loss.detach(), logits.detach(), step.labels)
+        self._count(loss.detach(), logits.detach(), torch.cat([step.labels for step in steps]))
         self._watch()
         self._sums["seconds"] += time.monotonic() - started
 
@@ -180,62 +188,40 @@ class Loop:
     def _perturbs_weights(self) -> bool:
         return self.recipe.awp.weight > 0 and self.epoch >= self.recipe.awp.start_epoch
 
-    def _attacked_batch(self) -> TrainingStep:
-        positions = self._positions()
-        labels = self.source.labels[positions.to(self.device)]
+    def _attacked_batch(self) -> list[TrainingStep]:
+        drawn = self.mix.drawn(self.epoch, self.batch)
+        labels = drawn.labels()
         config, augmentation = self.recipe.train, self._generators["augmentation"]
-        moves = drawn_moves(len(positions), config.shift, augmentation)
-        clean = augmented(moved(self.source.take(positions), moves), config, augmentation)
-        attacked = self._attacked(clean, labels, positions, moves)
-        return TrainingStep(
-            model=self.model,
-            clean=clean,
-            attacked=attacked,
-            labels=labels,
-            positions=positions,
-            source=self.source,
-            epoch=self.epoch,
-            generator=self._generators["loss"],
-        )
+        moves = drawn_moves(len(drawn), config.shift, augmentation)
+        clean = augmented(moved(drawn.images(), moves), config, augmentation)
+        attacked = self._attacked(clean, labels, drawn, moves)
+        loss = self._generators["loss"]
+        return drawn.steps(clean, attacked, labels, model=self.model, epoch=self.epoch, generator=loss)
 
-    def _attacked(self, clean: Tensor, labels: Tensor, positions: Tensor, moves: Tensor | None) -> Tensor:
+    def _attacked(self, clean: Tensor, labels: Tensor, drawn: Draw, moves: Tensor | None) -> Tensor:
         attack = self.attacks.at(self.steps_done, fell_back=self.has_fallen_back)
         if attack is None:
             return clean
         generator = self._generators["attack"]
         if self.memory is None or not isinstance(attack, Pgd):
             return attack(self._network, clean, labels, generator)
-        start = self.memory.start(positions, self.epoch)
+        start = self.memory.start(drawn.positions, self.epoch)
         start = None if start is None else moved(start, moves)
         attacked = attack.begun_at(start, self._network, clean, labels, generator)
-        self.memory.keep(positions, moved(attacked, None if moves is None else -moves), self.epoch)
+        self.memory.keep(drawn.positions, moved(attacked, None if moves is None else -moves), self.epoch)
         return attacked
 
-    def _descend(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    def _descend(self, steps: Sequence[TrainingStep], wanted: Wanted) -> tuple[Tensor, Tensor]:
         """Adds the gradients of the whole batch's loss; gives the own rows' loss and logits of the attacked images."""
-        loss, logits = self._loss(step, wanted)
+        loss, logits = self._loss(steps, wanted)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
         return loss, logits
 
-    def _loss(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    def _loss(self, steps: Sequence[TrainingStep], wanted: Wanted) -> tuple[Tensor, Tensor]:
         with autocast(self.device, bf16=self.bf16):
-            every = [images for several in wanted.values() for images in several]
-            attacked, *others = see_together(self._network, [step.attacked, *every])
-            self.values = {}
-            for name, term in self.terms.items():
-                own = [others.pop(0) for _ in wanted[name]]
-                self.values[name] = term(step, attacked, own)
-        first, *rest = self.values.values()
-        loss = sum(rest, start=first)
-        self.values = {name: value.detach() for name, value in self.values.items()}
-        return loss, attacked.logits
-
-    def _positions(self) -> Tensor:
-        if self._order_epoch != self.epoch:
-            self._order = epoch_order(len(self.source), self.recipe.train.seed, self.epoch)
-            self._order_epoch = self.epoch
-        return self.processes.shard.rows(self._order[self.batch * self.batch_size :][: self.batch_size])
+            loss, logits, self.values = total_loss(self._network, self.terms, steps, wanted)
+        return loss, logits
 
     def _set_learning_rate(self) -> None:
         config = self.recipe.train

@@ -18,6 +18,7 @@ def method_names(recipe: Recipe) -> dict[str, str]:
         "pairing": _pairing(recipe) if recipe.pairing.weight else "",
         "trades": "TRADES" if recipe.trades.weight else "",
         "awp": "AWP" if recipe.awp.weight else "",
+        "proxy": "PORT" if recipe.proxy.is_on else "",
         "averaging": recipe.averaging.kind.upper() if recipe.averaging.kind != "none" else "",
     }
     return {section: name for section, name in names.items() if name}

@@ -11,9 +11,20 @@ from training.losses.protocol import LossTerm, TrainingStep, Views
 from training.losses.sar import spectral_distance
 from training.losses.tla import Tla
 from training.losses.together import see_together
+from training.losses.total import Wanted, total_loss, wanted_images
 from training.losses.trades import Trades
 
-__all__ = ["LOSSES", "LossTerm", "TrainingStep", "Views", "build_terms", "see_together"]
+__all__ = [
+    "LOSSES",
+    "LossTerm",
+    "TrainingStep",
+    "Views",
+    "Wanted",
+    "build_terms",
+    "see_together",
+    "total_loss",
+    "wanted_images",
+]
 
 
 def _classification(recipe: Recipe) -> LossTerm:

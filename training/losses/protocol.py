@@ -32,6 +32,8 @@ class TrainingStep:
     """Epochs completed before this step."""
     generator: torch.Generator
     """For the loss terms alone."""
+    weight: float = 1.0
+    """Of the terms' values; below 1 where a batch has two kinds of images, each with a step of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
