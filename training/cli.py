@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from training.evaluation.strength import FULL
+from training.proxy.cli import add_proxy
 
 __all__ = ["add_commands"]
 
@@ -22,6 +23,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_fusions(commands.add_parser("fusions", help="compare ways to fuse a run's detectors, to choose one by"))
     _add_robustness(commands.add_parser("robustness", help="measure what a run withstands, without a bundle"))
     _add_analyse(commands.add_parser("analyse", help="show what networks look at, side by side"))
+    add_proxy(commands.add_parser("proxy", help="generate images to train on, rank generators, choose images"))
 
 
 def _add_recipes(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from service.detection.graph import Graph
 from service.errors import SetupError
 from tests import tiny
 from tests.training.proxy import made
@@ -15,6 +16,7 @@ from tests.training.test_methods import same, weights
 from training.checkpoint import load_run, read_checkpoint
 from training.config import load_recipe, recipe_to_toml
 from training.data.generated import read_generated
+from training.export import export
 from training.fit import Outcome, fit
 from training.loop import Loop
 
@@ -235,3 +237,22 @@ def test_the_section_has_no_effect_without_a_set_and_none_with_remembered_attack
     with pytest.raises(SetupError, match=r"attack\.renew_epochs: expected 0 with proxy\.set, got 2"):
         load_recipe(path, ["proxy.set=some.npz", "attack.renew_epochs=2"])
     assert load_recipe(path, ["proxy.set=some.npz", "proxy.gamma=0.3"]).proxy.is_on
+
+
+def test_with_other_methods_it_makes_a_bundle_that_answers_as_the_network_does(tmp_path: Path, labelled: Path) -> None:
+    methods: dict[str, Any] = {
+        "tla": {"weight": 0.5, "pool": 16},
+        "sar": {"weight": 0.06},
+        "averaging": {"kind": "ema"},
+        "data": {"fit": 60, "calibration": 60, "fusion": 60},
+        "train": {"epochs": 1},
+    }
+    fit(made.recipe(labelled, **methods), None, tmp_path / "run", device=CPU)
+    bundle = export(tmp_path / "run", tmp_path / "bundle", data_root=None)
+    run = load_run(tmp_path / "run")
+    images = run.parts(None).test.images[:20]
+    outputs = Graph(bundle.graph, bundle.graph_shape).run(images)
+    logits, embedding = run.model.views(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
+    np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-4)
+    np.testing.assert_allclose(outputs.embedding, embedding.numpy(), atol=1e-4)
+    assert bundle.manifest.training["proxy"]["set"] == str(labelled)
