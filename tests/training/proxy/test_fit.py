@@ -255,4 +255,4 @@ def test_with_other_methods_it_makes_a_bundle_that_answers_as_the_network_does(t
     logits, embedding = run.model.views(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255)
     np.testing.assert_allclose(outputs.logits, logits.numpy(), atol=1e-4)
     np.testing.assert_allclose(outputs.embedding, embedding.numpy(), atol=1e-4)
-    assert bundle.manifest.training["proxy"]["set"] == str(labelled)
+    assert f"`{labelled}`, at 0.5 of the loss" in (tmp_path / "bundle" / "model_card.md").read_text(encoding="utf-8")
