@@ -38,8 +38,8 @@ class Discriminating:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("epochs", 1), ("steps", 1), ("seed", 0)):
-            at_least(low, f"--{name}", getattr(self, name))
+        for option, value, low in (("epochs", self.epochs, 1), ("pgd-steps", self.steps, 1), ("seed", self.seed, 0)):
+            at_least(low, f"--{option}", value)
 
 
 def both(real: Bytes8, generated: Bytes8) -> ImageSet:

@@ -11,6 +11,7 @@ import torch
 from service.errors import SetupError
 from tests.training.test_methods import recipe as plain_recipe
 from training.__main__ import main
+from training.checkpoint import load_parts
 from training.config import recipe_to_toml
 from training.data import ImageSet
 from training.data.generated import read_generated, write_generated
@@ -198,6 +199,7 @@ def test_select_keeps_a_share_of_each_class_and_the_origin(place: Path) -> None:
         (["arc", "RECIPE", "nowhere.npz"], "nowhere.npz: expected an .npz file of generated images"),
         (["arc", "RECIPE", "PCA", "data.seed=7"], "data.seed = 0 (expected 7)"),
         (["arc", "RECIPE", "PCA", "--epochs", "0"], "--epochs: expected a number of at least 1, got 0"),
+        (["arc", "RECIPE", "PCA", "--pgd-steps", "0"], "--pgd-steps: expected a number of at least 1, got 0"),
         (["arc", "RECIPE", "PCA", "--out", "a.txt"], "--out: expected a file NAME.json"),
         (["select", "RECIPE", "PCA", "--out", "PCA"], "--out: expected another file than the set's"),
         (["select", "RECIPE", "PCA", "--out", "b.npz", "--keep", "0"], "--keep: expected a number above 0, at most 1"),
@@ -221,8 +223,6 @@ def test_unlabelled_sets_are_made_and_have_no_distance(place: Path, capsys: pyte
 
 def test_images_of_another_size_are_refused(tmp_path: Path) -> None:
     write_generated(tmp_path / "set.npz", np.zeros((3, 9, 8, 1), np.uint8), None, {})
-    from training.checkpoint import load_parts
-
     dataset, _ = load_parts(RECIPE, None)
     with pytest.raises(SetupError, match=r"expected images \(8, 8, 1\) as those of digits"):
         check_generated(tmp_path / "set.npz", read_generated(tmp_path / "set.npz"), RECIPE, dataset)
