@@ -58,7 +58,7 @@ def read_generated(path: Path) -> Generated:
                 labels = _labels(path, name, _array(path, content, members[name]), len(images))
             told = str(_array(path, content, members[ORIGIN])) if ORIGIN in members else "{}"
             return Generated(images=images, labels=labels, origin=dict(json.loads(told)))
-    except (OSError, ValueError, EOFError, TypeError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
+    except (OSError, ValueError, EOFError, TypeError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise SetupError(
             f"{path}: expected an .npz file of generated images, as numpy.savez writes it, got: {error}"
         ) from error

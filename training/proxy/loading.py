@@ -78,7 +78,8 @@ def find_generated(name: str, data_root: Path | None) -> Path:
     Raises:
         SetupError: it is in neither place.
     """
-    places = [*([data_root / name] if data_root is not None and data_root.is_dir() else []), Path(name)]
+    folders = [data_root] if data_root is not None and data_root.is_dir() else []
+    places = list(dict.fromkeys([*(folder / name for folder in folders), Path(name)]))
     for place in places:
         if place.is_file():
             return place
