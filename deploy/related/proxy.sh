@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes every figure of training on generated images from nothing: deploy/related/proxy.sh DATA
-# Some six hours of one core, a third of it the diffusion model; results that are there already are left alone.
+# Some four hours of one core, the diffusion model half an hour of them; results that are there already are left alone.
 set -eu
 cd "$(dirname "$0")/../.."
 data=${1:?expected the folder of the data}
