@@ -77,7 +77,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_discriminator(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--epochs", type=int, default=15, help="of each discriminator (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=30, help="of each discriminator (default: %(default)s)")
     parser.add_argument("--pgd-steps", type=int, default=5, help="of its training attack (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of choices, weights and attacks")
 

@@ -24,7 +24,12 @@ __all__ = ["GENERATED", "REAL", "Discriminating", "both", "robust_accuracy", "sc
 
 GENERATED, REAL = 0, 1
 """Its classes."""
+RATE = 0.5
+"""Of the recipe's learning rate: there are two classes only, and steps are few."""
 MEASURED_STEPS = 10
+WARM_UP = 0.6
+"""Share of the steps in which the attack grows: at its full size from the start, it leaves networks that answer alike
+to every image, and nothing could be ranked."""
 BATCH = 256
 
 
@@ -32,7 +37,7 @@ BATCH = 256
 class Discriminating:
     """How a discriminator learns; network, optimiser and threads are the recipe's."""
 
-    epochs: int = 15
+    epochs: int = 30
     steps: int = 5
     """Of PGD in training; more measure."""
     seed: int = 0
@@ -65,16 +70,17 @@ def trained_discriminator(
         torch.manual_seed(settings.seed)
         model = build_model(recipe.model, channels, height, width, classes=2).to(device)
     source, config = ImageSource(images, device), recipe.train
-    attack = _attack(recipe.attack.norm, eps, settings.steps)
     optimiser, generator = build_optimiser(config, model), torch.Generator().manual_seed(settings.seed)
     size = min(config.batch_size, len(source))
     batches, bf16 = len(source) // size, uses_bf16(config.precision, device)
-    for step in range(settings.epochs * batches):
+    steps = settings.epochs * batches
+    for step in range(steps):
         epoch, batch = divmod(step, batches)
         positions = epoch_order(len(source), settings.seed, epoch)[batch * size :][:size]
         seen, labels = source.take(positions), source.labels[positions.to(device)]
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate("one-cycle", config.learning_rate, step, settings.epochs * batches)
+            group["lr"] = learning_rate("one-cycle", RATE * config.learning_rate, step, steps)
+        attack = _attack(recipe.attack.norm, min(1.0, (step + 1) / (WARM_UP * steps)) * eps, settings.steps)
         with autocast(device, bf16=bf16):
             attacked = seen if attack is None else attack(model, seen, labels, generator)
             loss = F.cross_entropy(model(attacked).float(), labels)
