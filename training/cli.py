@@ -10,6 +10,7 @@ from training.arguments import number
 from training.evaluation.curves_arguments import add_curves
 from training.evaluation.strength import FULL
 from training.minmax.arguments import add_minmax
+from training.proxy.cli import add_proxy
 from training.retrieval.arguments import add_retrieve
 
 __all__ = ["add_commands"]
@@ -28,6 +29,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add_retrieve(commands.add_parser("retrieve", help="search by a run's embedding, with attacked queries too"))
     _add_analyse(commands.add_parser("analyse", help="show what networks look at, side by side"))
     add_minmax(commands.add_parser("minmax", help="attack several networks, images or transformations at once"))
+    add_proxy(commands.add_parser("proxy", help="generate images to train on, rank generators, choose images"))
 
 
 def _add_recipes(parser: argparse.ArgumentParser) -> None:

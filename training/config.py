@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from service.errors import SetupError
+from training.combinations import check_combinations
 from training.effects import check_effects
 from training.methods import (
     AttackConfig,
@@ -19,9 +20,10 @@ from training.methods import (
     TlaConfig,
     TradesConfig,
 )
-from training.methods_localized import LocalizedConfig, check_localized
-from training.methods_metric import MetricConfig, check_beside_metric
+from training.methods_localized import LocalizedConfig
+from training.methods_metric import MetricConfig
 from training.methods_minmax import MinMaxConfig
+from training.methods_proxy import ProxyConfig
 from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
 from training.spelling import toml_value
 
@@ -36,6 +38,7 @@ __all__ = [
     "MinMaxConfig",
     "ModelConfig",
     "PairingConfig",
+    "ProxyConfig",
     "Recipe",
     "SarConfig",
     "TlaConfig",
@@ -72,48 +75,13 @@ class Recipe:
     averaging: AveragingConfig
     minmax: MinMaxConfig
     localized: LocalizedConfig
+    proxy: ProxyConfig
     export: ExportConfig
 
     def __post_init__(self) -> None:
-        check_localized(self.localized, self.attack, self.train, AUGMENTATIONS)
-        augments = [key for key in AUGMENTATIONS if getattr(self.train, key)]
-        if self.attack.renew_epochs and augments:
-            raise SetupError(
-                f"attack.renew_epochs: expected 0 with train.{augments[0]}, got {self.attack.renew_epochs}; "
-                "a perturbation follows its image through train.shift only"
-            )
-        self.minmax.check_beside(self.attack, trades_weight=self.trades.weight)
-        if self.minmax.budgets and self.localized.is_on:
-            raise SetupError(
-                f'localized.region: expected "none" with minmax.combine = "{self.minmax.combine}", got '
-                f'"{self.localized.region}"; attacks in several norms change the whole image, so leave one of the two out'
-            )
-        for name in ("sar", "pairing", "trades"):
-            weight = getattr(self, name).weight
-            if weight and self.attack.name == "none":
-                raise SetupError(
-                    f'{name}.weight: expected 0 with attack.name = "none", got {weight:g}; it compares clean with '
-                    "attacked images, so choose an attack or leave it out"
-                )
-        for name, key in STARTS:
-            start = getattr(getattr(self, name), key)
-            if start >= self.train.epochs:
-                raise SetupError(
-                    f"{name}.{key}: expected less than train.epochs, {self.train.epochs}, got {start:g}; "
-                    "it would never come to its full effect"
-                )
-        check_beside_metric(self)
+        check_combinations(self)
 
 
-AUGMENTATIONS = ("rotate", "zoom", "brightness", "contrast", "flip")
-STARTS = (
-    ("sar", "start_epoch"),
-    ("pairing", "start_epoch"),
-    ("awp", "start_epoch"),
-    ("averaging", "start_epoch"),
-    ("attack", "warmup_epochs"),
-    ("localized", "start_epoch"),
-)
 SECTIONS: Mapping[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
@@ -128,6 +96,7 @@ SECTIONS: Mapping[str, type] = {
     "averaging": AveragingConfig,
     "minmax": MinMaxConfig,
     "localized": LocalizedConfig,
+    "proxy": ProxyConfig,
     "export": ExportConfig,
 }
 

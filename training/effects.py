@@ -20,6 +20,7 @@ _PIXELS: Switch = ("localized.mask", lambda mask: mask == "pixels", "pixels")
 _ATTACKS: Switch = ("attack.name", lambda name: name != "none", "an attack")
 SWITCHES: Mapping[str, Switch] = {
     **{name: (f"{name}.weight", bool, "above 0") for name in ("tla", "sar", "pairing", "awp", "metric")},
+    "proxy": ("proxy.set", bool, "a file of generated images"),
     "averaging": ("averaging.kind", lambda kind: kind != "none", "swa or ema"),
     "averaging.decay": ("averaging.kind", lambda kind: kind == "ema", "ema"),
     "model.sweeps": ("model.inference", lambda inference: inference != "feed_forward", "layered or deep"),

@@ -46,6 +46,7 @@ from training.models import check_model
 from training.precision import deterministic
 from training.processes import Processes, connected
 from training.progress import Reporter, reporting
+from training.proxy.of_run import keep_labels, proxy_of_run
 
 __all__ = ["Outcome", "fit", "run_command"]
 
@@ -163,8 +164,18 @@ class _Session:
             start = starting_model(recipe, tuple(dataset.class_names), parts.train.images.shape[1:])
         section = recipe.localized
         stored = read_masks(Path(section.file), dataset) if section.is_on and section.mask == "file" else None
+        self._proxy = proxy = proxy_of_run(
+            recipe, dataset, data_root, out, is_begun=is_begun, device=device, processes=processes
+        )
         self.loop = Loop(
-            recipe, parts, len(dataset.class_names), device, start=start, processes=processes, masks=stored
+            recipe,
+            parts,
+            len(dataset.class_names),
+            device,
+            start=start,
+            processes=processes,
+            masks=stored,
+            proxy=None if proxy is None else proxy.images,
         )
         self._processes = processes
         self._out = out
@@ -174,6 +185,7 @@ class _Session:
             "class_names": list(dataset.class_names),
             "input_shape": list(parts.train.images.shape[1:]),
             "data_digest": data_digest(parts),
+            "proxy_digest": "" if proxy is None else proxy.digest,
         }
         self._saved = time.monotonic()
 
@@ -183,6 +195,7 @@ class _Session:
             return
         self._out.mkdir(parents=True, exist_ok=True)
         write_atomically(self._out / "recipe.toml", recipe_to_toml(self.loop.recipe))
+        keep_labels(self._proxy, self._out)
 
     def resume(self) -> None:
         """Loads the checkpoint.
@@ -199,6 +212,8 @@ class _Session:
             )
         if content["data_digest"] != self._fixed["data_digest"]:
             raise SetupError(f"{self._out}: expected the data that the run began with, got others")
+        if content.get("proxy_digest", "") != self._fixed["proxy_digest"]:  # older runs have none
+            raise SetupError(f"{self._out}: expected the generated images that the run began with, got others")
         try:
             self.loop.load_state(content["loop"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:

@@ -1,9 +1,8 @@
 """The training loop: one object that holds all that a run changes, stepped from outside."""
 
 import copy
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,19 +17,29 @@ from training.class_centres import set_class_centres
 from training.collapse import checked_spread
 from training.compiling import Compiled, check_compiler
 from training.config import Recipe
+from training.data import ImageSet
 from training.data.augment import augmented, drawn_moves, moved
-from training.data.batches import ImageSource, epoch_order
+from training.data.batches import ImageSource
 from training.data.splits import Parts
 from training.domain_attacks import domain_attacks
 from training.guard import Guard
 from training.localizing import Localizer, build_localizer
-from training.losses import TrainingStep, build_terms, load_term_states, see_together, term_states
+from training.losses import (
+    TrainingStep,
+    Wanted,
+    build_terms,
+    load_term_states,
+    term_states,
+    total_loss,
+    wanted_images,
+)
 from training.masks import Masks
-from training.measure import Accuracies, measure, measuring_attack
+from training.measure import Accuracies, measure_epoch, measuring_attack
 from training.models import Classifier, build_model
 from training.optimiser import build_optimiser
 from training.precision import autocast, uses_bf16
 from training.processes import ALONE, Processes, check_shareable
+from training.proxy.mixing import Draw, Mix, ProxySource
 from training.schedule import learning_rate
 from training.selection import better
 from training.shard import ShardGenerator
@@ -39,7 +48,6 @@ from training.synchronised import synchronise
 __all__ = ["EpochRecord", "Loop"]
 
 EpochRecord = dict[str, float | int | str]
-MEASURED_TRAINING_IMAGES = 512
 GENERATORS = ("augmentation", "attack", "loss")
 
 
@@ -65,8 +73,9 @@ class Loop:
         start: Classifier | None = None,
         processes: Processes = ALONE,
         masks: Masks | None = None,
+        proxy: ImageSet | None = None,
     ) -> None:
-        """Takes the network whose weights training starts from, None for random ones, and the masks of a file.
+        """Takes the weights that training starts from (None: random ones), a file's masks, and generated images.
 
         Every one of several processes makes its own, and calls step() and close_epoch() as often as the others.
 
@@ -98,9 +107,16 @@ class Loop:
         self.bf16 = uses_bf16(recipe.train.precision, device)
         self.source = ImageSource(parts.train, device)
         self.selection = ImageSource(parts.selection, device) if len(parts.selection) else None
-        self.batch_size = min(recipe.train.batch_size, len(self.source))
+        self.mix = Mix(
+            recipe.proxy,
+            self.source,
+            None if proxy is None else ProxySource(proxy, device),
+            batch_size=recipe.train.batch_size,
+            seed=recipe.train.seed,
+            shard=processes.shard,
+        )
+        self.batch_size, self.steps_an_epoch = self.mix.batch_size, self.mix.steps_an_epoch
         check_shareable(recipe, self.batch_size, processes)
-        self.steps_an_epoch = len(self.source) // self.batch_size  # the rest waits for another epoch's order
         self.attacks = AttackSchedule(recipe.attack, self.steps_an_epoch, self.steps)
         self.domains = domain_attacks(recipe, self.steps_an_epoch)
         self.memory: AttackMemory | Localizer | None = None
@@ -123,8 +139,6 @@ class Loop:
             generator.shard = processes.shard
             generator.manual_seed(recipe.train.seed * len(GENERATORS) + number)
         self._sums = {"loss": 0.0, "correct": 0.0, "seconds": 0.0}
-        self._order = epoch_order(len(self.source), recipe.train.seed, 0)
-        self._order_epoch = 0
 
     @property
     def steps_done(self) -> int:
@@ -161,19 +175,19 @@ class Loop:
         started = time.monotonic()
         self._set_learning_rate()
         with autocast(self.device, bf16=self.bf16):
-            step = self._attacked_batch()
-            wanted = {name: list(term.images(step)) for name, term in self.terms.items()}
+            steps = self._attacked_batch()
+            wanted = wanted_images(self.terms, steps)
         self.optimiser.zero_grad(set_to_none=True)
         if self._perturbs_weights:
             gamma = self.recipe.awp.weight
-            with perturbed_weights(self.model, lambda: self._loss(step, wanted)[0], gamma, self.processes):
-                loss, logits = self._descend(step, wanted)
+            with perturbed_weights(self.model, lambda: self._loss(steps, wanted)[0], gamma, self.processes):
+                loss, logits = self._descend(steps, wanted)
         else:
-            loss, logits = self._descend(step, wanted)
+            loss, logits = self._descend(steps, wanted)
         self.optimiser.step()
         self.batch += 1
         self._average_step()
-        self._count(loss.detach(), logits.detach(), step.labels)
+        self._count(loss.detach(), logits.detach(), torch.cat([step.labels for step in steps]))
         self._watch()
         self._sums["seconds"] += time.monotonic() - started
 
@@ -188,30 +202,21 @@ class Loop:
     def _perturbs_weights(self) -> bool:
         return self.recipe.awp.weight > 0 and self.epoch >= self.recipe.awp.start_epoch
 
-    def _attacked_batch(self) -> TrainingStep:
-        positions = self._positions()
-        labels = self.source.labels[positions.to(self.device)]
+    def _attacked_batch(self) -> list[TrainingStep]:
+        drawn = self.mix.drawn(self.epoch, self.batch)
+        labels = drawn.labels()
         config, augmentation = self.recipe.train, self._generators["augmentation"]
-        moves = drawn_moves(len(positions), config.shift, augmentation)
-        clean = augmented(moved(self.source.take(positions), moves), config, augmentation)
+        moves = drawn_moves(len(drawn), config.shift, augmentation)
+        clean = augmented(moved(drawn.images(), moves), config, augmentation)
         domains: tuple[Tensor, ...] = ()
         if self.domains is None:
-            attacked = self._attacked(clean, labels, positions, moves)
+            attacked = self._attacked(clean, labels, drawn, moves)
         else:
             attacked, domains = self.domains(self.steps_done, self._network, clean, labels, self._generators["attack"])
-        return TrainingStep(
-            model=self.model,
-            clean=clean,
-            attacked=attacked,
-            labels=labels,
-            positions=positions,
-            source=self.source,
-            epoch=self.epoch,
-            generator=self._generators["loss"],
-            domains=domains,
-        )
+        loss = self._generators["loss"]
+        return drawn.steps(clean, attacked, labels, domains, model=self.model, epoch=self.epoch, generator=loss)
 
-    def _attacked(self, clean: Tensor, labels: Tensor, positions: Tensor, moves: Tensor | None) -> Tensor:
+    def _attacked(self, clean: Tensor, labels: Tensor, drawn: Draw, moves: Tensor | None) -> Tensor:
         attack = self.attacks.at(self.steps_done, fell_back=self.has_fallen_back)
         if attack is None:
             return clean
@@ -219,34 +224,20 @@ class Loop:
         if self.memory is None:
             return attack(self._network, clean, labels, generator)
         return self.memory.attacked(
-            attack, self._network, clean, labels, generator, positions=positions, moves=moves, epoch=self.epoch
+            attack, self._network, clean, labels, generator, positions=drawn.positions, moves=moves, epoch=self.epoch
         )
 
-    def _descend(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    def _descend(self, steps: Sequence[TrainingStep], wanted: Wanted) -> tuple[Tensor, Tensor]:
         """Adds the gradients of the whole batch's loss; gives the own rows' loss and logits of the attacked images."""
-        loss, logits = self._loss(step, wanted)
+        loss, logits = self._loss(steps, wanted)
         loss.backward()  # type: ignore[no-untyped-call]
         self.processes.average([weight.grad for weight in self.model.parameters() if weight.grad is not None])
         return loss, logits
 
-    def _loss(self, step: TrainingStep, wanted: Mapping[str, Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    def _loss(self, steps: Sequence[TrainingStep], wanted: Wanted) -> tuple[Tensor, Tensor]:
         with autocast(self.device, bf16=self.bf16):
-            every = [images for several in wanted.values() for images in several]
-            attacked, *others = see_together(self._network, [step.attacked, *every])
-            self.values = {}
-            for name, term in self.terms.items():
-                own = [others.pop(0) for _ in wanted[name]]
-                self.values[name] = term(step, attacked, own)
-        first, *rest = self.values.values()
-        loss = sum(rest, start=first)
-        self.values = {name: value.detach() for name, value in self.values.items()}
-        return loss, attacked.logits
-
-    def _positions(self) -> Tensor:
-        if self._order_epoch != self.epoch:
-            self._order = epoch_order(len(self.source), self.recipe.train.seed, self.epoch)
-            self._order_epoch = self.epoch
-        return self.processes.shard.rows(self._order[self.batch * self.batch_size :][: self.batch_size])
+            loss, logits, self.values = total_loss(self._network, self.terms, steps, wanted)
+        return loss, logits
 
     def _set_learning_rate(self) -> None:
         config = self.recipe.train
@@ -341,13 +332,9 @@ class Loop:
     def _measured(self, model: Classifier) -> Accuracies:
         if self.recipe.metric.is_alone:
             set_class_centres(model, self.source)
-        source = self.selection or self.source
-        positions = torch.arange(len(source))
-        if self.selection is None:
-            positions = positions[:: math.ceil(len(source) / MEASURED_TRAINING_IMAGES)]
         attack, seed = measuring_attack(self.recipe), self.recipe.train.seed
         attack = self.memory.measuring(attack) if isinstance(self.memory, Localizer) else attack
-        return self.processes.decided(lambda: measure(model, source, positions, attack, seed))
+        return self.processes.decided(lambda: measure_epoch(model, self.source, self.selection, attack, seed))
 
     def _measured_average(self) -> Accuracies | None:
         if self.averager is None or self.averager.count == 0:

@@ -1,5 +1,6 @@
 """Accuracy on clean and on attacked images while a run goes on."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,10 +13,11 @@ from training.data.batches import ImageSource
 from training.domain_attacks import domain_balls
 from training.models import Classifier
 
-__all__ = ["Accuracies", "measure", "measuring_attack"]
+__all__ = ["Accuracies", "measure", "measure_epoch", "measuring_attack"]
 
 BATCH = 256
 STEPS = 10
+TRAINING_IMAGES = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,16 @@ def measuring_attack(recipe: Recipe) -> Attack:
     if balls := domain_balls(recipe):
         return FirstFooling(attacks=tuple(BallPgd(ball=ball, steps=STEPS) for ball in balls))
     return Pgd(norm=recipe.attack.norm, eps=recipe.attack.eps, steps=STEPS)
+
+
+def measure_epoch(
+    model: Classifier, train: ImageSource, selection: ImageSource | None, attack: Attack, seed: int
+) -> Accuracies:
+    """As measure(), on the selection images, or where there are none on at most 512 evenly chosen training images."""
+    if selection is not None:
+        return measure(model, selection, torch.arange(len(selection)), attack, seed)
+    stride = math.ceil(len(train) / TRAINING_IMAGES)
+    return measure(model, train, torch.arange(len(train))[::stride], attack, seed)
 
 
 def measure(model: Classifier, source: ImageSource, positions: Tensor, attack: Attack, seed: int) -> Accuracies:

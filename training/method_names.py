@@ -21,6 +21,7 @@ def method_names(recipe: Recipe) -> dict[str, str]:
         "awp": "AWP" if recipe.awp.weight else "",
         "minmax": _norms(recipe) if recipe.minmax.budgets else "",
         "localized": _localized(recipe) if recipe.localized.is_on else "",
+        "proxy": "PORT" if recipe.proxy.is_on else "",
         "averaging": recipe.averaging.kind.upper() if recipe.averaging.kind != "none" else "",
     }
     return {section: name for section, name in names.items() if name}

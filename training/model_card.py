@@ -34,6 +34,7 @@ def model_card(manifest: Manifest, calibration: Calibration, *, breaks_at: str =
             f"{data.get('fit') or 'those of training again'} to fit the detectors, "
             f"{calibration.detector_scores.shape[1]} to calibrate each of them, {calibration.fused_scores.size} to "
             "calibrate the fused statistic, and the test images.",
+            *_generated(manifest),
             "",
             *_precision(manifest),
             "## Threat model",
@@ -73,6 +74,17 @@ def _other_norms(manifest: Manifest) -> str:
     pairs = zip(section["norms"], section["eps"], strict=True)
     others = [f"{norm} up to {eps:.4g}" for norm, eps in pairs if norm != manifest.threat_model.norm]
     return f", together with {' and '.join(others)}" if others else ""
+
+
+def _generated(manifest: Manifest) -> list[str]:
+    proxy = manifest.training.get("proxy", {})  # bundles of before have none
+    if not proxy.get("set") or proxy["gamma"] == 1:
+        return []
+    labels = f", labelled by `{proxy['labeller']}`" if proxy["labeller"] else ""
+    return [
+        f"The network was trained on generated images too, those of `{proxy['set']}`{labels}, at "
+        f"{1 - proxy['gamma']:.2g} of the loss. All other parts are real images."
+    ]
 
 
 def _precision(manifest: Manifest) -> list[str]:

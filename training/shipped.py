@@ -31,7 +31,7 @@ class Shipped:
         attack = self.recipe.attack
         names = method_names(self.recipe)
         plain = ["AT" if attack.name != "none" else "natural"]
-        methods = [*(plain if names.keys() <= {"awp", "averaging"} else []), *names.values()]
+        methods = [*(plain if names.keys() <= {"awp", "averaging", "proxy"} else []), *names.values()]
         return (
             self.name,
             self.recipe.data.set,

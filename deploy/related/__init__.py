@@ -1,1 +1,1 @@
-"""Scripts that make the published figures of the related systems."""
+"""Figures of the five related systems."""

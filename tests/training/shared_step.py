@@ -20,6 +20,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "trades": {"trades": {"weight": 6.0}, "attack": {"loss": "kl", "norm": "l2", "eps": 0.5}},
     "awp": {"awp": {"weight": 0.01}},
     "localized": {"localized": {"region": "background"}},
+    "port": {**TLA_SAR, "proxy": {"set": "the fit part stands for it", "gamma": 0.4}},
 }
 
 
@@ -42,7 +43,7 @@ def gradients(method: str, processes: Processes = ALONE) -> dict[str, Tensor]:
     changes = {"tla": {"weight": 0.0}, "sar": {"weight": 0.0}, **METHODS[method]}
     given = recipe(**changes)
     _, parts = load_parts(given, None)
-    loop = Loop(given, parts, 10, CPU, processes=processes)
+    loop = Loop(given, parts, 10, CPU, processes=processes, proxy=parts.fit if given.proxy.is_on else None)
     embed = loop.model.double().embed  # rounding then hides little: images and losses alone stay float32
     loop.model.embed = lambda images: embed(images.double())  # type: ignore[method-assign]
     loop.step()

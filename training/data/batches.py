@@ -14,8 +14,11 @@ __all__ = ["ImageSource", "epoch_order"]
 class ImageSource:
     """The images of a part on a device; random draws come from the generators passed in."""
 
-    def __init__(self, images: ImageSet, device: torch.device) -> None:
-        self._images = torch.from_numpy(images.images).to(device)  # (N, H, W, C)
+    def __init__(self, images: ImageSet, device: torch.device, *, keeps_images: bool = True) -> None:
+        """Takes whether all images go to the device at once, or each when it is taken."""
+        self._images = torch.from_numpy(images.images)  # (N, H, W, C)
+        if keeps_images:
+            self._images = self._images.to(device)
         self.labels = torch.from_numpy(images.labels).to(device)  # (N,)
         self.device = device
         order = np.argsort(images.labels, kind="stable")
@@ -39,7 +42,7 @@ class ImageSource:
 
     def take(self, positions: Tensor) -> Tensor:
         """Float images (n, C, H, W) in [0, 1] at these positions (n,)."""
-        return from_8_bit(self._images[positions.to(self.device)])
+        return from_8_bit(self._images[positions.to(self._images.device)].to(self.device))
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """Random different positions (count,), or all where there are fewer."""

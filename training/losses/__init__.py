@@ -15,6 +15,7 @@ from training.losses.remembering import load_term_states, term_states
 from training.losses.sar import spectral_distance
 from training.losses.tla import Tla
 from training.losses.together import see_together
+from training.losses.total import Wanted, total_loss, wanted_images
 from training.losses.trades import Trades
 from training.losses.weighted import Weighted
 
@@ -23,10 +24,13 @@ __all__ = [
     "LossTerm",
     "TrainingStep",
     "Views",
+    "Wanted",
     "build_terms",
     "load_term_states",
     "see_together",
     "term_states",
+    "total_loss",
+    "wanted_images",
 ]
 
 

@@ -34,6 +34,8 @@ class TrainingStep:
     """For the loss terms alone."""
     domains: tuple[Tensor, ...] = ()
     """Attacked in each of several norms, (N, C, H, W) each; `attacked` is then the worst of them for each image."""
+    weight: float = 1.0
+    """Of the terms' values; below 1 where a batch has two kinds of images, each with a step of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""Proxy distributions: training on generated images (PORT), and ranking and choosing them (ARC)."""
