@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SOURCES = (ROOT / "training" / "sections.py", ROOT / "training" / "methods.py")
+TRAINING = ROOT / "training"
+SOURCES = (TRAINING / "sections.py", TRAINING / "methods.py", *sorted(TRAINING.glob("methods_*.py")))
 PAGE = ROOT / "docs" / "training.md"
 BEGIN, END = "<!-- made by `make docs` -->", "<!-- end -->"
 

@@ -17,6 +17,7 @@ import torch
 from service.errors import SetupError
 from training.config import Recipe, recipe_from_dict, recipe_values
 from training.data import DataSet, load_data
+from training.data.classes import first_classes
 from training.data.splits import Parts, Sizes, split
 from training.differences import differences, listed
 from training.models import Classifier, build_model
@@ -76,10 +77,11 @@ def load_parts(recipe: Recipe, data_root: Path | None) -> tuple[DataSet, Parts]:
     """The data set of a recipe and its six parts.
 
     Raises:
-        SetupError: the data are missing or damaged, too few for the recipe's sizes, or the training part lacks a class.
+        SetupError: the data are missing or damaged, too few for the recipe's sizes, without the classes that the recipe
+            names, or the training part lacks a class.
     """
-    dataset = load_data(recipe.data.set, data_root)
     config = recipe.data
+    dataset = first_classes(load_data(config.set, data_root), config.classes)
     sizes = Sizes(
         train=config.train,
         selection=config.selection,

@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from training.evaluation.strength import FULL
+from training.retrieval.arguments import add_retrieve
 
 __all__ = ["add_commands"]
 
@@ -21,6 +22,7 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_compare(commands.add_parser("compare", help="hold the reports of two bundles against each other"))
     _add_fusions(commands.add_parser("fusions", help="compare ways to fuse a run's detectors, to choose one by"))
     _add_robustness(commands.add_parser("robustness", help="measure what a run withstands, without a bundle"))
+    add_retrieve(commands.add_parser("retrieve", help="search by a run's embedding, with attacked queries too"))
     _add_analyse(commands.add_parser("analyse", help="show what networks look at, side by side"))
 
 

@@ -19,6 +19,7 @@ from training.methods import (
     TlaConfig,
     TradesConfig,
 )
+from training.methods_metric import MetricConfig, check_beside_metric
 from training.sections import DataConfig, ExportConfig, ModelConfig, TrainConfig
 from training.spelling import toml_value
 
@@ -28,6 +29,7 @@ __all__ = [
     "AwpConfig",
     "DataConfig",
     "ExportConfig",
+    "MetricConfig",
     "ModelConfig",
     "PairingConfig",
     "Recipe",
@@ -61,6 +63,7 @@ class Recipe:
     sar: SarConfig
     pairing: PairingConfig
     trades: TradesConfig
+    metric: MetricConfig
     awp: AwpConfig
     averaging: AveragingConfig
     export: ExportConfig
@@ -86,6 +89,7 @@ class Recipe:
                     f"{name}.{key}: expected less than train.epochs, {self.train.epochs}, got {start:g}; "
                     "it would never come to its full effect"
                 )
+        check_beside_metric(self)
 
 
 AUGMENTATIONS = ("rotate", "zoom", "brightness", "contrast", "flip")
@@ -105,6 +109,7 @@ SECTIONS: Mapping[str, type] = {
     "sar": SarConfig,
     "pairing": PairingConfig,
     "trades": TradesConfig,
+    "metric": MetricConfig,
     "awp": AwpConfig,
     "averaging": AveragingConfig,
     "export": ExportConfig,

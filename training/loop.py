@@ -15,13 +15,15 @@ from training.attack_schedule import AttackSchedule
 from training.attacks import Pgd
 from training.averaging import Averager
 from training.awp import perturbed_weights
+from training.class_centres import set_class_centres
+from training.collapse import checked_spread
 from training.compiling import Compiled, check_compiler
 from training.config import Recipe
 from training.data.augment import augmented, drawn_moves, moved
 from training.data.batches import ImageSource, epoch_order
 from training.data.splits import Parts
 from training.guard import Guard
-from training.losses import TrainingStep, build_terms, see_together
+from training.losses import TrainingStep, build_terms, load_term_states, see_together, term_states
 from training.measure import Accuracies, measure, measuring_attack
 from training.models import Classifier, build_model
 from training.optimiser import build_optimiser
@@ -306,6 +308,8 @@ class Loop:
             record |= {"averaged_clean_accuracy": averaged.clean, "averaged_attacked_accuracy": averaged.attacked}
         if self.guard is not None and self.guard.tripped_at is not None:
             record["guard_tripped_at_step"] = self.guard.tripped_at
+        if self.recipe.metric.weight:
+            record |= checked_spread(self.model, self.source, self.recipe.metric.least_distance, self.epoch)
         seconds = self._sums["seconds"] + time.monotonic() - started
         record["seconds"] = self.processes.decided(lambda: seconds)  # a limit ends all processes at one epoch
         self.log.append(record)
@@ -321,6 +325,8 @@ class Loop:
         return record
 
     def _measured(self, model: Classifier) -> Accuracies:
+        if self.recipe.metric.is_alone:
+            set_class_centres(model, self.source)
         source = self.selection or self.source
         positions = torch.arange(len(source))
         if self.selection is None:
@@ -342,6 +348,7 @@ class Loop:
             **self._weights(),
             "memory": self.memory.state() if self.memory is not None else None,
             "guard": self.guard.state() if self.guard is not None else None,
+            "terms": term_states(self.terms),
             "generators": {name: generator.get_state() for name, generator in self._generators.items()},
             "sums": dict(self._sums),
             "log": list(self.log),
@@ -357,6 +364,7 @@ class Loop:
             self.memory.load_state(state["memory"])
         if self.guard is not None:
             self.guard.load_state(state["guard"])
+        load_term_states(self.terms, state.get("terms", {}))  # checkpoints of before have none
         for name, generator in self._generators.items():
             generator.set_state(state["generators"][name])
         self._sums, self.log = dict(state["sums"]), list(state["log"])

@@ -17,6 +17,7 @@ def method_names(recipe: Recipe) -> dict[str, str]:
         "sar": "SAR" if recipe.sar.weight else "",
         "pairing": _pairing(recipe) if recipe.pairing.weight else "",
         "trades": "TRADES" if recipe.trades.weight else "",
+        "metric": _metric(recipe) if recipe.metric.weight else "",
         "awp": "AWP" if recipe.awp.weight else "",
         "averaging": recipe.averaging.kind.upper() if recipe.averaging.kind != "none" else "",
     }
@@ -26,6 +27,11 @@ def method_names(recipe: Recipe) -> dict[str, str]:
 def _tla(recipe: Recipe) -> str:
     switched = "-SA" if recipe.tla.switched else ""
     return f"TLA{switched}-RN" if recipe.tla.mine_by == "random" else f"TLA{switched}"
+
+
+def _metric(recipe: Recipe) -> str:
+    robust = "" if recipe.metric.attack == "none" else f", {recipe.metric.attack} attacked"
+    return f"{recipe.metric.loss} metric learning{robust}"
 
 
 def _pairing(recipe: Recipe) -> str:

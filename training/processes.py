@@ -106,6 +106,11 @@ def check_shareable(recipe: Recipe, batch_size: int, processes: Processes) -> No
             f"sar.form: expected per_sample with {world} processes, got batch2d, whose DFT runs over the whole batch; "
             "change it or train in one process"
         )
+    if world > 1 and recipe.metric.weight:
+        raise SetupError(
+            f"metric.weight: expected 0 with {world} processes, got {recipe.metric.weight:g}: its tuples are mined in "
+            "the whole batch; change it or train in one process"
+        )
 
 
 @contextmanager

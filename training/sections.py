@@ -33,11 +33,14 @@ class DataConfig:
     """Calibration images of the detectors; with tracks, one frame of this many tracks."""
     fusion: int
     """Calibration images of the fused statistic; with tracks, one frame of this many tracks."""
+    classes: int = 0
+    """Only the first so many classes of the set, the others being kept for `retrieve`; 0 is all."""
     seed: int = 0
     """Of the split; kept apart from train.seed so that runs of several seeds share their parts."""
 
     def __post_init__(self) -> None:
         for key, low in (
+            ("classes", 0),
             ("train", 0),
             ("selection", 0),
             ("fit", 0),

@@ -31,6 +31,8 @@ METHODS: dict[str, dict[str, dict[str, Any]]] = {
     "alp": {"pairing": {"weight": 0.2, "distance": "l2", "stop_gradient": True}},
     "trades": {"trades": {"weight": 6.0}},
     "awp": {"awp": {"weight": 0.01}},
+    "metric": {"metric": {"weight": 1.0, "attack": "anchor", "steps": 2}},
+    "metric-hardness": {"metric": {"weight": 1.0, "attack": "hardness", "steps": 2, "ics_weight": 0.5}},
     "tla-sar": {"tla": {"weight": 0.5, "pool": 16, "own_noise": False}, "sar": {"weight": 0.06}},
 }
 

@@ -11,11 +11,13 @@ from service.errors import SetupError
 __all__ = [
     "OBJECTIVES",
     "Objective",
+    "away",
     "cross_entropy",
     "divergence_from",
     "input_gradients",
     "margin",
     "named_objective",
+    "toward",
 ]
 
 Objective = Callable[[Tensor, Tensor], Tensor]
@@ -37,6 +39,16 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return others.amax(dim=1) - true[:, 0]
 
 
+def away(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) the true logit, negated: away from the own class, wherever that leads."""
+    return -logits.float().gather(1, labels[:, None])[:, 0]
+
+
+def toward(logits: Tensor, labels: Tensor) -> Tensor:
+    """(N,) the largest other logit: toward the nearest other class, however near the own one stays."""
+    return logits.float().scatter(1, labels[:, None], -torch.inf).amax(dim=1)
+
+
 def divergence_from(model: nn.Module, images: Tensor) -> Objective:
     """The (N,) KL divergence of the answer to an attacked image from that to its clean one in `images` (N, C, H, W).
 
@@ -51,7 +63,7 @@ def divergence_from(model: nn.Module, images: Tensor) -> Objective:
     return divergence
 
 
-OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": margin}
+OBJECTIVES: Mapping[str, Objective] = {"ce": cross_entropy, "margin": margin, "away": away, "toward": toward}
 
 
 def named_objective(name: str) -> Objective:

@@ -30,8 +30,8 @@ class Pgd:
     """0 takes 2.5 eps / steps."""
     steps: int = 10
     restarts: int = 1
-    loss: Literal["ce", "margin", "kl"] = "ce"
-    """Cross-entropy, margin, or (for TRADES) divergence from the clean answer."""
+    loss: Literal["ce", "margin", "away", "toward", "kl"] | Objective = "ce"
+    """One of OBJECTIVES, (for TRADES) divergence from the clean answer, or any other objective of the output."""
     random_start: bool = True
     keep_worst: bool = False
     """Also within a single run keep the worst iterate; one more forward pass. Restarts always do."""
@@ -41,7 +41,7 @@ class Pgd:
         for name in ("steps", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"pgd: expected {name} of at least 1, got {getattr(self, name)}")
-        if self.loss != "kl":
+        if isinstance(self.loss, str) and self.loss != "kl":
             named_objective(self.loss)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -54,11 +54,16 @@ class Pgd:
         """As a call, from these images (N, C, H, W) put into the ball; from the usual start for None."""
         keeps = self.keep_worst or self.restarts > 1
         with undisturbed(model):
-            objective = divergence_from(model, images) if self.loss == "kl" else named_objective(self.loss)
+            objective = self._objective(model, images)
             worst = _Worst(images) if keeps else None
             for _ in range(self.restarts):
                 attacked = self._run(start, model, images, labels, generator, objective, worst)
         return attacked if worst is None else worst.images
+
+    def _objective(self, model: nn.Module, images: Tensor) -> Objective:
+        if not isinstance(self.loss, str):
+            return self.loss
+        return divergence_from(model, images) if self.loss == "kl" else named_objective(self.loss)
 
     def _run(
         self,

@@ -235,7 +235,7 @@ def test_a_recipe_builds_its_attack() -> None:
         (lambda: Pgd(eps=0.1, steps=0), ValueError, "pgd: expected steps of at least 1"),
         (lambda: Pgd(eps=0.1, restarts=0), ValueError, "pgd: expected restarts of at least 1"),
         (lambda: Pgd(eps=0.1, norm="l1"), SetupError, "norm: expected one of linf, l2, got 'l1'"),  # type: ignore[arg-type]
-        (lambda: Pgd(eps=0.1, loss="dlr"), SetupError, "loss: expected one of ce, margin, got 'dlr'"),  # type: ignore[arg-type]
+        (lambda: Pgd(eps=0.1, loss="dlr"), SetupError, "loss: expected one of ce, margin, away, toward, got 'dlr'"),  # type: ignore[arg-type]
         (lambda: NFgsm(eps=0.1, k=float("nan")), ValueError, "n_fgsm: expected k of at least 0"),
     ],
     ids=["eps", "step", "steps", "restarts", "norm", "loss", "k"],

@@ -1,0 +1,136 @@
+"""Robust metric learning: tuples mined on clean embeddings, then perturbed, then compared.
+
+    d(u, v)      = ||u - v||                               embeddings of unit length
+    H            = d(a, p) - d(a, n)                       hardness, in [-2, 2]
+    triplet      = max(0, H + margin)
+    contrastive  = d(a, p)^2 + max(0, margin - d(a, n))^2
+    term         = weight * mean of ((1 - clean_share) L(perturbed tuple) + clean_share L(clean tuple)
+                                     + ics_weight max(0, d(a, a') - d(a, p)))
+
+The attack is training.attacks.roles: on one role, on all, or (hardness) on all until H reaches
+H_D = -gamma min(u, L_{t-1}) / u, which is far below 0 while the loss L of the step before is large: a weak adversary
+early, a strong one late.
+
+Source: implemented from the abstract's formulation of Panum et al. 2021 (arXiv 2102.07265); hardness and ics_weight of
+Zhou and Patel 2022 (RobDML, arXiv 2203.01439). We differ in taking one tuple for each image of the batch, and one
+perturbation for both pairs of a contrastive tuple.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from training.attacks.protocol import undisturbed
+from training.attacks.roles import ROLES, RoleAttack, TupleLoss, toward_hardness
+from training.losses.protocol import TrainingStep, Views
+from training.losses.tuples import Tuples, euclidean, mine
+from training.methods_metric import MetricConfig
+from training.models import unit_length
+
+__all__ = ["Metric", "contrastive", "destination", "hardness", "triplet"]
+
+
+def hardness(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """H (T,) of embeddings of unit length (T, D)."""
+    return euclidean(anchors, positives) - euclidean(anchors, negatives)
+
+
+def triplet(margin: float) -> TupleLoss:
+    """max(0, H + margin) of each tuple."""
+    return lambda anchors, positives, negatives: (hardness(anchors, positives, negatives) + margin).clamp_min(0)
+
+
+def contrastive(margin: float) -> TupleLoss:
+    """d(a, p)^2 + max(0, margin - d(a, n))^2 of each tuple."""
+
+    def loss(anchors: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        apart = (margin - euclidean(anchors, negatives)).clamp_min(0).square()
+        return (anchors - positives).square().sum(dim=1) + apart
+
+    return loss
+
+
+def destination(loss: float, gamma: float, bound: float) -> float:
+    """H_D of a loss of the step before, from -gamma (at `bound` and above) to 0 (at no loss)."""
+    return -gamma * min(bound, loss) / bound
+
+
+class Metric:
+    """The term for a training step: mines and attacks in eval mode, has what came of it embedded in train mode.
+
+    Attributes:
+        last: the loss of the perturbed tuples in the step before, which the next attack of `hardness` goes by; None
+            before the first.
+        tuples: of the step under way.
+    """
+
+    def __init__(self, config: MetricConfig, norm: Literal["linf", "l2"], eps: float) -> None:
+        """Takes the recipe's section, and the threat model."""
+        self.last: float | None = None
+        self.tuples: Tuples | None = None
+        self._config = config
+        self._norm: Literal["linf", "l2"] = norm
+        self._eps = eps
+        losses = {"triplet": triplet, "contrastive": contrastive}
+        self._loss = losses[config.loss](config.own_margin)
+
+    def images(self, step: TrainingStep) -> Sequence[Tensor]:
+        """The clean images, then those of the perturbed roles; nothing but clean ones where no tuple was found."""
+        config = self._config
+        with undisturbed(step.model), torch.no_grad():
+            embeddings = step.model.embedding(step.clean)
+        self.tuples = mine(embeddings, step.labels, config.mining, config.own_margin, step.generator)
+        if config.attack == "none" or not len(self.tuples):
+            return (step.clean,)
+        chosen = (self.tuples.anchors, self.tuples.positives, self.tuples.negatives)
+        anchors, positives, negatives = (step.clean[places] for places in chosen)
+        attacked = self._attack(step.epoch)(step.model, (anchors, positives, negatives), step.generator)
+        moved = [part for name, part in zip(ROLES, attacked, strict=True) if name in self._moving]
+        return (step.clean, torch.cat(moved))
+
+    def __call__(self, step: TrainingStep, attacked: Views, others: Sequence[Views]) -> Tensor:
+        """See LossTerm."""
+        tuples = self.tuples
+        if tuples is None or not len(tuples):
+            return 0 * others[0].embeddings.sum()  # so that there is something to descend on
+        config = self._config
+        clean = unit_length(others[0].embeddings)
+        parts = dict(zip(ROLES, (clean[tuples.anchors], clean[tuples.positives], clean[tuples.negatives]), strict=True))
+        each = self._loss(*parts.values())
+        if len(others) > 1:
+            embedded = unit_length(others[1].embeddings).chunk(len(self._moving))
+            perturbed = parts | dict(zip(self._moving, embedded, strict=True))
+            found = self._loss(*perturbed.values())
+            self.last = float(found.detach().mean())
+            each = (1 - config.clean_share) * found + config.clean_share * each
+            if config.ics_weight:
+                drift = euclidean(parts["anchor"], perturbed["anchor"])
+                limit = euclidean(parts["anchor"], parts["positive"])
+                each = each + config.ics_weight * (drift - limit).clamp_min(0)
+        return config.weight * each.mean()
+
+    def state(self) -> dict[str, float | None]:
+        """What the next step depends on, for a checkpoint."""
+        return {"last": self.last}
+
+    def load_state(self, state: Mapping[str, float | None]) -> None:
+        """Goes back to where state() was taken."""
+        self.last = state["last"]
+
+    @property
+    def _moving(self) -> list[str]:
+        return [name for name in ROLES if self._config.attack in (name, "all", "hardness")]
+
+    def _attack(self, epoch: int) -> RoleAttack:
+        config = self._config
+        share = min(1.0, (epoch + 1) / (config.warmup_epochs + 1))
+        role, loss = config.attack, self._loss
+        if role == "hardness":
+            before = config.loss_bound if self.last is None else self.last
+            loss = toward_hardness(hardness, destination(before, config.gamma, config.loss_bound))
+            role = "all"
+        assert role != "none"
+        eps, step = share * self._eps, share * config.step
+        return RoleAttack(norm=self._norm, eps=eps, step=step, steps=config.steps, role=role, loss=loss)

@@ -1,0 +1,1 @@
+"""`advsentry-train retrieve`: what an embedding finds among images of classes that it was not trained on."""
