@@ -4,9 +4,9 @@ What a command needs is imported when it runs: torch takes seconds, which help a
 """
 
 import argparse
-from fractions import Fraction
 from pathlib import Path
 
+from training.arguments import number
 from training.evaluation.strength import FULL
 from training.retrieval.arguments import add_retrieve
 
@@ -181,7 +181,7 @@ def _add_analyse(parser: argparse.ArgumentParser) -> None:
         "--heat-map-images", type=int, default=64, metavar="N", help="of them, for the Fourier heat map"
     )
     parser.add_argument(
-        "--eps", type=_number, metavar="E", help="budget of the attack, such as 8/255 (default: the runs')"
+        "--eps", type=number, metavar="E", help="budget of the attack, such as 8/255 (default: the runs')"
     )
     parser.add_argument(
         "--low-pass", choices=("published", "symmetric"), default="published", help="the mask of the low-pass filters"
@@ -194,13 +194,6 @@ def _add_analyse(parser: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _number(text: str) -> float:
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"expected a number or a fraction such as 8/255, got {text!r}") from error
 
 
 def _recipes(arguments: argparse.Namespace) -> int:

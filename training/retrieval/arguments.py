@@ -1,8 +1,9 @@
 """The arguments of `retrieve`."""
 
 import argparse
-from fractions import Fraction
 from pathlib import Path
+
+from training.arguments import number
 
 __all__ = ["add_retrieve"]
 
@@ -21,7 +22,7 @@ def add_retrieve(parser: argparse.ArgumentParser) -> None:
         "--queries", type=int, default=500, metavar="N", help="at most so many are attacked (default: %(default)s)"
     )
     parser.add_argument(
-        "--eps", type=_number, metavar="E", help="budget of the attack, such as 8/255 (default: the runs')"
+        "--eps", type=number, metavar="E", help="budget of the attack, such as 8/255 (default: the runs')"
     )
     parser.add_argument("--steps", type=int, default=50, metavar="N", help="of PGD (default: %(default)s)")
     parser.add_argument("--restarts", type=int, default=2, metavar="N", help="starts of PGD (default: %(default)s)")
@@ -29,13 +30,6 @@ def add_retrieve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="few steps for a first look; the file says so")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     parser.set_defaults(command=_retrieve)
-
-
-def _number(text: str) -> float:
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"expected a number or a fraction such as 8/255, got {text!r}") from error
 
 
 def _retrieve(arguments: argparse.Namespace) -> int:
