@@ -111,8 +111,9 @@ def test_synchronised_normalisation_has_the_names_and_the_very_weights_of_the_pl
             2,
             r"attack\.renew_epochs: expected 0 with 2 processes, got 5",
         ),
+        ({"metric": {"weight": 0.5}}, 2, r"metric\.weight: expected 0 with 2 processes, got 0\.5"),
     ],
-    ids=["batch", "batch2d", "memory"],
+    ids=["batch", "batch2d", "memory", "metric"],
 )
 def test_what_several_processes_cannot_share_is_refused(sections: Any, world: int, message: str) -> None:
     given = recipe(**sections)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,7 +82,7 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def retrieve(options: Options) -> dict[str, dict[str, float]]:
-    """Measures the runs one by one and writes the file; gives the figures by name of the run.
+    """Measures the runs one by one and writes the file; gives the figures as over_seeds() names them.
 
     Raises:
         SetupError: a run is not finished, its data are missing or others, runs do not belong together, or `--out`
@@ -99,10 +100,14 @@ def retrieve(options: Options) -> dict[str, dict[str, float]]:
             name: {"training_seconds": round(run.seconds, 1)} | measure_retrieval(run, gallery, attack, progress)
             for name, run in zip(names, runs, strict=True)
         }
-    figures |= over_seeds(figures, runs)
+    shown = over_seeds(figures, runs)
+    each = {
+        name: {"recipe": recipe_to_dict(run.recipe), "metrics": figures[name]}
+        for name, run in zip(names, runs, strict=True)
+    }
     seconds = round(time.monotonic() - began, 1)
-    write_atomically(options.out, _file(options, dict(zip(names, runs, strict=True)), gallery, figures, code, seconds))
-    return figures
+    write_atomically(options.out, _file(options, runs[0], gallery, each, shown, code, seconds))
+    return shown
 
 
 def _common_attack(runs: Sequence[Run], options: Options) -> QueryAttack:
@@ -133,13 +138,14 @@ def _common_attack(runs: Sequence[Run], options: Options) -> QueryAttack:
 
 def _file(
     options: Options,
-    runs: Mapping[str, Run],
+    run: Run,
     gallery: Gallery,
-    figures: Mapping[str, Mapping[str, float]],
+    each: Mapping[str, Mapping[str, Any]],
+    shown: Mapping[str, Mapping[str, float]],
     code: str,
     seconds: float,
 ) -> str:
-    first = next(iter(runs.values())).recipe
+    first = run.recipe
     classes = "unseen" if gallery.is_unseen else "seen"
     data = {"set": first.data.set, "classes": classes, "images": len(gallery.images), "queries": len(gallery.queries)}
     value = {
@@ -151,7 +157,7 @@ def _file(
         "machine": machine(),
         "seconds": seconds,
         "data": data | ({"quick": True} if options.quick else {}),
-        "runs": {name: recipe_to_dict(run.recipe) for name, run in runs.items()},
-        "metrics": {f"{name}/{figure}": value for name, own in figures.items() for figure, value in own.items()},
+        "runs": each,
+        "metrics": {f"{name}/{figure}": value for name, own in shown.items() for figure, value in own.items()},
     }
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

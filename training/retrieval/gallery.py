@@ -52,8 +52,9 @@ def gallery_of(run: Run, data_root: Path | None, count: int, seed: int) -> Galle
         SetupError: there are not two classes with something to find.
     """
     seen = run.recipe.data.classes
-    run.parts(data_root)  # refuses other data than those of the run
-    images = other_classes(load_data(run.recipe.data.set, data_root), seen) if seen else run.parts(data_root).test
+    images = run.parts(data_root).test  # refuses other data than those of the run
+    if seen:
+        images = other_classes(load_data(run.recipe.data.set, data_root), seen)
     units = np.arange(len(images)) if images.tracks is None else images.tracks
     able = np.flatnonzero(_units_a_class(images.labels, units)[images.labels] > 1) if len(images) else units
     if len(np.unique(images.labels[able])) < 2:

@@ -1,4 +1,4 @@
-"""The result file of `retrieve`: figures of each run, and mean and deviation over seeds."""
+"""Figures of several runs under the names of their folders; seeds of one recipe as mean and deviation."""
 
 import re
 import statistics
@@ -28,28 +28,31 @@ def run_names(runs: Sequence[Run]) -> list[str]:
 
 
 def over_seeds(figures: Mapping[str, Mapping[str, float]], runs: Sequence[Run]) -> dict[str, dict[str, float]]:
-    """NAME-mean and NAME-sd of the runs NAME-sSEED, where there are several; they must differ in train.seed alone.
+    """NAME-mean and NAME-sd in place of the runs NAME-sSEED, where there are several; other runs as they are.
 
     Args:
         figures: of each run, by name.
         runs: in the same order.
 
     Raises:
-        SetupError: runs of one name have different recipes.
+        SetupError: runs of one name differ in more than train.seed.
     """
-    groups: dict[str, list[tuple[Run, Mapping[str, float]]]] = {}
-    for run, (name, own) in zip(runs, figures.items(), strict=True):
-        if match := NAME.fullmatch(name):
-            groups.setdefault(match["group"], []).append((run, own))
+    groups: dict[str, list[str]] = {}
+    for name in figures:
+        match = NAME.fullmatch(name)
+        groups.setdefault(match["group"] if match else name, []).append(name)
+    recipes = {name: recipe_values(run.recipe) for name, run in zip(figures, runs, strict=True)}
     made: dict[str, dict[str, float]] = {}
-    for group, members in groups.items():
-        if len(members) < 2:
+    for group, names in groups.items():
+        if len(names) == 1:
+            made[names[0]] = dict(figures[names[0]])
             continue
-        first, *others = ({**recipe_values(run.recipe), "train.seed": None} for run, _ in members)
+        first, *others = ({**recipes[name], "train.seed": None} for name in names)
         for other in others:
             if different := differences(first, other):
                 raise SetupError(f"{group}: expected seeds of one recipe, got one with {different}; rename a run")
-        names = members[0][1]
-        made[f"{group}-mean"] = {name: statistics.mean(own[name] for _, own in members) for name in names}
-        made[f"{group}-sd"] = {name: statistics.stdev(own[name] for _, own in members) for name in names}
+        for what, of in (("mean", statistics.mean), ("sd", statistics.stdev)):
+            made[f"{group}-{what}"] = {
+                figure: of([figures[name][figure] for name in names]) for figure in figures[names[0]]
+            }
     return made

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from service.errors import SetupError
 from training.collapse import Spread
+from training.config import load_recipe
 from training.data import ImageSet
 from training.retrieval.gallery import Gallery
 from training.retrieval.measure import cluster_agreement
@@ -105,9 +107,10 @@ class FakeRun:
 
 
 def test_seeds_of_one_name_are_averaged() -> None:
-    from training.config import load_recipe
-
     runs = [FakeRun(load_recipe("digits", [f"train.seed={seed}"])) for seed in (0, 1, 0)]
     figures = {"a-s0": {"r1": 0.2}, "a-s1": {"r1": 0.4}, "b-s0": {"r1": 1.0}}
     made = over_seeds(figures, runs)  # type: ignore[arg-type]
-    assert made == {"a-mean": {"r1": pytest.approx(0.3)}, "a-sd": {"r1": pytest.approx(0.02**0.5)}}
+    assert made == {"a-mean": {"r1": pytest.approx(0.3)}, "a-sd": {"r1": pytest.approx(0.02**0.5)}, "b-s0": {"r1": 1}}
+    other = FakeRun(load_recipe("digits", ["train.epochs=3", "train.seed=1"]))
+    with pytest.raises(SetupError, match=r"a: expected seeds of one recipe, got one with .*train\.epochs"):
+        over_seeds(figures, [runs[0], other, runs[2]])  # type: ignore[arg-type, list-item]
