@@ -129,3 +129,24 @@ def test_a_method_changes_the_weights_and_resumes_exactly(
     averages = [load_run(tmp_path / name).model.state_dict() for name in ("stopped", "whole")]
     assert same(*averages)
     assert not same(averages[0], weights(tmp_path / "whole"))
+
+
+def test_an_embedding_trained_alone_resumes_exactly_head_included(tmp_path: Path) -> None:
+    given = recipe(
+        attack={"name": "none"},
+        metric={"weight": 1.0, "attack": "hardness", "steps": 2, "classification_weight": 0.0},
+        averaging={"kind": "ema", "decay": 0.5},
+    )
+
+    def stop(loop: Loop) -> None:
+        if loop.steps_done == 6:
+            raise KeyboardInterrupt
+
+    fit(given, None, tmp_path / "whole", device=CPU)
+    with pytest.raises(KeyboardInterrupt):
+        fit(given, None, tmp_path / "stopped", device=CPU, on_step=stop)
+    assert read_checkpoint(tmp_path / "stopped")["loop"]["terms"]["metric"]["last"] > 0
+    fit(given, None, tmp_path / "stopped", device=CPU)
+    assert same(weights(tmp_path / "stopped"), weights(tmp_path / "whole"))
+    heads = [load_run(tmp_path / name).model.head.weight for name in ("stopped", "whole")]
+    assert torch.equal(*heads)

@@ -31,6 +31,16 @@ def test_the_recipes_of_a_set_differ_in_loss_and_averaging_alone(names: tuple[st
         assert (recipe.averaging.kind != "none") == ("sar" in name or averages_all)
 
 
+@pytest.mark.parametrize("name", ["mnist-metric", "gtsrb-metric"])
+def test_the_recipes_of_metric_learning_differ_in_the_attack_on_tuples_alone(name: str) -> None:
+    plain, robust = load_recipe(name), load_recipe(f"{name}-robust")
+    assert replace(robust, metric=plain.metric) == plain
+    assert (plain.metric.attack, robust.metric.attack) == ("none", "anchor")
+    same = {key: getattr(plain.metric, key) for key in ("attack", "steps", "warmup_epochs")}
+    assert replace(robust.metric, **same) == plain.metric
+    assert plain.metric.is_alone
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_each_recipe_can_be_built(name: str) -> None:
     recipe = load_recipe(name)

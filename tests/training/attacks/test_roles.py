@@ -73,6 +73,24 @@ def test_the_attack_raises_the_loss_of_its_tuples(
     assert loss(*embedded(model, attacked)).mean() > loss(*embedded(model, images)).mean()
 
 
+def test_what_is_compared_has_unit_length_and_only_the_role_has_a_gradient(
+    model: Classifier, images: TupleImages
+) -> None:
+    seen = []
+
+    def loss(*parts: Tensor) -> Tensor:
+        seen.append(parts)
+        return triplet(0.2)(*parts)
+
+    roles(role="positive", loss=loss, steps=3)(model, images, generator())
+    assert len(seen) == 3
+    for parts in seen:
+        assert [part.requires_grad for part in parts] == [False, True, False]
+        for part in parts:
+            torch.testing.assert_close(part.norm(dim=1), torch.ones(6))
+    assert torch.equal(seen[0][0], seen[2][0])
+
+
 def test_the_model_is_left_as_it_was(model: Classifier, images: TupleImages) -> None:
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
