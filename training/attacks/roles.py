@@ -19,19 +19,17 @@ from torch import Tensor, nn
 from training.attacks.pgd import Pgd
 from training.attacks.protocol import undisturbed
 from training.models import Classifier
+from training.tuples import ROLES, Tuples
 
-__all__ = ["ROLES", "RoleAttack", "TupleImages", "TupleLoss", "toward_hardness"]
+__all__ = ["RoleAttack", "TupleLoss", "toward_hardness"]
 
-ROLES = ("anchor", "positive", "negative")
-TupleImages = tuple[Tensor, Tensor, Tensor]
-"""Anchors, positives and negatives, (T, C, H, W) each, row by row one tuple."""
 TupleLoss = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Of embeddings of unit length (T, D) of the three: (T,)."""
+"""Of embeddings of unit length (T, D) of anchors, positives and negatives: (T,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RoleAttack:
-    """PGD that raises the loss of each tuple."""
+    """PGD that raises the loss of tuples; an image that has one role in several raises the sum of their losses."""
 
     norm: Literal["linf", "l2"]
     eps: float
@@ -41,26 +39,38 @@ class RoleAttack:
     role: Literal["anchor", "positive", "negative", "all"] = "anchor"
     loss: TupleLoss
 
-    def __call__(self, model: Classifier, images: TupleImages, generator: torch.Generator) -> TupleImages:
-        """The tuples with the images of the role attacked, in [0, 1] and in the ball; the others as they came."""
+    def __call__(
+        self, model: Classifier, images: Tensor, tuples: Tuples, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Of each role that moves, the images of `tuples.used(role)` attacked, (U, C, H, W) in [0, 1] and in the ball.
+
+        Args:
+            model: left as found.
+            images: (N, C, H, W), those of the batch.
+            tuples: at least one, and not changed.
+            generator: of the random start.
+        """
+        used = {name: tuples.used(name) for name in ROLES}
         moving = [name for name in ROLES if self.role in (name, "all")]
-        fixed = self._fixed(model, images, moving)
+        with undisturbed(model), torch.no_grad():
+            fixed = {
+                name: model.embedding(images[places])[rows]
+                for name, (places, rows) in used.items()
+                if name not in moving
+            }
+        sizes = [len(used[name][0]) for name in moving]
 
         def objective(embeddings: Tensor, _labels: Tensor) -> Tensor:
-            parts = dict(zip(moving, embeddings.chunk(len(moving)), strict=True))
-            return self.loss(*({**fixed, **parts}[name] for name in ROLES))
+            parts = {
+                name: part[used[name][1]] for name, part in zip(moving, torch.split(embeddings, sizes), strict=True)
+            } | fixed
+            return self.loss(*(parts[name] for name in ROLES))
 
-        together = torch.cat([part for name, part in zip(ROLES, images, strict=True) if name in moving])
+        together = torch.cat([images[used[name][0]] for name in moving])
         attack = Pgd(norm=self.norm, eps=self.eps, step=self.step, steps=self.steps, loss=objective)
         labels = torch.zeros(len(together), dtype=torch.long, device=together.device)  # the objective asks for none
         attacked = attack(_Embedding(model), together, labels, generator)
-        found = dict(zip(ROLES, images, strict=True)) | dict(zip(moving, attacked.chunk(len(moving)), strict=True))
-        return found["anchor"], found["positive"], found["negative"]
-
-    @staticmethod
-    def _fixed(model: Classifier, images: TupleImages, moving: list[str]) -> dict[str, Tensor]:
-        with undisturbed(model), torch.no_grad():
-            return {name: model.embedding(part) for name, part in zip(ROLES, images, strict=True) if name not in moving}
+        return dict(zip(moving, torch.split(attacked, sizes), strict=True))
 
 
 class _Embedding(nn.Module):

@@ -12,8 +12,8 @@ H_D = -gamma min(u, L_{t-1}) / u, which is far below 0 while the loss L of the s
 early, a strong one late.
 
 Source: implemented from the abstract's formulation of Panum et al. 2021 (arXiv 2102.07265); hardness and ics_weight of
-Zhou and Patel 2022 (RobDML, arXiv 2203.01439). We differ in taking one tuple for each image of the batch, and one
-perturbation for both pairs of a contrastive tuple.
+Zhou and Patel 2022 (RobDML, arXiv 2203.01439). We differ in taking each image of the batch as an anchor of
+`tuples` tuples, and in perturbing an image once for all tuples in which it has a role.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from training.attacks.protocol import undisturbed
-from training.attacks.roles import ROLES, RoleAttack, TupleLoss, toward_hardness
+from training.attacks.roles import RoleAttack, TupleLoss, toward_hardness
 from training.losses.protocol import TrainingStep, Views
-from training.losses.tuples import Tuples, euclidean, mine
 from training.methods_metric import MetricConfig
 from training.models import unit_length
+from training.tuples import ROLES, Tuples, euclidean, mine
 
 __all__ = ["Metric", "contrastive", "destination", "hardness", "triplet"]
 
@@ -81,14 +81,13 @@ class Metric:
         config = self._config
         with undisturbed(step.model), torch.no_grad():
             embeddings = step.model.embedding(step.clean)
-        self.tuples = mine(embeddings, step.labels, config.mining, config.own_margin, step.generator)
+        self.tuples = mine(
+            embeddings, step.labels, config.mining, config.own_margin, step.generator, count=config.tuples
+        )
         if config.attack == "none" or not len(self.tuples):
             return (step.clean,)
-        chosen = (self.tuples.anchors, self.tuples.positives, self.tuples.negatives)
-        anchors, positives, negatives = (step.clean[places] for places in chosen)
-        attacked = self._attack(step.epoch)(step.model, (anchors, positives, negatives), step.generator)
-        moved = [part for name, part in zip(ROLES, attacked, strict=True) if name in self._moving]
-        return (step.clean, torch.cat(moved))
+        attacked = self._attack(step.epoch)(step.model, step.clean, self.tuples, step.generator)
+        return (step.clean, *attacked.values())
 
     def __call__(self, step: TrainingStep, attacked: Views, others: Sequence[Views]) -> Tensor:
         """See LossTerm."""
@@ -97,11 +96,11 @@ class Metric:
             return 0 * others[0].embeddings.sum()  # so that there is something to descend on
         config = self._config
         clean = unit_length(others[0].embeddings)
-        parts = dict(zip(ROLES, (clean[tuples.anchors], clean[tuples.positives], clean[tuples.negatives]), strict=True))
+        parts = {name: clean[tuples.of(name)] for name in ROLES}
         each = self._loss(*parts.values())
         if len(others) > 1:
-            embedded = unit_length(others[1].embeddings).chunk(len(self._moving))
-            perturbed = parts | dict(zip(self._moving, embedded, strict=True))
+            moved = zip(self._moving, others[1:], strict=True)
+            perturbed = parts | {name: unit_length(views.embeddings)[tuples.used(name)[1]] for name, views in moved}
             found = self._loss(*perturbed.values())
             self.last = float(found.detach().mean())
             each = (1 - config.clean_share) * found + config.clean_share * each

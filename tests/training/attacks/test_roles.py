@@ -9,10 +9,11 @@ from torch import Tensor
 from training.attacks import Pgd
 from training.attacks.objectives import away, margin, toward
 from training.attacks.query import QueryClassifier, own_labels
-from training.attacks.roles import ROLES, RoleAttack, TupleImages, toward_hardness
+from training.attacks.roles import RoleAttack, toward_hardness
 from training.losses.metric import contrastive, hardness, triplet
 from training.models import Classifier, build_model
 from training.sections import ModelConfig
+from training.tuples import ROLES, Tuples
 
 EPS = 0.1
 
@@ -27,17 +28,27 @@ def model() -> Classifier:
     return build_model(ModelConfig(width=4, embedding_dim=8), 1, 8, 8, classes=4)
 
 
+TUPLES = Tuples(
+    anchors=torch.tensor([0, 1, 2, 3, 0, 1]),
+    positives=torch.tensor([1, 0, 3, 2, 1, 5]),
+    negatives=torch.tensor([2, 3, 0, 1, 4, 4]),
+)
+
+
 @pytest.fixture
-def images() -> TupleImages:
-    made = [torch.rand(6, 1, 8, 8, generator=generator(seed)) for seed in range(3)]
-    return made[0], made[1], made[2]
+def images() -> Tensor:
+    return torch.rand(6, 1, 8, 8, generator=generator())
 
 
-def embedded(model: Classifier, images: TupleImages) -> TupleImages:
+def embedded(model: Classifier, images: Tensor, attacked: dict[str, Tensor]) -> list[Tensor]:
+    """Of the tuples with these images in the place of the clean ones."""
     model.eval()
+    parts = []
     with torch.no_grad():
-        anchors, positives, negatives = (model.embedding(part) for part in images)
-    return anchors, positives, negatives
+        for role in ROLES:
+            places, rows = TUPLES.used(role)
+            parts.append(model.embedding(attacked.get(role, images[places]))[rows])
+    return parts
 
 
 def roles(**changed: object) -> RoleAttack:
@@ -47,42 +58,36 @@ def roles(**changed: object) -> RoleAttack:
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("role", [*ROLES, "all"])
-def test_only_the_role_moves_and_it_keeps_to_the_ball(
-    model: Classifier, images: TupleImages, role: str, norm: str
-) -> None:
-    kept = [part.clone() for part in images]
-    attacked = roles(role=role, norm=norm)(model, images, generator())
-    for name, before, after, given in zip(ROLES, kept, attacked, images, strict=True):
-        assert torch.equal(before, given)
-        if role in (name, "all"):
-            change = (after - before).flatten(1)
-            sizes = change.abs().amax(dim=1) if norm == "linf" else change.norm(dim=1)
-            assert 0 < sizes.min() <= sizes.max() <= EPS + 1e-6
-            assert after.min() >= 0
-            assert after.max() <= 1
-        else:
-            assert after is given
+def test_only_the_role_moves_and_it_keeps_to_the_ball(model: Classifier, images: Tensor, role: str, norm: str) -> None:
+    before = images.clone()
+    attacked = roles(role=role, norm=norm)(model, images, TUPLES, generator())
+    assert torch.equal(before, images)
+    assert list(attacked) == (list(ROLES) if role == "all" else [role])
+    for name, after in attacked.items():
+        change = (after - images[TUPLES.used(name)[0]]).flatten(1)
+        sizes = change.abs().amax(dim=1) if norm == "linf" else change.norm(dim=1)
+        assert 0 < sizes.min() <= sizes.max() <= EPS + 1e-6
+        assert after.min() >= 0
+        assert after.max() <= 1
 
 
 @pytest.mark.parametrize("loss", [triplet(0.2), contrastive(0.5)], ids=["triplet", "contrastive"])
 @pytest.mark.parametrize("role", [*ROLES, "all"])
 def test_the_attack_raises_the_loss_of_its_tuples(
-    model: Classifier, images: TupleImages, role: str, loss: Callable[..., Tensor]
+    model: Classifier, images: Tensor, role: str, loss: Callable[..., Tensor]
 ) -> None:
-    attacked = roles(role=role, loss=loss)(model, images, generator())
-    assert loss(*embedded(model, attacked)).mean() > loss(*embedded(model, images)).mean()
+    attacked = roles(role=role, loss=loss)(model, images, TUPLES, generator())
+    assert loss(*embedded(model, images, attacked)).mean() > loss(*embedded(model, images, {})).mean()
 
 
-def test_what_is_compared_has_unit_length_and_only_the_role_has_a_gradient(
-    model: Classifier, images: TupleImages
-) -> None:
+def test_what_is_compared_has_unit_length_and_only_the_role_has_a_gradient(model: Classifier, images: Tensor) -> None:
     seen = []
 
     def loss(*parts: Tensor) -> Tensor:
         seen.append(parts)
         return triplet(0.2)(*parts)
 
-    roles(role="positive", loss=loss, steps=3)(model, images, generator())
+    roles(role="positive", loss=loss, steps=3)(model, images, TUPLES, generator())
     assert len(seen) == 3
     for parts in seen:
         assert [part.requires_grad for part in parts] == [False, True, False]
@@ -91,10 +96,10 @@ def test_what_is_compared_has_unit_length_and_only_the_role_has_a_gradient(
     assert torch.equal(seen[0][0], seen[2][0])
 
 
-def test_the_model_is_left_as_it_was(model: Classifier, images: TupleImages) -> None:
+def test_the_model_is_left_as_it_was(model: Classifier, images: Tensor) -> None:
     model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    roles()(model, images, generator())
+    roles()(model, images, TUPLES, generator())
     assert all(module.training for module in model.modules())
     assert all(weight.requires_grad and weight.grad is None for weight in model.parameters())
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
@@ -112,14 +117,14 @@ def test_the_gradient_of_hardness_is_0_once_it_has_reached_its_destination() -> 
         assert any(bool(gradient.any()) for gradient in gradients) is moves
 
 
-def test_tuples_as_hard_as_asked_stay_at_their_random_start(model: Classifier, images: TupleImages) -> None:
+def test_tuples_as_hard_as_asked_stay_at_their_random_start(model: Classifier, images: Tensor) -> None:
     """Signs of a zero gradient are 0: no step is taken, and the result does not depend on their number."""
     easy = toward_hardness(hardness, -2.0)
-    one, many = (roles(role="all", loss=easy, steps=steps)(model, images, generator()) for steps in (1, 7))
-    assert all(torch.equal(left, right) for left, right in zip(one, many, strict=True))
+    one, many = (roles(role="all", loss=easy, steps=steps)(model, images, TUPLES, generator()) for steps in (1, 7))
+    assert all(torch.equal(one[role], many[role]) for role in ROLES)
     hard = toward_hardness(hardness, 2.0)
-    raised = roles(role="all", loss=hard, steps=7)(model, images, generator())
-    assert hardness(*embedded(model, raised)).mean() > hardness(*embedded(model, many)).mean()
+    raised = roles(role="all", loss=hard, steps=7)(model, images, TUPLES, generator())
+    assert hardness(*embedded(model, images, raised)).mean() > hardness(*embedded(model, images, many)).mean()
 
 
 LOGITS = torch.tensor([[1.0, 3.0, -2.0], [0.5, -4.0, 0.0]])

@@ -14,16 +14,15 @@ from pytorch_metric_learning.reducers import MeanReducer
 from torch import Tensor
 
 from service.errors import SetupError
-from training.attacks.roles import ROLES
 from training.config import Recipe, recipe_from_dict
 from training.data import ImageSet
 from training.data.batches import ImageSource
 from training.losses import TrainingStep, build_terms, see_together
 from training.losses.metric import Metric, contrastive, destination, hardness, triplet
-from training.losses.tuples import mine
 from training.losses.weighted import Weighted
 from training.models import Classifier, build_model, unit_length
 from training.sections import ModelConfig
+from training.tuples import ROLES, mine
 
 CPU = torch.device("cpu")
 
@@ -84,6 +83,18 @@ def test_tuples_are_of_the_right_classes(mining: Any, seed: int) -> None:
     assert (labels[tuples.anchors] != labels[tuples.negatives]).all()
 
 
+def test_an_anchor_may_have_several_tuples() -> None:
+    labels = torch.arange(12) % 3
+    tuples = mine(unit(12, 0), labels, "random", 0.2, generator(), count=5)
+    assert tuples.anchors.tolist() == list(range(12)) * 5
+    assert (labels[tuples.anchors] == labels[tuples.positives]).all()
+    assert (labels[tuples.anchors] != labels[tuples.negatives]).all()
+    assert not torch.equal(tuples.positives[:12], tuples.positives[12:24])
+    places, rows = tuples.used("positive")
+    assert torch.equal(places[rows], tuples.positives)
+    assert len(places) == len(set(tuples.positives.tolist()))
+
+
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [0, 1, 2, 3]], ids=["one class", "each its own"])
 def test_a_batch_without_partners_gives_no_tuple(labels: list[int]) -> None:
     assert len(mine(unit(4, 0), torch.tensor(labels), "semi-hard", 0.2, generator())) == 0
@@ -118,7 +129,7 @@ def recipe(**sections: dict[str, Any]) -> Recipe:
 
 
 def term(**metric: Any) -> Metric:
-    built = build_terms(recipe(metric={"weight": 1.0, "steps": 2, **metric}))["metric"]
+    built = build_terms(recipe(metric={"weight": 1.0, "steps": 2, "tuples": 3, **metric}))["metric"]
     assert isinstance(built, Metric)
     return built
 
@@ -160,16 +171,16 @@ def test_tuples_are_mined_on_clean_images_and_the_attack_does_not_change_them(mo
     given, metric = step(model), term(attack=attack)
     model.eval()
     with torch.no_grad():
-        expected = mine(model.embedding(given.clean), given.labels, "semi-hard", 0.2, generator())
+        expected = mine(model.embedding(given.clean), given.labels, "semi-hard", 0.2, generator(), count=3)
     model.train()
     images = metric.images(given)
     found = metric.tuples
     assert found is not None
-    moved = {"none": 0, "all": 3, "hardness": 3}.get(attack, 1)
-    assert [len(part) for part in images] == ([12, 12 * moved] if moved else [12])
+    moved = {"none": (), "all": ROLES, "hardness": ROLES}.get(attack, (attack,))
+    assert [len(part) for part in images] == [12, *(len(expected.of(role).unique()) for role in moved)]
     assert images[0] is given.clean
-    for name in ("anchors", "positives", "negatives"):
-        assert torch.equal(getattr(found, name), getattr(expected, name))
+    for role in ROLES:
+        assert torch.equal(found.of(role), expected.of(role))
 
 
 @pytest.mark.parametrize(
@@ -209,6 +220,7 @@ def test_shares_and_structure_are_added_as_the_formula_has_it(model: Classifier)
     assert tuples is not None
     clean, anchors = (unit_length(views.embeddings) for views in others)
     p, n = clean[tuples.positives], clean[tuples.negatives]
+    anchors = anchors[tuples.anchors]  # all twelve are anchors
     expected = 0.75 * triplet(0.2)(anchors, p, n) + 0.25 * triplet(0.2)(clean[tuples.anchors], p, n)
     drift = (clean[tuples.anchors] - anchors).norm(dim=1) - (clean[tuples.anchors] - p).norm(dim=1)
     assert found.item() == pytest.approx((expected + 0.5 * drift.clamp_min(0)).mean().item(), rel=1e-4)
@@ -232,7 +244,12 @@ def test_the_loss_before_sets_how_hard_tuples_become(model: Classifier) -> None:
         images = metric.images(given)
         model.eval()
         with torch.no_grad():
-            hard.append(hardness(*model.embedding(images[1]).chunk(3)).mean().item())
+            tuples = metric.tuples
+            assert tuples is not None
+            embedded = (
+                model.embedding(part)[tuples.used(role)[1]] for role, part in zip(ROLES, images[1:], strict=True)
+            )
+            hard.append(hardness(*embedded).mean().item())
     assert hard[0] < hard[1]
 
 
@@ -242,9 +259,7 @@ def test_the_budget_rises_with_the_epochs(model: Classifier) -> None:
         metric = term(attack="anchor", warmup_epochs=2)
         given = step(model, epoch=epoch)
         clean, moved = metric.images(given)
-        tuples = metric.tuples
-        assert tuples is not None
-        changes.append(float((moved - clean[tuples.anchors]).abs().max()))
+        changes.append(float((moved - clean).abs().max()))
     assert changes == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1], abs=1e-6)
 
 

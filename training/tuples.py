@@ -6,12 +6,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Tuples", "euclidean", "mine"]
+__all__ = ["ROLES", "Tuples", "euclidean", "mine"]
+
+ROLES = ("anchor", "positive", "negative")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Tuples:
-    """T tuples, as positions (T,) in the batch; rows without a positive or a negative there are left out."""
+    """T tuples, as positions (T,) in the batch; an image without a positive or a negative there is no anchor."""
 
     anchors: Tensor
     positives: Tensor
@@ -19,6 +21,15 @@ class Tuples:
 
     def __len__(self) -> int:
         return len(self.anchors)
+
+    def of(self, role: str) -> Tensor:
+        """(T,) positions of the images in this role."""
+        return {"anchor": self.anchors, "positive": self.positives, "negative": self.negatives}[role]
+
+    def used(self, role: str) -> tuple[Tensor, Tensor]:
+        """The positions (U,) of the different images in this role, rising, and for each tuple (T,) which of them."""
+        places, rows = torch.unique(self.of(role), return_inverse=True)
+        return places, rows
 
 
 def euclidean(left: Tensor, right: Tensor) -> Tensor:
@@ -32,8 +43,10 @@ def mine(
     mining: Literal["semi-hard", "hard", "random"],
     margin: float,
     generator: torch.Generator,
+    *,
+    count: int = 1,
 ) -> Tuples:
-    """A tuple for each image that finds its partners: a random positive, and a negative by `mining`.
+    """Tuples for each image that finds its partners: a random positive, and a negative by `mining`.
 
     semi-hard takes a random negative with d(a, p) < d(a, n) < d(a, p) + margin; where there is none, the nearest of
     those that are farther than the positive, or else the farthest of all.
@@ -44,6 +57,7 @@ def mine(
         mining: which negative.
         margin: of semi-hard.
         generator: of the random choices.
+        count: tuples of each anchor, chosen independently.
 
     Source: Schroff et al. 2015 (arXiv 1503.03832) for semi-hard; the fallback is ours.
     """
@@ -51,10 +65,13 @@ def mine(
         distances = torch.cdist(embeddings.float(), embeddings.float(), compute_mode="donot_use_mm_for_euclid_dist")
     same = labels[:, None] == labels[None, :]
     friends = same & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    positives = _any_of(friends, generator)
     anchors = (friends.any(dim=1) & ~same.all(dim=1)).nonzero()[:, 0]
-    negatives = _negatives(distances, ~same, positives, mining, margin, generator)
-    return Tuples(anchors=anchors, positives=positives[anchors], negatives=negatives[anchors])
+    positives, negatives = [], []
+    for _ in range(count):
+        near = _any_of(friends, generator)
+        positives.append(near[anchors])
+        negatives.append(_negatives(distances, ~same, near, mining, margin, generator)[anchors])
+    return Tuples(anchors=anchors.repeat(count), positives=torch.cat(positives), negatives=torch.cat(negatives))
 
 
 def _negatives(
