@@ -7,7 +7,9 @@ export ADVSENTRY_DATA=${1:?expected the folder of the data} OMP_NUM_THREADS=1
 
 train() { # NAME RECIPE [key=value ...]
   for seed in 0 1 2; do
-    .venv/bin/advsentry-train fit "$2" --out "runs/$1-s$seed" "train.seed=$seed" "${@:3}"
+    start=()
+    case $1 in gtsrb-metric-*) start=("train.start_from=runs/gtsrb-metric-s$seed") ;; esac
+    .venv/bin/advsentry-train fit "$2" --out "runs/$1-s$seed" "train.seed=$seed" "${start[@]}" "${@:3}"
   done
 }
 

@@ -12,6 +12,7 @@ from training.differences import differences
 __all__ = ["over_seeds", "run_names"]
 
 NAME = re.compile(r"(?P<group>.+)-s\d+")
+Values = Mapping[str, object]
 
 
 def run_names(runs: Sequence[Run]) -> list[str]:
@@ -35,7 +36,7 @@ def over_seeds(figures: Mapping[str, Mapping[str, float]], runs: Sequence[Run]) 
         runs: in the same order.
 
     Raises:
-        SetupError: runs of one name differ in more than train.seed.
+        SetupError: runs of one name differ in more than train.seed, and the seed of the run that they began from.
     """
     groups: dict[str, list[str]] = {}
     for name in figures:
@@ -47,7 +48,7 @@ def over_seeds(figures: Mapping[str, Mapping[str, float]], runs: Sequence[Run]) 
         if len(names) == 1:
             made[names[0]] = dict(figures[names[0]])
             continue
-        first, *others = ({**recipes[name], "train.seed": None} for name in names)
+        first, *others = (_of_any_seed(recipes[name]) for name in names)
         for other in others:
             if different := differences(first, other):
                 raise SetupError(f"{group}: expected seeds of one recipe, got one with {different}; rename a run")
@@ -56,3 +57,9 @@ def over_seeds(figures: Mapping[str, Mapping[str, float]], runs: Sequence[Run]) 
                 figure: of([figures[name][figure] for name in names]) for figure in figures[names[0]]
             }
     return made
+
+
+def _of_any_seed(values: Values) -> Values:
+    start = NAME.fullmatch(str(values["train.start_from"]))
+    begun = {"train.start_from": start["group"]} if start else {}
+    return {**values, "train.seed": None, **begun}

@@ -107,10 +107,12 @@ class FakeRun:
 
 
 def test_seeds_of_one_name_are_averaged() -> None:
-    runs = [FakeRun(load_recipe("digits", [f"train.seed={seed}"])) for seed in (0, 1, 0)]
+    runs = [
+        FakeRun(load_recipe("digits", [f"train.seed={seed}", f"train.start_from=runs/z-s{seed}"])) for seed in (0, 1, 0)
+    ]
     figures = {"a-s0": {"r1": 0.2}, "a-s1": {"r1": 0.4}, "b-s0": {"r1": 1.0}}
     made = over_seeds(figures, runs)  # type: ignore[arg-type]
     assert made == {"a-mean": {"r1": pytest.approx(0.3)}, "a-sd": {"r1": pytest.approx(0.02**0.5)}, "b-s0": {"r1": 1}}
-    other = FakeRun(load_recipe("digits", ["train.epochs=3", "train.seed=1"]))
+    other = FakeRun(load_recipe("digits", ["train.epochs=3", "train.seed=1", "train.start_from=runs/z-s1"]))
     with pytest.raises(SetupError, match=r"a: expected seeds of one recipe, got one with .*train\.epochs"):
         over_seeds(figures, [runs[0], other, runs[2]])  # type: ignore[arg-type, list-item]
