@@ -120,9 +120,11 @@ class Call:
         while True:
             if self.bucket is not None:
                 await self.bucket.room(items)
-            if self.share is None or self.share.fits(items):
+            if self.share is None or not await self.share.room(items):
                 return
-            await self.share.room(items)
+            if self.bucket is None or self.bucket.fits(items):  # others may have taken of it meanwhile
+                return
+            self.share.pass_on()
 
     def gave(self, items: int) -> None:
         """Notes images of a stream that were answered; those of other calls are when the call ends."""

@@ -33,7 +33,11 @@ class Bucket:
     @property
     def is_full(self) -> bool:
         """Whether it is as good as new."""
-        return self._wait_s(self.burst) == 0.0
+        return self.fits(self.burst)
+
+    def fits(self, items: float) -> bool:
+        """Whether so many images may be taken now."""
+        return self._wait_s(items) == 0.0
 
     def take(self, items: int) -> None:
         """Takes tokens for so many images.
