@@ -260,6 +260,21 @@ def test_a_stream_that_waits_for_its_rate_leaves_its_turn_to_the_next() -> None:
     asyncio.run(go())
 
 
+def test_when_others_send_no_more_a_newcomer_has_those_before_him_go_on() -> None:
+    async def go() -> None:
+        clock = Clock()
+        everyone = FairShare(1, clock)
+        everyone.fits("b", 1)
+        await Share(everyone, "a").turn()  # whose message does not come
+        early = asyncio.create_task(Share(everyone, "a").turn())
+        await turns()
+        assert not early.done()
+        clock.now += CONTENDED_S
+        await asyncio.wait_for(asyncio.gather(Share(everyone, "a").turn(), early), 10)
+
+    asyncio.run(go())
+
+
 def test_callers_whose_messages_do_not_come_make_no_part_smaller() -> None:
     async def go() -> None:
         everyone = contended(4)
