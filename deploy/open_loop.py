@@ -13,6 +13,7 @@ import grpc
 import numpy as np
 
 from deploy.load import Clock, Unary, UnaryMethod, in_loop
+from deploy.reliability.callers import uncollected
 from deploy.server_process import Server
 from service.detection.types import Float64s
 
@@ -52,7 +53,8 @@ def open_load(running: Server, calls: Unary, due: Float64s) -> OpenLoad:
     Args:
         due: (N,) seconds from the start, rising.
     """
-    return in_loop(_open_load(running, calls, due))
+    with uncollected():
+        return in_loop(_open_load(running, calls, due))
 
 
 async def _open_load(running: Server, calls: Unary, due: Float64s) -> OpenLoad:

@@ -21,6 +21,7 @@ PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- made by `make results` -->", "<!-- end -->"
 BENCH_BEGIN = "<!-- made by `make results` from the benchmark -->"
+SHEET_BEGIN = "<!-- made by `make results` from the reliability sheet -->"
 
 ROWS: Mapping[str, str] = {
     "training_seconds": "training, seconds",
@@ -53,6 +54,24 @@ BENCH_ROWS: Mapping[str, str] = {
     "_detect_1_p99_ms": "Detect, one call, 99th percentile, ms",
 }
 """The same of the benchmark, behind each bundle's name."""
+
+SHEET_ROWS: Mapping[str, tuple[str, Sequence[str]]] = {
+    "R-1": ("70 % of the capacity", ("errors", "p50_ms", "p99_ms", "queue_p99_ms")),
+    "R-2": (
+        "three times the capacity",
+        ("goodput_of_capacity", "otherwise_ended", "refusal_longest_ms", "accepted_p99_ms", "rss_growth_mb"),
+    ),
+    "R-9": (
+        "memory, a fifth of the calls cancelled, a fifth too late",
+        ("calls", "mb_per_100k_calls", "control_mb_per_100k_calls"),
+    ),
+    "R-11": (
+        "SIGTERM under load",
+        ("restarts", "calls", "failed", "calls_without_health", "lost_in_flight", "cancelled_by_grpc"),
+    ),
+    "R-16": ("images alone, in batches, by every method, bit for bit", ("answers_compared", "answers_differing")),
+}
+"""Rows of the reliability sheet that the README shows: their words and their figures."""
 
 SHEET = "checks"
 """The field by which the reliability sheet is known; it has a page of its own."""
@@ -168,6 +187,28 @@ def bench_table(results: list[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def sheet_table(results: list[Mapping[str, Any]]) -> str:
+    """The README's rows of the reliability sheet; empty when there is none."""
+    lines = []
+    for result in results:
+        if SHEET not in result:
+            continue
+        lines += ["| | measured (asked) | |", "|---|---|---|"]
+        shown = [row for row in result[SHEET] if row["number"] in SHEET_ROWS]
+        for row in shown:
+            words, names = SHEET_ROWS[row["number"]]
+            figures, asked = row["judged"]["figures"], row["asked"]
+            cells = [f"{name} {_short(figures[name])}{_asked(asked.get(name))}" for name in names if name in figures]
+            lines.append(f"| {row['number']}, {words} | {'; '.join(cells)} | {row['judged']['verdict']} |")
+        commits = sorted({row["commit"] for row in shown})
+        lines += ["", f"* {result['machine']}; commit {', '.join(commits)}; `{result['command']}`"]
+    return "\n".join(lines)
+
+
+def _asked(bound: str | None) -> str:
+    return f" ({bound})" if bound else ""
+
+
 def _figure(result: Mapping[str, Any], name: str) -> str:
     value = result["metrics"].get(name)
     return "none" if value is None else _short(value)  # no image supports it
@@ -193,7 +234,10 @@ def readme(text: str, results: list[Mapping[str, Any]]) -> str:
     Raises:
         ValueError: the marks of a table are missing.
     """
-    return _between(_between(text, BEGIN, readme_table(results)), BENCH_BEGIN, bench_table(results))
+    tables = {BEGIN: readme_table(results), BENCH_BEGIN: bench_table(results), SHEET_BEGIN: sheet_table(results)}
+    for mark, table in tables.items():
+        text = _between(text, mark, table)
+    return text
 
 
 def _between(text: str, mark: str, table: str) -> str:

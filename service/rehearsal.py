@@ -11,7 +11,7 @@ import base64
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
 
@@ -110,9 +110,7 @@ async def _call_each(channel: grpc.aio.Channel, engine: Engine) -> None:
     for image in images:
         await _unary(channel, f"/{SERVICE}/Detect", pb.DetectRequest(image=image).SerializeToString())
     await _unary(channel, f"/{SERVICE}/BatchDetect", pb.BatchDetectRequest(images=images).SerializeToString())
-    stream: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(f"/{SERVICE}/StreamDetect")
-    async for _ in stream(_messages(images)):
-        pass
+    await _stream(channel, f"/{SERVICE}/StreamDetect", _messages(images))
     tensor = oip.ModelInferRequest.InferInputTensor(name="images", datatype="UINT8", shape=[1, *blank.shape])
     request = oip.ModelInferRequest(model_name="advsentry", inputs=[tensor], raw_input_contents=[blank.tobytes()])
     await _unary(channel, f"/{convert_inference.SERVICE}/ModelInfer", request.SerializeToString())
@@ -120,7 +118,26 @@ async def _call_each(channel: grpc.aio.Channel, engine: Engine) -> None:
 
 async def _unary(channel: grpc.aio.Channel, path: str, message: bytes) -> None:
     method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path)
-    await method(message)
+    with _refusals(path):
+        await method(message)
+
+
+async def _stream(channel: grpc.aio.Channel, path: str, messages: AsyncIterator[bytes]) -> None:
+    method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(path)
+    with _refusals(path):
+        async for _ in method(messages):
+            pass
+
+
+@contextlib.contextmanager
+def _refusals(path: str) -> Iterator[None]:
+    """Lets refusals pass: limits may be too low for these images, and the other calls are made all the same."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAVAILABLE:  # which no limit is
+            raise
+        log.debug("the rehearsal's %s was refused: %s", path, error.details())
 
 
 async def _messages(images: list[pb.Image]) -> AsyncIterator[bytes]:

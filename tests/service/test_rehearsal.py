@@ -100,6 +100,17 @@ def test_nothing_of_it_counts_whatever_the_settings(
     assert not log.read_text()
 
 
+@pytest.mark.parametrize("limits", [{"max_image_bytes": 50}, {"max_message_bytes": 1024}, {"max_deadline_s": 0.001}])
+def test_limits_that_refuse_its_images_are_no_failure(
+    engine: Engine, limits: dict[str, object], own: list[CollectorRegistry], caplog: pytest.LogCaptureFixture
+) -> None:
+    asyncio.run(rehearse(engine, **limits))
+    calls = totals(own, "grpc_server_handled_total", "grpc_method")
+    assert calls.keys() == {method for methods in METHODS.values() for method in methods}
+    assert min(calls.values()) >= rehearsal.ROUNDS
+    assert not [record for record in caplog.records if record.levelno >= logging.INFO]
+
+
 def nowhere(monkeypatch: pytest.MonkeyPatch, _: Path) -> None:
     monkeypatch.setattr(rehearsal, "private_folder", lambda: None)
 

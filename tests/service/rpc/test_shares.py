@@ -1,6 +1,7 @@
 """What a caller may have under way while others send, and the line of those who wait."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -103,7 +104,9 @@ def test_calls_beyond_the_share_wait_in_line_and_a_modest_caller_does_not() -> N
         tasks = [asyncio.create_task(call(i)) for i in range(8)]
         await turns()
         assert served == [0, 1, 2, 3]
-        await asyncio.wait_for(Share(everyone, "modest").turn(), 10)
+        modest = Share(everyone, "modest")
+        await asyncio.wait_for(modest.turn(), 10)
+        modest.take(1)
         for end in ends[:2]:
             end.set()
         await turns()
@@ -154,4 +157,196 @@ def test_one_who_waits_too_long_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         assert not everyone._lines
 
     monkeypatch.setattr(shares, "TURN_S", 0.01)
+    asyncio.run(go())
+
+
+def test_a_call_gets_its_turn_beside_a_stream_of_its_caller() -> None:
+    async def go() -> None:
+        everyone, is_over = contended(4), asyncio.Event()
+        other, stream, late = (Share(everyone, key) for key in ("other", "a", "a"))
+        other.take(1)
+
+        under_way = 0
+
+        async def read() -> None:
+            nonlocal under_way
+            call = Call(share=stream)
+            while not is_over.is_set():
+                while under_way == 3:  # as a client does that paces itself: more than its part of calls, less than all
+                    await turns(1)
+                await call.room()
+                call.takes(items=1, size_bytes=1)
+                under_way += 1
+
+        async def write() -> None:
+            nonlocal under_way
+            while not is_over.is_set():
+                await turns(2)
+                if under_way:
+                    under_way -= 1
+                    stream.give(1)
+
+        working = [asyncio.create_task(read()), asyncio.create_task(write())]
+        await turns(20)
+        await late.turn()  # else it would be refused
+        late.take(1)
+        await turns(20)
+        late.close()
+        is_over.set()
+        await asyncio.wait_for(asyncio.gather(*working), 10)
+
+    asyncio.run(go())
+
+
+def test_nobody_goes_past_those_of_the_same_caller_who_wait() -> None:
+    async def go() -> None:
+        everyone, begun = contended(1), list[str]()
+        first = Share(everyone, "a")
+        await first.turn()
+
+        async def call(name: str) -> None:
+            share = Share(everyone, "a")
+            await share.turn()
+            begun.append(name)
+            share.close()
+
+        async def stream() -> None:
+            share = Share(everyone, "a")
+            await Call(share=share).room(3)
+            begun.append("stream")
+            share.close()
+
+        waiting = [asyncio.create_task(call("early")), asyncio.create_task(stream())]
+        await turns()
+        late = asyncio.create_task(call("late"))
+        first.close()  # now it fits all of them, and the last asks first
+        await asyncio.wait_for(asyncio.gather(late, *waiting), 10)
+        assert begun == ["early", "stream", "late"]
+        assert not everyone._lines
+
+    asyncio.run(go())
+
+
+def test_who_leaves_at_his_turn_leaves_it_to_the_next() -> None:
+    async def go() -> None:
+        everyone = contended(1)
+        first = Share(everyone, "a")
+        await first.turn()
+        leaver, heir = (asyncio.create_task(Share(everyone, "a").turn()) for _ in range(2))
+        await turns()
+        first.close()
+        leaver.cancel()
+        await asyncio.wait_for(heir, 10)
+        assert leaver.cancelled()
+
+    asyncio.run(go())
+
+
+def test_a_stream_that_waits_for_its_rate_leaves_its_turn_to_the_next() -> None:
+    async def go() -> None:
+        everyone, bucket = contended(1), Bucket(0.001, 1.0)
+        first = Share(everyone, "a")
+        await first.turn()
+        stream = asyncio.create_task(Call(share=Share(everyone, "a"), bucket=bucket).room())
+        await turns()
+        call = asyncio.create_task(Share(everyone, "a").turn())
+        await turns()
+        bucket.take(1)
+        first.close()
+        await asyncio.wait_for(call, 10)
+        assert not stream.done()
+        stream.cancel()
+
+    asyncio.run(go())
+
+
+def test_when_others_send_no_more_a_newcomer_has_those_before_him_go_on() -> None:
+    async def go() -> None:
+        clock = Clock()
+        everyone = FairShare(1, clock)
+        everyone.fits("b", 1)
+        await Share(everyone, "a").turn()  # whose message does not come
+        early = asyncio.create_task(Share(everyone, "a").turn())
+        await turns()
+        assert not early.done()
+        clock.now += CONTENDED_S
+        await asyncio.wait_for(asyncio.gather(Share(everyone, "a").turn(), early), 10)
+
+    asyncio.run(go())
+
+
+def test_callers_whose_messages_do_not_come_make_no_part_smaller() -> None:
+    async def go() -> None:
+        everyone = contended(4)
+        slow = [Share(everyone, f"slow {i}") for i in range(4)]
+        for share in slow:
+            await share.turn()
+        mine = [Share(everyone, "a") for _ in range(4)]
+        for share in mine:
+            assert everyone.may_begin("a")
+            await share.turn()
+        assert not everyone.may_begin("a")
+        mine[0].close()
+        slow[0].take(1)  # which came after all
+        assert not everyone.may_begin("a")  # 3 are under way, and half of 4 is 2
+        for share in (*slow, *mine):
+            share.close()
+        assert not everyone._held
+        assert not everyone._came
+
+    asyncio.run(go())
+
+
+async def one_message(call: Call, chance: random.Random) -> None:
+    await call.turn()
+    await turns(chance.randint(0, 4))  # until it has come
+    if chance.random() < 0.9:
+        call.takes(items=chance.randint(1, 5), size_bytes=1)
+    await turns(chance.randint(0, 4))
+
+
+async def a_stream(call: Call, chance: random.Random) -> None:
+    async def answer(items: int) -> None:
+        await turns(chance.randint(0, 4))
+        call.gave(items)
+
+    if chance.random() < 0.2:
+        call.bucket = Bucket(1e4, 8.0)
+    async with asyncio.TaskGroup() as answers:
+        for _ in range(chance.randint(1, 6)):
+            items = chance.randint(1, 4)
+            await call.room(items)
+            call.takes(items=items, size_bytes=1)
+            answers.create_task(answer(items))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whoever_comes_and_leaves_everybody_has_his_turn_and_nothing_stays(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(seed)
+    everyone = contended(chance.randint(1, 6))
+
+    async def one() -> None:
+        call = Call(share=Share(everyone, chance.choice("abc")))
+        try:
+            await chance.choice((one_message, a_stream))(call, chance)
+        finally:
+            call.close()
+
+    async def go() -> None:
+        begun = list[asyncio.Task[None]]()
+        for _ in range(60):
+            begun.append(asyncio.create_task(one()))
+            await turns(chance.randint(0, 3))
+            if chance.random() < 0.3:
+                chance.choice(begun).cancel()
+        ended, waiting = await asyncio.wait(begun, timeout=10)
+        assert not waiting
+        assert not any(task.exception() for task in ended if not task.cancelled())
+        assert not everyone._lines
+        assert not everyone._held
+        assert not everyone._came
+
+    monkeypatch.setattr(shares, "TURN_S", 60.0)  # so that a lost turn is a wait without end
     asyncio.run(go())
