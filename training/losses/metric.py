@@ -18,6 +18,7 @@ Zhou and Patel 2022 (RobDML, arXiv 2203.01439). We differ in taking each image o
 
 from collections.abc import Mapping, Sequence
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -62,14 +63,14 @@ class Metric:
 
     Attributes:
         last: the loss of the perturbed tuples in the step before, which the next attack of `hardness` goes by; None
-            before the first.
-        tuples: of the step under way.
+            before the first. Where a batch has two kinds of images, it is that of the generated ones.
+        tuples: of each training step under way, by step; one batch may have two.
     """
 
     def __init__(self, config: MetricConfig, norm: Literal["linf", "l2"], eps: float) -> None:
         """Takes the recipe's section, and the threat model."""
         self.last: float | None = None
-        self.tuples: Tuples | None = None
+        self.tuples: WeakKeyDictionary[TrainingStep, Tuples] = WeakKeyDictionary()
         self._config = config
         self._norm: Literal["linf", "l2"] = norm
         self._eps = eps
@@ -81,18 +82,17 @@ class Metric:
         config = self._config
         with undisturbed(step.model), torch.no_grad():
             embeddings = step.model.embedding(step.clean)
-        self.tuples = mine(
-            embeddings, step.labels, config.mining, config.own_margin, step.generator, count=config.tuples
-        )
-        if config.attack == "none" or not len(self.tuples):
+        tuples = mine(embeddings, step.labels, config.mining, config.own_margin, step.generator, count=config.tuples)
+        self.tuples[step] = tuples
+        if config.attack == "none" or not len(tuples):
             return (step.clean,)
-        attacked = self._attack(step.epoch)(step.model, step.clean, self.tuples, step.generator)
+        attacked = self._attack(step.epoch)(step.model, step.clean, tuples, step.generator)
         return (step.clean, *attacked.values())
 
     def __call__(self, step: TrainingStep, attacked: Views, others: Sequence[Views]) -> Tensor:
         """See LossTerm."""
-        tuples = self.tuples
-        if tuples is None or not len(tuples):
+        tuples = self.tuples[step]
+        if not len(tuples):
             return 0 * others[0].embeddings.sum()  # so that there is something to descend on
         config = self._config
         clean = unit_length(others[0].embeddings)

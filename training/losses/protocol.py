@@ -13,9 +13,9 @@ from training.models import Classifier
 __all__ = ["LossTerm", "TrainingStep", "Views"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingStep:
-    """One batch in the middle of a training step; the model is in train mode."""
+    """One batch in the middle of a training step; the model is in train mode. Equal to itself alone."""
 
     model: Classifier
     clean: Tensor

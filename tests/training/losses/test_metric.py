@@ -174,8 +174,7 @@ def test_tuples_are_mined_on_clean_images_and_the_attack_does_not_change_them(mo
         expected = mine(model.embedding(given.clean), given.labels, "semi-hard", 0.2, generator(), count=3)
     model.train()
     images = metric.images(given)
-    found = metric.tuples
-    assert found is not None
+    found = metric.tuples[given]
     moved = {"none": (), "all": ROLES, "hardness": ROLES}.get(attack, (attack,))
     assert [len(part) for part in images] == [12, *(len(expected.of(role).unique()) for role in moved)]
     assert images[0] is given.clean
@@ -204,8 +203,7 @@ def test_without_an_attack_it_is_the_plain_loss_of_the_clean_tuples(model: Class
     given, metric = step(model), term(attack="none", weight=0.5)
     found = value(metric, given)
     (views,) = see_together(model, [given.clean])
-    tuples = metric.tuples
-    assert tuples is not None
+    tuples = metric.tuples[given]
     embeddings = unit_length(views.embeddings)
     parts = (embeddings[places] for places in (tuples.anchors, tuples.positives, tuples.negatives))
     assert found.item() == pytest.approx(0.5 * triplet(0.2)(*parts).mean().item(), rel=1e-4)
@@ -216,8 +214,7 @@ def test_shares_and_structure_are_added_as_the_formula_has_it(model: Classifier)
     metric = term(attack="anchor", clean_share=0.25, ics_weight=0.5)
     attacked, *others = see_together(model, [given.attacked, *metric.images(given)])
     found = metric(given, attacked, others)
-    tuples = metric.tuples
-    assert tuples is not None
+    tuples = metric.tuples[given]
     clean, anchors = (unit_length(views.embeddings) for views in others)
     p, n = clean[tuples.positives], clean[tuples.negatives]
     anchors = anchors[tuples.anchors]  # all twelve are anchors
@@ -244,8 +241,7 @@ def test_the_loss_before_sets_how_hard_tuples_become(model: Classifier) -> None:
         images = metric.images(given)
         model.eval()
         with torch.no_grad():
-            tuples = metric.tuples
-            assert tuples is not None
+            tuples = metric.tuples[given]
             embedded = (
                 model.embedding(part)[tuples.used(role)[1]] for role, part in zip(ROLES, images[1:], strict=True)
             )
