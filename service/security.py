@@ -19,9 +19,9 @@ __all__ = ["Security", "security_of"]
 
 log = logging.getLogger(__name__)
 
-CPU_FAIR_ITEMS = 4
-"""Under way while several send: one in the graph and one that is ready would do for a graph of milliseconds; with 6 and
-more of a graph of microseconds, calls of others waited in gRPC behind all of a greedy caller."""
+CPU_FAIR_ITEMS = 2
+"""Under way while several send: one in the graph and one that is ready. With 6 and more, of a graph of microseconds,
+calls of others waited in gRPC behind all of a greedy caller's; 4 and 2 took as many images of his streams."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ class Settings:
     fair_items: int = _setting(
         0,
         "images that one caller may have under way while others send, too, of calls an equal part, and 1 always; the "
-        "rest waits; 0 takes 4 with device cpu, where images cost no less together, else max_batch",
+        "rest waits; 0 takes 2 with device cpu, where images cost no less together, else max_batch",
         least=0,
         most=10**6,
     )

@@ -39,7 +39,7 @@ def _greedy(kind: str, rig: Rig, target: str, token: str, seconds: float, images
 
 def fairness(rig: Rig) -> Figures:
     """R-22."""
-    rounds, seconds = rig.scaled(test=1, quick=5, full=20), rig.scaled(test=1, quick=4, full=15)
+    rounds, seconds = rig.scaled(test=1, quick=3, full=20), rig.scaled(test=1, quick=4, full=15)
     greedy, modest = new_token("greedy", [Scope.DETECT]), new_token("modest", [Scope.DETECT])
     identities = rig.folder / "fairness.toml"
     identities.write_text(greedy.entry + modest.entry, encoding="utf-8")

@@ -149,12 +149,12 @@ def growth(rig: Rig) -> Figures:
 
 def soak(rig: Rig) -> Figures:
     """R-10."""
-    messages = messages_of(images_of(rig.slow, 64))
+    messages = messages_of(images_of(rig.bundle, 64))  # of the slow graph too few would come for a slope
     part_s = rig.scaled(test=1, quick=3, full=8 * 3600 // SAMPLES)
     parts = rig.scaled(test=4, quick=12, full=SAMPLES)
     samples, descriptors, threads, p99s = [], [], [], []
     failed = 0
-    with rig.server(rig.slow) as running:
+    with rig.server() as running:
         rate = 0.5 * capacity(running.target, messages, seconds=rig.scaled(test=1, quick=4, full=10))
         run_loop(paced(running.target, messages, rate=rate, seconds=part_s, deadline_s=10, clients=16))
         for part in range(parts):
