@@ -46,8 +46,8 @@ def trim() -> bool:
 def settle() -> None:
     """Takes what lives now for what lives on, once everything is loaded.
 
-    Else Python's collector looks through all of it again and again while calls wait: 20 to 45 ms were seen. What is
-    frozen goes like anything else when nobody holds it any more; only rings of it stay.
+    Else Python's collector looks through all of it again and again while calls wait. What is frozen
+    goes like anything else when nobody holds it any more; only rings of it stay.
     """
     gc.collect()
     gc.freeze()

@@ -20,8 +20,8 @@ __all__ = ["Security", "security_of"]
 log = logging.getLogger(__name__)
 
 CPU_FAIR_ITEMS = 2
-"""Under way while several send: one in the graph and one that is ready. With 6 and more, of a graph of microseconds,
-calls of others waited in gRPC behind all of a greedy caller's; 4 and 2 took as many images of his streams."""
+"""Under way while several send: one in the graph and one that is ready. With several more, of a graph of microseconds,
+calls of others wait in gRPC behind all of a greedy caller's, and he gets no more images answered for it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import importlib
 import pytest
 
 MODULES = (
+    "deploy.reliability.result",
     "service.detection.providers",
     "service.detection.ranks",
     "service.detection.verdict",
@@ -13,6 +14,7 @@ MODULES = (
     "service.settings",
     "service.tune",
     "service.tune_command",
+    "training.differences",
     "training.evaluation.progress",
 )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +68,26 @@ def write_rows(path: Path, rows: Sequence[Row], rig: Rig, *, seconds: float) -> 
         seed=0,
         seconds=sum(row.seconds for row in merged) if len(merged) > len(rows) else seconds,
         data={"bundle": rig.bundle.name, "resizing": rig.resizing.name},
+        arguments=_arguments(sys.argv[1:], is_part=len(merged) > len(rows)),
         metrics={f"{row.number}_{name}": value for row in merged for name, value in row.judged.figures.items()},
         further={"checks": [dataclasses.asdict(row) for row in merged]},
     )
+
+
+def _arguments(given: Sequence[str], *, is_part: bool) -> list[str]:
+    """Those that make every row of the file: a run of some rows does not name them, since others stand there, too.
+
+    >>> _arguments(["--size", "quick", "--only", "R-2,R-9"], is_part=True)
+    ['--size', 'quick']
+    """
+    words = iter(given)
+    kept = []
+    for word in words:
+        if is_part and word == "--only":
+            next(words, None)
+        elif not (is_part and word.startswith("--only=")):
+            kept.append(word)
+    return kept
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -54,7 +54,7 @@ class DetectorServicer:
         One whose time is nearly over is let pass; it ends by itself.
 
         Raises:
-            Overloaded, DeadlinePassed, Unavailable: as `Queue.admit`.
+            Overloaded, DeadlinePassed, Unavailable: as `Queue.admit`; the image is counted as failed.
         """
         left_s = context.time_remaining()
         if left_s is not None and left_s < DOOR_S:  # type: ignore[redundant-expr]  # None without a deadline
