@@ -17,6 +17,7 @@ import torch
 
 from service.errors import SetupError
 from training.analysis.subjects import common_budget, load_subjects
+from training.arguments import check_flags
 from training.attacks.rounding import levels
 from training.checkpoint import load_run, write_atomically
 from training.config import recipe_to_dict
@@ -58,15 +59,9 @@ class Options:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("images", "restarts", "queries"):
-            if getattr(self, name) < 1:
-                raise SetupError(f"--{name}: expected at least 1, got {getattr(self, name)}")
+        check_flags(self.out, seed=self.seed, images=self.images, restarts=self.restarts, queries=self.queries)
         if self.eps is not None and not (math.isfinite(self.eps) and self.eps > 0):
             raise SetupError(f"--eps: expected a number above 0, got {self.eps:g}")
-        if self.seed < 0:
-            raise SetupError(f"--seed: expected 0 or more, got {self.seed}")
-        if self.out.suffix != ".json" or self.out.is_dir():
-            raise SetupError(f"--out: expected a file NAME.json, got {self.out}")
 
     @property
     def strength(self) -> Strength:

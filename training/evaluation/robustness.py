@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from service.errors import SetupError
+from training.arguments import check_flags
 from training.attacks.ball import Ball
 from training.attacks.rounding import from_8_bit
 from training.checkpoint import Run, load_run, write_atomically
@@ -85,16 +86,9 @@ class Options:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("images", "restarts", "queries"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SetupError(f"--{name}: expected at least 1, got {value}")
+        check_flags(self.out, seed=self.seed, images=self.images, restarts=self.restarts, queries=self.queries)
         if self.l2_eps is not None and not (math.isfinite(self.l2_eps) and self.l2_eps > 0):
             raise SetupError(f"--l2-eps: expected a number above 0, got {self.l2_eps}")
-        if self.seed < 0:
-            raise SetupError(f"--seed: expected 0 or more, got {self.seed}")
-        if self.out.suffix != ".json" or self.out.is_dir():
-            raise SetupError(f"--out: expected a file NAME.json, got {self.out}")
 
     @property
     def strength(self) -> Strength:

@@ -47,15 +47,10 @@ def _said(model: nn.Module, images: Tensor) -> Tensor:
         return torch.as_tensor(model(images)).argmax(dim=1)
 
 
-@dataclass(frozen=True, eq=False)
-class Ensemble:
-    """One perturbation of each image against several networks."""
+class _OneEach:
+    """What problems with one perturbation of each image have in common."""
 
-    models: Sequence[nn.Module]
-    """In eval mode, frozen."""
-    names: tuple[str, ...]
     clean: Tensor
-    """(N, C, H, W)."""
 
     @property
     def images(self) -> Tensor:
@@ -66,6 +61,17 @@ class Ensemble:
     def box(self) -> tuple[Tensor, Tensor]:
         """See Problem."""
         return -self.clean, 1 - self.clean
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble(_OneEach):
+    """One perturbation of each image against several networks."""
+
+    models: Sequence[nn.Module]
+    """In eval mode, frozen."""
+    names: tuple[str, ...]
+    clean: Tensor
+    """(N, C, H, W)."""
 
     def rows(self, which: slice) -> "Ensemble":
         """See Problem."""
@@ -133,7 +139,7 @@ class Universal:
 
 
 @dataclass(frozen=True, eq=False)
-class Transforms:
+class Transforms(_OneEach):
     """One perturbation of each image that has to survive several transformations, against one network."""
 
     model: nn.Module
@@ -145,16 +151,6 @@ class Transforms:
     def names(self) -> tuple[str, ...]:
         """See Problem."""
         return tuple(TRANSFORMS)
-
-    @property
-    def images(self) -> Tensor:
-        """See Problem."""
-        return self.clean[:, None]
-
-    @property
-    def box(self) -> tuple[Tensor, Tensor]:
-        """See Problem."""
-        return -self.clean, 1 - self.clean
 
     def rows(self, which: slice) -> "Transforms":
         """See Problem."""

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from service.errors import SetupError
+from training.arguments import check_flags
 from training.checkpoint import Run, load_run, write_atomically
 from training.config import recipe_to_dict
 from training.evaluation.progress import reporting
@@ -47,13 +48,11 @@ class Options:
     quick: bool = False
 
     def __post_init__(self) -> None:
-        for name, low in (("queries", 2), ("steps", 1), ("restarts", 1), ("seed", 0)):
-            if getattr(self, name) < low:
-                raise SetupError(f"--{name}: expected at least {low}, got {getattr(self, name)}")
+        check_flags(self.out, seed=self.seed, steps=self.steps, restarts=self.restarts)
+        if self.queries < 2:
+            raise SetupError(f"--queries: expected at least 2, got {self.queries}")
         if self.eps is not None and not (math.isfinite(self.eps) and self.eps > 0):
             raise SetupError(f"--eps: expected a number above 0, got {self.eps}")
-        if self.out.suffix != ".json" or self.out.is_dir():
-            raise SetupError(f"--out: expected a file NAME.json, got {self.out}")
 
     def command(self) -> str:
         """The command line that gives the same figures."""
