@@ -17,6 +17,7 @@ from service.rpc.convert import Picture
 from service.rpc.decoding import INLINE_BYTES
 from service.rpc.inference_call import infer
 from service.rpc.pipeline import Pipeline, Served
+from service.rpc.reading import StreamReader
 
 __all__ = ["InferenceStream"]
 
@@ -52,22 +53,20 @@ class InferenceStream:
         self._ends = None if left_s is None else time.monotonic() + left_s
         self._fails_whole = any((key, value) == REAL_STATUS for key, value in context.invocation_metadata() or ())
         self._served.to_wake.add(self._news)
-        reader = asyncio.create_task(self._read(requests))
-        reader.add_done_callback(lambda _: self._news.set())
+        reader = StreamReader(requests, self._read, self._news.set)
         try:
-            while self._open or not reader.done():
+            while self._open or not reader.is_done:
                 self._news.clear()
                 await self._write(context)
-                if not reader.done():
+                if not reader.is_done:
                     self._check_draining()
                     await self._news.wait()
-            reader.result()  # what was wrong with a message ends the call
+            reader.check()  # what was wrong with a message ends the call
         finally:
             self._served.to_wake.discard(self._news)
-            reader.cancel()
             for item in self._open:
                 item.work.cancel()
-            await asyncio.gather(reader, *(item.work for item in self._open), return_exceptions=True)
+            await asyncio.gather(reader.leave(), *(item.work for item in self._open), return_exceptions=True)
 
     async def _write(self, context: Context) -> None:
         while self._open:
@@ -83,10 +82,9 @@ class InferenceStream:
         if self._served.is_draining:
             raise Unavailable("the server is shutting down; send the rest to another")
 
-    async def _read(self, requests: AsyncIterator[bytes]) -> None:
-        async for data in requests:
-            self._check_draining()
-            await self._take(data)
+    async def _read(self, data: bytes) -> None:
+        self._check_draining()
+        await self._take(data)
 
     async def _take(self, data: bytes) -> None:
         """Starts a request as soon as there is room for it; holds on to nothing of this bundle after it."""

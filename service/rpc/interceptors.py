@@ -29,6 +29,7 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 OnEnd: TypeAlias = Callable[[EndedCall], None]
 Begin: TypeAlias = "Callable[[Context], Call]"
 Door: TypeAlias = "Callable[[Context], None]"
+Read: TypeAlias = "Callable[[Context], Awaitable[Any]]"
 Trailers: TypeAlias = tuple[tuple[str, str | bytes], ...]
 
 _KINDS = {
@@ -91,7 +92,9 @@ class Edge(grpc.aio.ServerInterceptor):
         def begin(context: Context) -> Call:
             return self._access.begin(path, context)
 
-        wrapped = _wrapped(handler, counts, begin, self._intake, end, self._doors.get(path))
+        # what takes images reads its streams by a `StreamReader`, which cuts off no read
+        read = _read if takes_images(path) else read_message
+        wrapped = _wrapped(handler, counts, begin, self._intake, end, self._doors.get(path), read)
         self._wrapped[path] = (handler, wrapped)  # of a method that exists, so there are few
         return wrapped
 
@@ -228,20 +231,27 @@ class _Counting:
         return getattr(self._context, name)
 
 
-async def _counted(context: Context, counts: RpcMetrics, call: Call) -> AsyncIterator[Any]:
+async def _read(context: Context) -> Any:
+    return await context.read()
+
+
+async def _counted(context: Context, read: Read, counts: RpcMetrics, call: Call) -> AsyncIterator[Any]:
     """The messages of a stream; read from the context, since grpc's own iterator would be one more around it."""
-    while (request := await read_message(context)) is not grpc.aio.EOF:
+    while (request := await read(context)) is not grpc.aio.EOF:
         counts.received.inc()
         call.goes_on()
         yield request
 
 
 def _wrapped(
-    handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake, end: _End, door: "Door | None"
+    handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake, end: _End, door: "Door | None", read: Read
 ) -> Handler:
     """The handler with all around it.
 
     It takes a stream, whatever the handler takes: so a message is read when its caller is known, not before.
+
+    Args:
+        read: gives the next message of those that it takes as a stream.
     """
     streams_in, streams_out = bool(handler.request_streaming), bool(handler.response_streaming)
     inner: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
@@ -252,7 +262,7 @@ def _wrapped(
 
         async def serve(call: Call) -> Any:
             if streams_in:
-                return await answer(inner(_counted(context, counts, call), given), given)
+                return await answer(inner(_counted(context, read, counts, call), given), given)
             if door is not None:
                 door(context)
             await call.turn()

@@ -20,6 +20,7 @@ from service.rpc import convert
 from service.rpc.call import current_call
 from service.rpc.convert import Asked, Picture, StreamWriter, Timings
 from service.rpc.pipeline import Applied, Pipeline, Served
+from service.rpc.reading import StreamReader
 
 __all__ = ["Stream"]
 
@@ -113,28 +114,24 @@ class Stream:
         """Reads and answers until the client has sent all, or the server is draining and nothing is open."""
         left_s: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
         self._ends = None if left_s is None else time.monotonic() + left_s
-        reader = asyncio.create_task(self._read(requests))
-        reader.add_done_callback(lambda _: self._news.set())
+        reader = StreamReader(requests, self._read, self._news.set)
         self._served.to_wake.add(self._news)
         try:
-            while not (reader.done() and not self._open):
+            while not (reader.is_done and not self._open):
                 await self._wait_for_news()
                 await self._write_ready(context)
                 if self._bound is not None and self._bound.pipeline is not self._served.current:
                     self._bound = None  # an idle stream would keep the memory of what was served before
-                if reader.done() and not isinstance(_error_of(reader), AdvsentryError | None):
-                    reader.result()
-                elif self._served.is_draining and not self._open and not reader.done():
+                if reader.is_done and not isinstance(reader.error, AdvsentryError | None):
+                    reader.check()
+                elif self._served.is_draining and not self._open and not reader.is_done:
                     raise Unavailable("the server is shutting down; send the rest to another")
-            reader.result()  # what was wrong with a message ends the call once all before it are answered
+            reader.check()  # what was wrong with a message ends the call once all before it are answered
         finally:
             self._served.to_wake.discard(self._news)
-            reader.cancel()
             for slot in self._open:
                 slot.leave()
-            await asyncio.wait({reader})  # not `await reader`, whose cancellation could not be told from our own
-            if not reader.cancelled():
-                reader.exception()  # looked at, so that asyncio does not complain
+            await reader.leave()
 
     async def _wait_for_news(self) -> None:
         await self._news.wait()
@@ -145,18 +142,17 @@ class Stream:
         self._ready.append(slot)
         self._news.set()
 
-    async def _read(self, requests: AsyncIterator[bytes]) -> None:
+    async def _read(self, data: bytes) -> None:
         call = current_call()
-        async for data in requests:
-            while len(self._open) >= self._served.current.policy.stream_window:
-                self._room.clear()
-                await self._room.wait()
-            await call.room()
-            item = convert.stream_item(data)
-            call.takes(items=1, size_bytes=len(data))
-            if self._asked is None:
-                self._asked, self._in_order = item.asked, item.preserve_order
-            await self._take(self._bind(self._asked), item.item_id, item.picture)
+        while len(self._open) >= self._served.current.policy.stream_window:
+            self._room.clear()
+            await self._room.wait()
+        await call.room()
+        item = convert.stream_item(data)
+        call.takes(items=1, size_bytes=len(data))
+        if self._asked is None:
+            self._asked, self._in_order = item.asked, item.preserve_order
+        await self._take(self._bind(self._asked), item.item_id, item.picture)
 
     def _bind(self, asked: Asked) -> _Bound:
         """Options and answers of the bundle that is served now."""
@@ -245,10 +241,6 @@ class Stream:
             ]
         )
         return [next(answers) if slot.error is None else _error(slot, slot.error, now) for slot in slots]
-
-
-def _error_of(reader: "asyncio.Task[None]") -> BaseException | None:
-    return asyncio.CancelledError() if reader.cancelled() else reader.exception()
 
 
 def _apply(pipeline: Pipeline, asked: Asked) -> Applied:
