@@ -45,7 +45,7 @@ bench-serving: $(STAMP)  ## the service beside the bare session and beside model
 bench-detectors: $(STAMP)  ## our detectors beside those of peers, on the digits that `make demo` leaves
 	$(BIN)/python -m deploy.peers --out build/demo/peers-digits.json
 
-reliability: $(STAMP)  ## the reliability sheet: SIZE=quick (14 minutes) or full (hours); ONLY=R-1,R-2
+reliability: $(STAMP)  ## the reliability sheet: SIZE=quick (10 minutes) or full (hours); ONLY=R-1,R-2
 	$(BIN)/python -m deploy.reliability --size $(or $(SIZE),quick) $(if $(ONLY),--only $(ONLY))
 
 fuzz: $(STAMP)  ## feed readers and decoders what atheris makes up, SECONDS=60 each; new inputs join tests/fuzz/corpus

@@ -133,7 +133,7 @@ def one_answer(rig: Rig) -> Figures:
             p_values = [struct.pack("<d", pb.Detection.FromString(one).combined_p_value) for one in alone]
             open_differing += sum(value not in row for value, row in zip(p_values, alone_open, strict=True))
             orders = list(_orders(sizes))[:: rig.scaled(test=3, quick=1, full=1)]
-            some = orders[:: rig.scaled(test=4, quick=8, full=1)]
+            some = orders[:: rig.scaled(test=4, quick=16, full=1)]
             for way, known, few in (
                 (ways.batch, alone, orders),
                 (ways.stream, alone, some),

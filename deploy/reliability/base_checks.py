@@ -53,7 +53,7 @@ def _measured(rig: Rig, tree: Path, seconds: float) -> tuple[float, float]:
 
 def beside_the_base(rig: Rig) -> Figures:
     """R-25."""
-    seconds, pairs = rig.scaled(test=1, quick=3, full=20), rig.scaled(test=1, quick=4, full=15)
+    seconds, pairs = rig.scaled(test=1, quick=3, full=20), rig.scaled(test=1, quick=3, full=15)
     ours, theirs = [], []
     with _checked_out(rig.base, rig.folder) as base:
         for _ in range(pairs):

@@ -82,7 +82,7 @@ async def _over_the_wire(target: str, count: int) -> Counter[str]:
 def fuzzed(rig: Rig) -> Figures:
     """R-7."""
     with rig.server() as running, Client(running.target) as client:
-        codes = run_loop(_over_the_wire(running.target, rig.scaled(test=300, quick=4000, full=100_000)))
+        codes = run_loop(_over_the_wire(running.target, rig.scaled(test=300, quick=2500, full=100_000)))
         logged, unwell = running.errors_logged(), not client.is_serving()
     figures = {
         "calls_over_the_wire": codes.total(),
@@ -95,7 +95,7 @@ def fuzzed(rig: Rig) -> Figures:
         return figures | {"in_process_defects": 0}
     if not is_installed():
         raise NotRun("atheris is not installed")
-    found = [fuzz(name, rig.folder / "fuzz", rig.scaled(test=1, quick=8, full=1800)) for name in TARGETS]
+    found = [fuzz(name, rig.folder / "fuzz", rig.scaled(test=1, quick=5, full=1800)) for name in TARGETS]
     return figures | {
         "in_process_inputs": sum(one.inputs for one in found),
         "in_process_defects": sum(len(one.crashes) for one in found),

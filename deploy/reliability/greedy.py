@@ -49,7 +49,10 @@ async def _calls(target: str, bundle: Path, metadata: tuple[tuple[str, str], ...
 
 
 async def _streams(target: str, bundle: Path, metadata: tuple[tuple[str, str], ...], ends: float) -> int:
-    """Fills StreamDetect calls; gives how many images were answered."""
+    """Fills StreamDetect calls; gives how many images were answered until `ends`.
+
+    What gRPC holds back for them then is cancelled: it takes any number of messages, those of half a minute and more.
+    """
     messages = [
         pb.StreamDetectRequest(item_id=str(i), image=image_message(image)).SerializeToString()
         for i, image in enumerate(images_of(bundle, 64))
@@ -63,13 +66,16 @@ async def _streams(target: str, bundle: Path, metadata: tuple[tuple[str, str], .
             while time.monotonic() < ends:
                 for message in messages:
                     await call.write(message)
-            await call.done_writing()
 
         writer = asyncio.create_task(write())
         answers = 0
         async for _ in call:
             answers += 1
-        await writer
+            if time.monotonic() >= ends:
+                break
+        call.cancel()
+        writer.cancel()
+        await asyncio.wait({writer})
         return answers
 
     async with channel(target) as made:

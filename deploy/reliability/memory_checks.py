@@ -121,18 +121,20 @@ def _slope(samples: Sequence[float], calls: int) -> tuple[float, float]:
 
 def growth(rig: Rig) -> Figures:
     """R-9."""
-    calls = rig.scaled(test=2_000, quick=120_000, full=1_200_000)
+    calls = rig.scaled(test=2_000, quick=100_000, full=1_200_000)
+    control_calls = rig.scaled(test=2_000, quick=40_000, full=1_200_000)
     images = [image_message(image) for image in images_of(rig.bundle, 64)]
     with rig.server() as running:
         samples, codes = run_loop(_leaks(running, images, calls))
         load = running.metrics()
         logged = running.errors_logged()
     with rig.server(command=BARE) as running:
-        control, _ = run_loop(_leaks(running, images, calls))
+        control, _ = run_loop(_leaks(running, images, control_calls))
     slope, error = _slope(samples, calls)
-    control_slope, control_error = _slope(control, calls)
+    control_slope, control_error = _slope(control, control_calls)
     return {
         "calls": calls,
+        "control_calls": control_calls,
         "cancelled": codes["CANCELLED"],
         "past_deadline": codes["DEADLINE_EXCEEDED"],
         "otherwise_ended": sum(count for code, count in codes.items() if code not in ALLOWED),
@@ -151,7 +153,7 @@ def soak(rig: Rig) -> Figures:
     """R-10."""
     messages = messages_of(images_of(rig.bundle, 64))  # of the slow graph too few would come for a slope
     part_s = rig.scaled(test=1, quick=3, full=8 * 3600 // SAMPLES)
-    parts = rig.scaled(test=4, quick=12, full=SAMPLES)
+    parts = rig.scaled(test=4, quick=9, full=SAMPLES)
     samples, descriptors, threads, p99s = [], [], [], []
     failed = 0
     with rig.server() as running:

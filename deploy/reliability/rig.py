@@ -30,7 +30,7 @@ class Size(StrEnum):
     TEST = "test"
     """Seconds; proves that a check works, not that the server stands."""
     QUICK = "quick"
-    """The whole sheet in a quarter of an hour on 2 cores."""
+    """The whole sheet in ten minutes on 2 cores."""
     FULL = "full"
     """As the sheet says: hours."""
 
