@@ -224,7 +224,10 @@ class _Counting:
         self.set_trailing_metadata = context.set_trailing_metadata
 
     async def write(self, message: Any) -> None:
-        await self._context.write(message)
+        try:
+            await self._context.write(message)
+        except grpc.aio.InternalError as error:  # the call is over; gRPC cancels it a few turns later
+            raise asyncio.CancelledError from error
         self._sent.inc()
 
     def __getattr__(self, name: str) -> Any:

@@ -68,6 +68,7 @@ class StreamReader:
                 return
             await take(data)
             self._waits = True
+        await asyncio.sleep(0)  # of a call that was cut off gRPC says first that it has no more messages
 
     @property
     def is_done(self) -> bool:

@@ -20,7 +20,7 @@ from service.metrics import Metrics
 from service.rpc.access import Access
 from service.rpc.call import ANONYMOUS, Call, begin_call
 from service.rpc.intake import Intake
-from service.rpc.interceptors import Edge, _abort, _Call, _End
+from service.rpc.interceptors import Edge, _abort, _Call, _Counting, _End
 
 CODE = grpc.StatusCode
 SERVICE = "test.Shapes"
@@ -193,6 +193,23 @@ def test_a_status_for_one_who_has_gone_is_no_error() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(_abort(Gone(), grpc.StatusCode.DEADLINE_EXCEEDED, "late", ()))  # type: ignore[arg-type]
+
+
+def test_an_answer_for_one_who_has_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fails(*_: object) -> None:
+        raise grpc.aio.InternalError("execute_batch failed")
+
+    written: list[str] = []
+
+    class Gone:
+        time_remaining = set_trailing_metadata = None
+        write = fails
+
+    counts = Metrics(CollectorRegistry()).rpc("bidi_stream", "service", "method", False)
+    monkeypatch.setattr(counts, "sent", type("Counter", (), {"inc": lambda: written.append("counted")}))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(_Counting(Gone(), counts).write(b""))  # type: ignore[arg-type]
+    assert not written
 
 
 def test_a_refused_call_leaves_nothing_for_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
