@@ -11,15 +11,19 @@ import torch
 __all__ = ["commit", "libraries", "machine", "processor"]
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
+_RESULTS = ":(top,exclude)docs/results"
 _LIBRARIES = ("torch", "numpy", "onnxruntime", "onnxruntime-gpu", "foolbox")
 
 
 def commit() -> str:
-    """The checkout's commit, with "+" behind it when tracked files have been changed; "unknown" outside a checkout."""
+    """The checkout's commit, with "+" behind it when tracked files have been changed; "unknown" outside a checkout.
+
+    Results do not count, of which a script writes one after another: no figure comes of them.
+    """
     head = _git("rev-parse", "--short=12", "HEAD")
     if not head:
         return "unknown"
-    return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    return head + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", ":/", _RESULTS) else "")
 
 
 def machine() -> str:
