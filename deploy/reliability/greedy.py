@@ -5,6 +5,7 @@ and at the end how many images it sent.
 """
 
 import asyncio
+import itertools
 import os
 import sys
 import time
@@ -23,6 +24,8 @@ __all__ = ["main"]
 CALLS = 32
 """Calls in flight, always; one that is refused comes again at once, whatever the server says."""
 STREAMS = 4
+UNANSWERED = 512
+"""Messages of a stream that wait for their answers: twice what the server takes of one at once."""
 NICE = 10
 """It shares the clients' core with those who are timed: they are not to wait for that core."""
 
@@ -49,9 +52,9 @@ async def _calls(target: str, bundle: Path, metadata: tuple[tuple[str, str], ...
 
 
 async def _streams(target: str, bundle: Path, metadata: tuple[tuple[str, str], ...], ends: float) -> int:
-    """Fills StreamDetect calls; gives how many images were answered until `ends`.
+    """Keeps StreamDetect calls full; gives how many images were answered until `ends`.
 
-    What gRPC holds back for them then is cancelled: it takes any number of messages, those of half a minute and more.
+    The client's gRPC would take any number of messages, and writing them the clients' core, on which others are timed.
     """
     messages = [
         pb.StreamDetectRequest(item_id=str(i), image=image_message(image)).SerializeToString()
@@ -62,15 +65,18 @@ async def _streams(target: str, bundle: Path, metadata: tuple[tuple[str, str], .
         method: grpc.aio.StreamStreamMultiCallable[bytes, bytes] = made.stream_stream(f"/{SERVICE}/StreamDetect")
         call = method(metadata=metadata)
 
+        room = asyncio.Semaphore(UNANSWERED)
+
         async def write() -> None:
-            while time.monotonic() < ends:
-                for message in messages:
-                    await call.write(message)
+            for message in itertools.cycle(messages):
+                await room.acquire()
+                await call.write(message)
 
         writer = asyncio.create_task(write())
         answers = 0
         async for _ in call:
             answers += 1
+            room.release()
             if time.monotonic() >= ends:
                 break
         call.cancel()
