@@ -1,22 +1,18 @@
 #!/usr/bin/env bash
 # Makes every published figure of deep pursuit from nothing: deploy/related/deep-pursuit.sh DATA [SEEDS]
-# SEEDS are "0 1 2" unless told. Some six hours of a core, two of them at work at once. Runs, attacked images and results
-# that are there already are left alone: the same command goes on where it was stopped.
+# SEEDS are "0 1 2" unless told. Hours of a core, two of them at work at once. Runs, attacked images and results that are
+# there already are left alone: the same command goes on where it was stopped.
 set -eu
 cd "$(dirname "$0")/../.."
 export ADVSENTRY_DATA=${1:?expected the folder of the data} OMP_NUM_THREADS=1
 seeds=${2:-0 1 2}
 strength=(--images 300 --restarts 3 --queries 1000)
 
-# Networks of equally many parameters: T sweeps with and without skips, 0 being the feed-forward net, and layered pursuit.
+# Networks of equally many parameters: T sweeps, 0 being the feed-forward net, two without skips, and layered pursuit.
 natural() { # SEED: lines of NAME key=value ...
-  for sweeps in 0 1 2 5 10; do
-    echo "mnist-pursuit-skips-t$sweeps-s$1 train.seed=$1 model.sweeps=$sweeps"
-    echo "mnist-pursuit-plain-t$sweeps-s$1 train.seed=$1 model.sweeps=$sweeps model.skips=false"
-  done
-  for steps in 5 10; do
-    echo "mnist-pursuit-layered-t$steps-s$1 train.seed=$1 model.sweeps=$steps model.skips=false model.inference=layered"
-  done
+  for sweeps in 0 1 2 5 10; do echo "mnist-pursuit-skips-t$sweeps-s$1 train.seed=$1 model.sweeps=$sweeps"; done
+  for sweeps in 0 5; do echo "mnist-pursuit-plain-t$sweeps-s$1 train.seed=$1 model.sweeps=$sweeps model.skips=false"; done
+  echo "mnist-pursuit-layered-t5-s$1 train.seed=$1 model.sweeps=5 model.skips=false model.inference=layered"
 }
 
 curves() { # FILE NAME...: all are attacked by way of the feed-forward networks among them too

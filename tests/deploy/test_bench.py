@@ -36,7 +36,7 @@ def test_every_figure_comes_from_one_run(tmp_path: Path) -> None:
 
 
 def test_the_table_names_the_bundle_in_each_row_and_what_was_asked(tmp_path: Path) -> None:
-    done = bench("--bundle", str(tiny.write(tmp_path / "tiny")), "--seconds", "0.05")
+    done = bench("--bundle", str(tiny.write(tmp_path / "tiny")), "--seconds", "0.2")
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()[3:]
     assert len(rows) == 2 + len(LOADS)
