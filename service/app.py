@@ -20,6 +20,7 @@ from service.private_http import PrivateHttp, metrics_names
 from service.rehearsal import rehearse
 from service.reload import BundleWatch, ask_loop
 from service.rpc import convert_inference
+from service.rpc.closing import Closing
 from service.rpc.convert import SERVICE
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import Health
@@ -89,6 +90,7 @@ class App:
         self._to_close = ExitStack()
         self._giving_up: asyncio.TimerHandle | None = None
         self._is_ending = False
+        self._closing = Closing()
 
     async def start(self) -> Ports:
         """Opens the ports, warms the graph, then says SERVING.
@@ -114,6 +116,7 @@ class App:
             tls=security.tls,
             access=security.access,
             held_bytes=settings.held_bytes,
+            closing=self._closing,
             on_end=listeners(settings, self._metrics, self._to_close),
             shared=self._shared(),
         )
@@ -171,7 +174,7 @@ class App:
         await asyncio.sleep(self._settings.lame_duck_s)
         self._health.close()
         self.models.served.drain()
-        await self._server.stop(self._settings.drain_s)
+        await self._closing.stop(lambda: self._server.stop(self._settings.drain_s))
         if self._health_server is not None:
             await self._health_server.stop(None)
         is_whole = await self.models.close(LAST_RUN_S)

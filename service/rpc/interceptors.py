@@ -15,6 +15,7 @@ from service.errors import AdvsentryError, InvalidRequest
 from service.metrics import Metrics, RpcMetrics
 from service.rpc.access import Access, takes_images
 from service.rpc.call import Call, EndedCall, current_call
+from service.rpc.closing import Closing
 from service.rpc.intake import Intake
 from service.rpc.reading import read_message
 from service.rpc.status import code_of, text_of, times_trailers, trailers_of
@@ -55,18 +56,21 @@ class Edge(grpc.aio.ServerInterceptor):
         intake: Intake,
         on_end: Sequence[OnEnd] = (),
         doors: Mapping[str, Door] | None = None,
+        closing: Closing | None = None,
     ) -> None:
         """Puts the parts together.
 
         Args:
             on_end: told of each call when it has ended; what they raise is logged.
             doors: by path, what looks at a call before its message is read, and raises what turns it away.
+            closing: what becomes of images that come when the server is about to stop; None for nothing special.
         """
         self._metrics = metrics
         self._access = access
         self._intake = intake
         self._on_end = on_end
         self._doors = dict(doors or {})
+        self._closing = closing
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}  # by path, beside what it was made of
 
     async def intercept_service(
@@ -93,8 +97,8 @@ class Edge(grpc.aio.ServerInterceptor):
             return self._access.begin(path, context)
 
         # what takes images reads its streams by a `StreamReader`, which cuts off no read
-        read = _read if takes_images(path) else read_message
-        wrapped = _wrapped(handler, counts, begin, self._intake, end, self._doors.get(path), read)
+        read, closing = (_read, self._closing) if takes_images(path) else (read_message, None)
+        wrapped = _wrapped(handler, counts, begin, self._intake, end, self._doors.get(path), read, closing)
         self._wrapped[path] = (handler, wrapped)  # of a method that exists, so there are few
         return wrapped
 
@@ -247,7 +251,14 @@ async def _counted(context: Context, read: Read, counts: RpcMetrics, call: Call)
 
 
 def _wrapped(
-    handler: Handler, counts: RpcMetrics, begin: Begin, intake: Intake, end: _End, door: "Door | None", read: Read
+    handler: Handler,
+    counts: RpcMetrics,
+    begin: Begin,
+    intake: Intake,
+    end: _End,
+    door: "Door | None",
+    read: Read,
+    closing: Closing | None,
 ) -> Handler:
     """The handler with all around it.
 
@@ -264,6 +275,8 @@ def _wrapped(
         """Args: given is what the handler gets, the context or one that counts."""
 
         async def serve(call: Call) -> Any:
+            if closing is not None:
+                await closing.pass_by()
             if streams_in:
                 return await answer(inner(_counted(context, read, counts, call), given), given)
             if door is not None:

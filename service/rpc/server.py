@@ -9,6 +9,7 @@ from service.errors import SetupError
 from service.metrics import Metrics
 from service.rpc import convert, convert_inference
 from service.rpc.access import Access, takes_images
+from service.rpc.closing import Closing
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import HEALTH, Health
 from service.rpc.inference import InferenceServicer
@@ -66,6 +67,7 @@ def build_server(
     with_compression: bool,
     access: Access,
     held_bytes: int,
+    closing: Closing | None = None,
     tls: ServerTls | None = None,
     shared: ConnectionAge | None = None,
     on_end: Sequence[OnEnd] = (),
@@ -74,6 +76,7 @@ def build_server(
 
     Args:
         with_compression: whether messages may come in gzip or deflate; else gRPC answers UNIMPLEMENTED.
+        closing: what becomes of calls that come when the server is about to stop.
         shared: of one of several processes that share the port.
         on_end: told of each call when it has ended.
 
@@ -82,7 +85,7 @@ def build_server(
     """
     server = grpc.aio.server(
         interceptors=(
-            Edge(metrics, access, Intake(held_bytes), on_end, {f"/{convert.SERVICE}/Detect": servicer.door}),
+            Edge(metrics, access, Intake(held_bytes), on_end, {f"/{convert.SERVICE}/Detect": servicer.door}, closing),
         ),
         options=[*_options(max_message_bytes), *_sharing(shared), *([] if with_compression else [PLAIN_ONLY])],
         maximum_concurrent_rpcs=MAX_CALLS,
