@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check audit bench bench-serving bench-detectors reliability fuzz protos results docs dist \
+.PHONY: help setup demo test check audit bench bench-serving bench-detectors reliability fuzz test-image protos results docs dist \
 	test-wheel sbom loadtest clean
 
 help:  ## list the commands
@@ -53,6 +53,9 @@ reliability: $(STAMP)  ## the reliability sheet: SIZE=quick (10 minutes) or full
 fuzz: $(STAMP)  ## feed readers and decoders what atheris makes up, SECONDS=60 each; new inputs join tests/fuzz/corpus
 	$(BIN)/python -m deploy.fuzz --seconds $(or $(SECONDS),60)
 
+test-image: $(STAMP)  ## build the container image and try it; takes root, buildah and debootstrap
+	deploy/test_image.sh
+
 protos: $(STAMP)  ## make the committed stubs again
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/detection.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --pyi_out=. --include_imports --descriptor_set_out=protos/inference.binpb protos/inference.proto
@@ -66,6 +69,7 @@ docs: $(STAMP)  ## the tables in docs/ that follow from the code
 	$(BIN)/python -m deploy.settings_table
 	$(BIN)/python -m deploy.reliability.page
 	$(BIN)/python -m deploy.loadtest.page
+	$(BIN)/python -m deploy.boards
 
 dist: $(STAMP) sbom  ## into dist/: the wheel, the same bytes for the same commit, the sdist, the bill of materials
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --no-isolation --outdir dist .
