@@ -20,6 +20,7 @@ from service.errors import AdvsentryError, SetupError
 from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
+from service.score_command import add_score_arguments, score
 from service.serve import run, serve
 from service.setting_words import placeholder, shown
 from service.settings import CONFIG, Settings, env_name, flag_name, setting_fields
@@ -74,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="run the gRPC service"))
     _add_detect(commands.add_parser("detect", help="say of images what they show, and whether they are adversarial"))
+    _add_score(commands.add_parser("score", help="score images by the million, into Parquet files"))
     _add_info(commands.add_parser("info", help="describe a bundle"))
     add_token_commands(commands.add_parser("token", help="make a token for a caller"))
     _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
@@ -118,6 +120,11 @@ def _add_detect(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.set_defaults(command=_detect)
+
+
+def _add_score(parser: argparse.ArgumentParser) -> None:
+    add_score_arguments(parser)
+    parser.set_defaults(command=_score)
 
 
 def _add_info(parser: argparse.ArgumentParser) -> None:
@@ -211,6 +218,12 @@ def _results(options: argparse.Namespace, paths: list[Path]) -> Iterator[Result]
         raise SetupError("--reveal goes without --target: what a server shows is set where it is started")
     with _client(options, timeout_s=30.0) as client:
         yield from scan_remote(client, paths, options.alpha)
+
+
+def _score(options: argparse.Namespace) -> int:
+    text, is_whole = score(options)
+    print(text)
+    return 0 if is_whole else 1
 
 
 def _info(options: argparse.Namespace) -> int:

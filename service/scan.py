@@ -6,13 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from service.client import Client, Options
-from service.client.files import read_file
 from service.detection.bundle import find_bundle
-from service.detection.engine import MAX_ALPHA, Engine
+from service.detection.engine import Engine
 from service.detection.images import ImageLimits, decode_image
 from service.detection.types import Bytes8, Detection
-from service.detection.verdict import RevealMode, Wish, alpha_steps, check_step, judge, reveal
+from service.detection.verdict import RevealMode, Wish, judge, reveal
 from service.errors import AdvsentryError, ErrorReason, InvalidRequest
+from service.files import read_file
+from service.scoring.scorer import applied_alpha
 
 __all__ = ["scan_here", "scan_remote"]
 
@@ -28,9 +29,7 @@ def scan_remote(client: Client, paths: Sequence[Path], alpha: float | None) -> I
 def scan_here(bundle: str, paths: Sequence[Path], alpha: float | None, mode: RevealMode) -> Iterator[Result]:
     """Detections by a bundle in this process, through the code that the server uses."""
     engine = Engine.load(find_bundle(bundle))
-    alpha = engine.resolve_alpha(alpha)
-    if mode is not RevealMode.SCORES:
-        check_step(alpha, alpha_steps(engine.bundle.calibration, engine.bundle.manifest.default_alpha, MAX_ALPHA))
+    alpha = applied_alpha(engine, alpha, mode)
     for start in range(0, len(paths), BATCH):
         chunk = paths[start : start + BATCH]
         decoded = [_decoded(engine, bundle, path) for path in chunk]

@@ -22,6 +22,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         {"protos", "service.detection", "service.errors", "service.metrics"},
         {"numpy", "grpc", "grpc_health", "grpc_reflection", "google"},
     ),
+    "service.scoring": (
+        {"service.detection", "service.engines", "service.errors", "service.files", "service.settings"},
+        {"numpy", "pyarrow"},
+    ),
+    "service.scoring.cluster": ({"service.errors", "service.scoring"}, {"numpy", "ray"}),
     "service.tracing": ({"service.rpc.call"}, {"grpc", "opentelemetry"}),
     "service": ({"protos", "service"}, {"numpy", "grpc", "grpc_health", "google", "prometheus_client", "uvloop"}),
     "training": ({"service.detection", "service.errors"}, {OPEN}),

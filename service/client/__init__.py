@@ -11,8 +11,8 @@ with Client("127.0.0.1:50051") as client:
 from service.client.aio import AsyncClient
 from service.client.blocking import Client
 from service.client.channel import DEFAULT_TARGET
-from service.client.files import find_images
 from service.client.messages import Image
+from service.files import find_images
 from service.rpc.read_answers import Options, ServerInfo
 
 __all__ = ["DEFAULT_TARGET", "AsyncClient", "Client", "Image", "Options", "ServerInfo", "find_images"]

@@ -23,7 +23,6 @@ from service.client.channel import (
     error_from,
 )
 from service.client.credentials import channel_credentials, token_metadata
-from service.client.files import find_images
 from service.client.messages import (
     Image,
     Prepared,
@@ -38,6 +37,7 @@ from service.client.messages import (
 from service.client.window import AsyncWindow
 from service.detection.types import Detection
 from service.errors import AdvsentryError, PermissionRefused, Unavailable
+from service.files import find_images
 from service.hosts import check_target
 from service.rpc import read_answers
 from service.rpc.convert import SERVICE

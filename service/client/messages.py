@@ -7,9 +7,9 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from protos import detection_pb2 as pb
-from service.client.files import read_file
 from service.detection.types import Bytes8, Detection
 from service.errors import AdvsentryError, ErrorReason, InvalidRequest
+from service.files import read_file
 from service.rpc.read_answers import Options, image_message, options_message, result_of
 
 __all__ = [

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from service.errors import ErrorReason, InvalidRequest, SetupError
 
-__all__ = ["find_images", "read_file"]
+__all__ = ["SUFFIXES", "check_path", "check_size", "find_images", "read_file"]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+"""Endings of the names by which images are found in folders and archives."""
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -19,7 +20,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
-        _check_path(path)
+        check_path(path)
         if path.is_dir():
             inside = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file())
             if not inside:
@@ -30,8 +31,12 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _check_path(path: Path) -> None:
-    """Refuses what does not exist, and what never ends, such as a pipe or a device."""
+def check_path(path: Path) -> None:
+    """Refuses what does not exist, and what never ends, such as a pipe or a device.
+
+    Raises:
+        SetupError: it is one of these, or cannot be read.
+    """
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -56,14 +61,25 @@ def read_file(path: Path, most_bytes: int) -> bytes:
         most_bytes: a larger one is not read at all.
 
     Raises:
-        InvalidRequest: it is too large or cannot be read.
+        InvalidRequest: it is no file, too large, or cannot be read.
     """
     try:
-        size = path.stat().st_size
-        if size > most_bytes:
-            raise InvalidRequest(
-                f"expected at most {most_bytes} bytes, got {size}", reason=ErrorReason.TOO_MANY_BYTES, field="image"
-            )
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise InvalidRequest("expected an image file, got a folder, a pipe or a device", field="image")
+        check_size(found.st_size, most_bytes)
         return path.read_bytes()
     except OSError as error:
         raise InvalidRequest(f"cannot be read: {error.strerror}", field="image") from error
+
+
+def check_size(size: int, most_bytes: int) -> None:
+    """Refuses an image before it is read.
+
+    Raises:
+        InvalidRequest: it is too large.
+    """
+    if size > most_bytes:
+        raise InvalidRequest(
+            f"expected at most {most_bytes} bytes, got {size}", reason=ErrorReason.TOO_MANY_BYTES, field="image"
+        )

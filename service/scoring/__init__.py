@@ -1,0 +1,1 @@
+"""Scoring of millions of images: what `advsentry score` does, on one machine or on a Ray cluster."""
