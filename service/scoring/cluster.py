@@ -1,5 +1,6 @@
 """A run on a Ray cluster: its nodes read, decode and score, this process writes."""
 
+import logging
 import os
 import pickle
 import socket
@@ -42,6 +43,7 @@ def score_on_ray(run: Run, address: str) -> None:
     """
     _knock(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell others of the run
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters is said in our own lines
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
     except (ConnectionError, ValueError, RuntimeError) as error:
@@ -110,11 +112,12 @@ def _rows(run: Run, pieces: list[Piece], cpus: int) -> Iterator[Columns]:
     job = run.job
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.target_max_block_size = BLOCK_BYTES
     threads = job.threads or 1
     on_gpu = job.device == "cuda"
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    most_scorers = gpus if on_gpu else max(1, cpus // (2 * threads))
+    most_scorers = gpus if on_gpu else cpus // (2 * threads)
     orders = [{"order": pickle.dumps((piece, run.ledger.shards(piece.number)))} for piece in pieces]
     scored = (
         ray.data.from_items(orders, override_num_blocks=len(orders))
@@ -122,8 +125,9 @@ def _rows(run: Run, pieces: list[Piece], cpus: int) -> Iterator[Columns]:
             _decoded,
             batch_size=1,
             fn_kwargs={"bundle": run.bundle, "reading": job.reading},
+            compute=ray.data.TaskPoolStrategy(size=job.workers or None),
             num_cpus=1,
-            concurrency=job.workers or None,
+            max_retries=-1,  # however many nodes are lost; and unlike tasks are not fused, so that both go on at once
         )
         .map_batches(
             Scorer,
@@ -138,7 +142,7 @@ def _rows(run: Run, pieces: list[Piece], cpus: int) -> Iterator[Columns]:
             },
             num_cpus=threads,
             num_gpus=1 if on_gpu else None,
-            concurrency=(1, most_scorers),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, most_scorers)),
         )
     )
     yield from scored.iter_batches(batch_size=None, batch_format="numpy")

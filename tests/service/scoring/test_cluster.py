@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("ray", reason="Ray (the extra `cluster`) is not installed")
@@ -16,6 +17,7 @@ from ray.cluster_utils import Cluster
 
 from service.__main__ import main
 from service.scoring.ledger import MANIFEST
+from tests import tiny
 from tests.service.scoring import made
 
 WAIT_S = 240.0
@@ -39,6 +41,11 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, Any]]:
         both.shutdown()
 
 
+def large_pictures(count: int) -> list[bytes]:
+    """So large that it takes time to decode and to resize them."""
+    return [made.png(np.kron(image, np.ones((60, 60, 1), np.uint8))) for image in tiny.images(count)]
+
+
 def is_busy(node_id: str) -> bool:
     """Whether a node has given some of its 2 processors to tasks."""
     if not ray.is_initialized():
@@ -48,13 +55,13 @@ def is_busy(node_id: str) -> bool:
 
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_node_that_is_killed_on_the_way_loses_nothing_and_nothing_comes_twice(
-    cluster: tuple[Any, Any], tmp_path: Path, bundle_path: Path, capfd: pytest.CaptureFixture[str]
+    cluster: tuple[Any, Any], tmp_path: Path, resizing_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     both, second = cluster
-    made.folder(tmp_path / "in", made.pictures(1500))
-    made.tarred(tmp_path / "in" / "a.tar", made.pictures(500, seed=1))
+    made.folder(tmp_path / "in", large_pictures(300))
+    made.tarred(tmp_path / "in" / "a.tar", large_pictures(100))
     (tmp_path / "in" / "000" / "00005.png").write_bytes(b"hello")
-    given = [str(tmp_path / "in"), "--bundle", str(bundle_path), "--shard-images", "50", "--batch", "16"]
+    given = [str(tmp_path / "in"), "--bundle", str(resizing_path), "--shard-images", "10", "--batch", "16"]
     assert main(["score", *given, "--out", str(tmp_path / "here")]) == 1
 
     manifest, killed = tmp_path / "there" / MANIFEST, threading.Event()
@@ -84,7 +91,7 @@ def test_a_node_that_is_killed_on_the_way_loses_nothing_and_nothing_comes_twice(
 
     capfd.readouterr()
     assert main(["score", *given, "--out", str(tmp_path / "there")]) == 1  # goes over to this machine: all is there
-    assert "2,000 images, 2,000 of them by an earlier run" in capfd.readouterr().out
+    assert "400 images, 400 of them by an earlier run" in capfd.readouterr().out
 
 
 def test_an_address_without_a_cluster_is_one_line(
