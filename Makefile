@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check audit bench bench-serving bench-detectors reliability fuzz protos results docs clean
+.PHONY: help setup demo test check audit bench bench-serving bench-detectors reliability fuzz protos results docs dist \
+	test-wheel sbom clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -64,5 +66,14 @@ docs: $(STAMP)  ## the tables in docs/ that follow from the code
 	$(BIN)/python -m deploy.settings_table
 	$(BIN)/python -m deploy.reliability.page
 
+dist: $(STAMP) sbom  ## into dist/: the wheel, the same bytes for the same commit, the sdist, the bill of materials
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --no-isolation --outdir dist .
+
+test-wheel: $(STAMP)  ## the wheel in an empty environment: installs, serves a shipped bundle, judges an image
+	deploy/test_wheel.sh
+
+sbom: $(STAMP)  ## the bill of materials alone: what constraints.txt installs, as CycloneDX
+	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m deploy.sbom --out dist/advsentry.cdx.json
+
 clean:  ## remove what the commands above made
-	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
