@@ -7,7 +7,7 @@ EPOCH = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check audit bench bench-serving bench-detectors reliability fuzz protos results docs dist \
-	test-wheel sbom clean
+	test-wheel sbom loadtest clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +65,7 @@ docs: $(STAMP)  ## the tables in docs/ that follow from the code
 	$(BIN)/python -m deploy.recipe_keys
 	$(BIN)/python -m deploy.settings_table
 	$(BIN)/python -m deploy.reliability.page
+	$(BIN)/python -m deploy.loadtest.page
 
 dist: $(STAMP) sbom  ## into dist/: the wheel, the same bytes for the same commit, the sdist, the bill of materials
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m build --no-isolation --outdir dist .
@@ -74,6 +75,10 @@ test-wheel: $(STAMP)  ## the wheel in an empty environment: installs, serves a s
 
 sbom: $(STAMP)  ## the bill of materials alone: what constraints.txt installs, as CycloneDX
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m deploy.sbom --out dist/advsentry.cdx.json
+
+loadtest: $(STAMP)  ## constant rate, steps and a burst: a table, build/loadtest.svg, and what a fleet would need
+	$(BIN)/python -m deploy.loadtest --picture build/loadtest.svg
+	$(BIN)/python -m deploy.loadtest.fleet
 
 clean:  ## remove what the commands above made
 	rm -rf build dist $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

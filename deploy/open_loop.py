@@ -5,9 +5,9 @@ import contextlib
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import grpc
 import numpy as np
@@ -17,8 +17,9 @@ from deploy.reliability.callers import uncollected
 from deploy.server_process import Server
 from service.detection.types import Float64s
 
-__all__ = ["Arrivals", "OpenLoad", "arrivals", "highest_rate", "open_load"]
+__all__ = ["Arrivals", "OpenLoad", "arrivals", "highest_rate", "on_time", "open_load"]
 
+Result = TypeVar("Result")
 Arrivals = Literal["constant", "poisson"]
 GIVE_UP_S = 5.0
 """Deadline of a call."""
@@ -57,10 +58,37 @@ def open_load(running: Server, calls: Unary, due: Float64s) -> OpenLoad:
         return in_loop(_open_load(running, calls, due))
 
 
-async def _open_load(running: Server, calls: Unary, due: Float64s) -> OpenLoad:
+async def on_time(due: Float64s, start: float, call: Callable[[int], Coroutine[Any, Any, Result]]) -> list[Result]:
+    """Begins a call at each moment, whatever became of earlier ones; gives their results, in order.
+
+    Args:
+        due: (N,) seconds from the start, rising.
+        start: by `time.perf_counter`.
+        call: given the number of a moment.
+    """
     loop = asyncio.get_running_loop()
+    tasks: list[asyncio.Task[Result]] = []
+
+    def begin(number: int) -> None:
+        tasks.append(loop.create_task(call(number)))
+
+    def send() -> None:
+        # A thread, since the loop's own clock ticks in whole milliseconds.
+        for number, moment in enumerate(due.tolist()):
+            time.sleep(max(0.0, start + moment - time.perf_counter()))
+            loop.call_soon_threadsafe(begin, number)
+
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    while len(tasks) < len(due):
+        await asyncio.sleep(0.02)
+    results = await asyncio.gather(*tasks)
+    sender.join()
+    return results
+
+
+async def _open_load(running: Server, calls: Unary, due: Float64s) -> OpenLoad:
     times_ms, late_ms = [math.inf] * len(due), [0.0] * len(due)
-    tasks: list[asyncio.Task[None]] = []
     async with grpc.aio.insecure_channel(running.target) as channel:
         method: UnaryMethod = channel.unary_unary(calls.method)
         await method(calls.requests[0])  # the connection
@@ -73,21 +101,7 @@ async def _open_load(running: Server, calls: Unary, due: Float64s) -> OpenLoad:
                 await method(calls.requests[number % len(calls.requests)], timeout=GIVE_UP_S)
                 times_ms[number] = 1000 * (time.perf_counter() - moment)
 
-        def begin(number: int) -> None:
-            tasks.append(loop.create_task(call(number)))
-
-        def send() -> None:
-            # A thread, since the loop's own clock ticks in whole milliseconds.
-            for number, moment in enumerate(due.tolist()):
-                time.sleep(max(0.0, clock.start + moment - time.perf_counter()))
-                loop.call_soon_threadsafe(begin, number)
-
-        sender = threading.Thread(target=send, daemon=True)
-        sender.start()
-        while len(tasks) < len(due):
-            await asyncio.sleep(0.02)
-        await asyncio.gather(*tasks)
-        sender.join()
+        await on_time(due, clock.start, call)
         load = clock.load(len(due) * calls.images, ())
     p50, p99 = np.percentile(times_ms, [50, 99], method="lower").tolist()
     return OpenLoad(

@@ -73,11 +73,16 @@ def uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def channel(target: str) -> grpc.aio.Channel:
-    """A channel with a connection of its own and without retries."""
-    return grpc.aio.insecure_channel(
-        target, options=[("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
-    )
+def channel(target: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """A channel with a connection of its own and without retries.
+
+    Args:
+        credentials: None for plaintext.
+    """
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    if credentials is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return grpc.aio.secure_channel(target, credentials, options=options)
 
 
 async def detect_once(
