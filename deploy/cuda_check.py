@@ -1,7 +1,7 @@
 """What waits for a GPU, in one call of a few minutes: training on CUDA, the CUDA provider, and the service on it.
 
     python -m deploy.cuda_check --out build/cuda [--device cuda] [--epochs 5]
-    python -m deploy.cuda_check --bundle gtsrb [--bundle ...] [--max-batch 64] [-- flags of `advsentry serve`]
+    python -m deploy.cuda_check --bundle gtsrb [--bundle ...] [--result FILE] [-- flags of `advsentry serve`]
 
 Trains the digits recipe and exports it, or takes the bundles named. Compares answers and rates of both providers, then
 loads a server on that device through gRPC and gives its share of the bare session's best rate. With `--device cpu` it
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from deploy.load import loads
+from deploy.result_file import write_result
 from deploy.server_process import serving
 from service.detection.bundle import find_bundle
 from service.detection.engine import Engine
@@ -54,11 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--max-batch", type=int, default=64, help="the server's (64)")
+    parser.add_argument("--result", type=Path, metavar="FILE", help="a file for docs/results")
     parser.add_argument("flags", nargs="*", help="further flags of `advsentry serve`, behind --")
     options = parser.parse_args(arguments)
     if not options.out and not options.bundle:
         parser.error("expected --out DIR, --bundle B, or both")
     plan = Plan(device=options.device, max_batch=options.max_batch, flags=options.flags)
+    began = time.monotonic()
     try:
         trained = _train(options.out, plan, options.epochs) if options.out else {}
         found = trained | {name: value for path in options.bundle for name, value in _named(path, plan).items()}
@@ -66,6 +69,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"cuda_check: error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(found, indent=2))
+    if options.result:
+        write_result(
+            options.result,
+            name="gpu",
+            module="deploy.cuda_check",
+            recipe={"device": plan.device, "max_batch": plan.max_batch, "flags": " ".join(plan.flags)},
+            seed=0,
+            seconds=time.monotonic() - began,
+            data={"images": "noise", "of_each": IMAGES},
+            metrics=found,
+            arguments=arguments,
+        )
     return int(found.get("other_labels", 0) > 0)
 
 

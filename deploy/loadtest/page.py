@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deploy.loadtest.fleet import CLIENTS
+from deploy.loadtest.sizing import CLIENTS
 
 __all__ = ["current_page", "page"]
 
@@ -56,6 +56,14 @@ def _fleet(result: Mapping[str, Any]) -> dict[str, str]:
         f"| cores for all of it in bulk, spread over the day, by BatchDetect | {_n(found['cores_batch_all_day'])} |",
         f"| the same by StreamDetect | {_n(found['cores_stream_all_day'])} |",
     ]
+    if "gpus_detect" in found:
+        size += [
+            f"| images a second of a GPU, by Detect; BatchDetect; streams | {_n(found['gpu_detect_images_per_s'])}; "
+            f"{_n(found['gpu_batch_images_per_s'])}; {_n(found['gpu_stream_images_per_s'])} |",
+            f"| GPUs in the place of those cores, at the peak by Detect | {found['gpus_detect']:.1f} |",
+            f"| GPUs in bulk, by BatchDetect; by StreamDetect | {found['gpus_batch_all_day']:.1f}; "
+            f"{found['gpus_stream_all_day']:.1f} |",
+        ]
     spread = (
         f"| spread over {found['balanced_processes']:.0f} processes | p99, ms | refused | busiest process to the mean |"
     )

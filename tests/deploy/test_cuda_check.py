@@ -26,9 +26,23 @@ def test_the_cpu_agrees_with_itself(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_a_bundle_that_is_there_is_served_and_held_against_its_bare_session(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = str(tiny.write(tmp_path / "tiny"))
-    assert cuda_check.main(["--bundle", bundle, "--device", "cpu", "--max-batch", "8", "--", "--threads", "1"]) == 0
+    bundle, result = str(tiny.write(tmp_path / "tiny")), tmp_path / "gpu.json"
+    arguments = [
+        "--bundle",
+        bundle,
+        "--device",
+        "cpu",
+        "--max-batch",
+        "8",
+        "--result",
+        str(result),
+        "--",
+        "--threads",
+        "1",
+    ]
+    assert cuda_check.main(arguments) == 0
     found = json.loads(capsys.readouterr().out)
+    assert json.loads(result.read_text(encoding="utf-8"))["metrics"] == found
     best = max(found[f"tiny_cpu_images_per_s_at_{size}"] for size in cuda_check.BATCHES)
     assert found["tiny_stream_ratio_to_bare"] == found["tiny_stream_images_per_s"] / best
     assert found["tiny_batch_ratio_to_bare"] > 0

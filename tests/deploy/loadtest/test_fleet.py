@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from deploy.loadtest import fleet as command
-from deploy.loadtest import page
-from deploy.loadtest.fleet import CLIENTS, Assumed, fleet
+from deploy.loadtest import page, sizing
+from deploy.loadtest.sizing import CLIENTS, Assumed, fleet
 from service.errors import SetupError
 
 SERVING = {
@@ -33,8 +33,8 @@ ASSUMED = Assumed(
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "SIMULATED_S", 1.0)
-    monkeypatch.setattr(command, "MOST_SIMULATED", 8)
+    monkeypatch.setattr(sizing, "SIMULATED_S", 1.0)
+    monkeypatch.setattr(sizing, "MOST_SIMULATED", 8)
 
 
 def test_a_fleet_is_what_its_parts_multiply_to() -> None:
@@ -52,6 +52,15 @@ def test_a_fleet_is_what_its_parts_multiply_to() -> None:
     assert found["history_entries"] == 2000 * 3600
     assert (found["by_call_refused"], found["balanced_processes"]) == (0, 6)
     assert "model_p99_ms" not in found
+
+
+def test_gpus_are_counted_where_they_were_measured() -> None:
+    rates = {"b_detect_32_images_per_s": 2000.0, "b_batch_images_per_s": 5e4, "b_stream_images_per_s": 1e4}
+    found = fleet("b", ASSUMED, {"serving": SERVING, "gpu": {**rates, "b_stream_4_images_per_s": 2e4}})
+    assert found["gpus_detect"] == pytest.approx(2000 / 2000 / 0.9 * 1.5)
+    assert found["gpus_batch_all_day"] == pytest.approx(1000 / 5e4 * 1.5)
+    assert found["gpus_stream_all_day"] == pytest.approx(1000 / 2e4 * 1.5)
+    assert "gpus_detect" not in fleet("b", ASSUMED, {"serving": SERVING, "gpu": {"other": 1.0}})
 
 
 def test_the_model_stands_beside_a_load_test() -> None:
