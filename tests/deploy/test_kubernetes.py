@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from deploy.reliability.certificates import Authority
 from deploy.reliability.load_checks import OBJECTIVE_MS
 from deploy.server_process import started
 from service.client import Client
@@ -245,6 +247,27 @@ def test_the_files_that_tls_and_bundle_name_are_mounted() -> None:
     for path in (made.tls_cert, made.tls_key, made.identities, made.bundle):
         assert any(Path(path).is_relative_to(mount) for mount in mounts), path
     assert made.reflection is False
+
+
+def test_the_pages_commands_make_the_secrets_that_are_mounted(tmp_path: Path) -> None:
+    if KUBECTL is None:
+        pytest.skip("kubectl is not installed: nothing runs the commands")
+    Authority(tmp_path).sign("tls", names=("advsentry.default.svc",)).cert.rename(tmp_path / "tls.crt")
+    (tmp_path / "identities.toml").write_text("")
+    commands = re.findall(r"^    (kubectl create secret .*)$", PAGE, re.MULTILINE)
+    made = {}
+    for command in commands:
+        words = [KUBECTL, *shlex.split(command)[1:], "--dry-run=client", "--output=yaml"]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        (secret,) = documents(done.stdout)
+        made[secret["metadata"]["name"]] = set(secret["data"])
+    found = rendered("example")
+    mounts = {one["name"]: one["mountPath"] for one in container(found)["volumeMounts"]}
+    secrets = {one["secret"]["secretName"]: mounts[one["name"]] for one in pod(found)["volumes"] if "secret" in one}
+    assert made.keys() == secrets.keys()
+    for file in (settings(found).tls_cert, settings(found).tls_key, settings(found).identities):
+        assert any(file == f"{secrets[name]}/{key}" for name, keys in made.items() for key in keys), file
 
 
 def test_the_gpu_has_one_and_runs_on_it(base: dict[str, Manifest]) -> None:
