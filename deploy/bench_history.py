@@ -23,11 +23,11 @@ from deploy.result_file import write_result
 from service.errors import AdvsentryError
 from service.history.bounds import Bounds
 from service.history.calibrate import calibrate
-from service.history.evidence import Calibration
+from service.history.calibration import Calibration
+from service.history.entries import Entry
 from service.history.fingerprints import KEY_BYTES, SKETCH, Fingerprints
 from service.history.history import History
 from service.history.projections import TABLES
-from service.history.store import Entry
 from service.history.types import Bytes8, Float32s, Query
 
 KEPT = (10_000, 100_000, 1_000_000)

@@ -10,8 +10,9 @@ import numpy as np
 
 from service.errors import SetupError
 from service.history.bounds import LEAST_ENTRIES, Bounds
+from service.history.calibration import Calibration
 from service.history.components import Components
-from service.history.evidence import Calibration, Edges, Join, Rates
+from service.history.evidence import Edges, Join, Rates
 from service.history.fingerprints import KEY_BYTES, Fingerprints, digest
 from service.history.history import History
 from service.history.types import Float32s, Float64s, Integers, Query

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from service.history.bounds import Bounds
+from service.history.calibration import Calibration
 from service.history.components import Components, Member
-from service.history.evidence import LEAST_EVENTS, LEAST_SIZE, Calibration, Join
+from service.history.entries import ANONYMOUS, Entry, Near
+from service.history.evidence import LEAST_EVENTS, LEAST_SIZE, Join
 from service.history.fingerprints import KEY_BYTES, Fingerprints, digest
 from service.history.projections import Projections
-from service.history.store import ANONYMOUS, Entry, Near, Store
+from service.history.store import Store
 from service.history.types import NOBODY, Component, Keys, Observation, Query, Slots
 
 __all__ = ["History"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from service.errors import SetupError
 from service.history.bounds import Bounds
-from service.history.evidence import Calibration
+from service.history.calibration import Calibration
 from service.history.history import History
 
 __all__ = ["load", "save"]

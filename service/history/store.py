@@ -1,21 +1,19 @@
 """The queries that are kept, within bounds of time, count and bytes, and the nearest of them to a new one."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.history.bounds import CLIENT_BYTES, FIELDS, Bounds
+from service.history.entries import ANONYMOUS, NO_ONE, Entry, Near, nearest_of
 from service.history.fingerprints import SKETCH
 from service.history.postings import Postings
 from service.history.projections import TABLES, of_client
-from service.history.types import Float32s, Integers, Keys, Slots
+from service.history.types import Integers, Keys, Slots
 
-__all__ = ["ANONYMOUS", "Entry", "Near", "Store"]
+__all__ = ["Store"]
 
-ANONYMOUS = 0
-"""The number of the client whom nobody vouches for."""
 SWEPT = 64
 """Expired entries that are cleared away with each query, so that none has to wait for all."""
 DRAWN = 256
@@ -26,38 +24,6 @@ LEAST_VOTES = 2
 """Keys of a sketch that a candidate shares."""
 _UNIT = 32767
 """What 1 is as a 16-bit number."""
-
-
-@dataclass(eq=False, slots=True)
-class Entry:
-    """A query as the store takes it."""
-
-    client: int
-    digest: int
-    sketches: tuple[Keys, ...]
-    """(SKETCH,) under the secret in use, and under the next one while there are both."""
-    cells: Keys
-    """(T,) keys of the embedding."""
-    embedding: Float32s
-    label: int
-    marks: int
-    now: float
-
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """The nearest kept queries of one scope; slots are -1 where there is none."""
-
-    by_pixels: int
-    matches: int
-    """Keys that the sketches share."""
-    pixel_distance: float
-    """Between the embeddings."""
-    by_embedding: int
-    distance: float
-
-
-NO_ONE = Near(-1, 0, np.inf, -1, np.inf)
 
 
 class Store:
@@ -206,11 +172,11 @@ class Store:
         cosines = self.embeddings[slots].astype(np.float32) @ entry.embedding / _UNIT
         distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * cosines))
         shared = np.concatenate([matches, np.zeros(len(by_embedding), np.int64)])
-        everyone = _best(slots, shared, distances)
+        everyone = nearest_of(slots, shared, distances)
         if entry.client == ANONYMOUS:
             return NO_ONE, everyone
         is_own = self.client[slots] == client
-        return _best(slots[is_own], shared[is_own], distances[is_own]), everyone
+        return nearest_of(slots[is_own], shared[is_own], distances[is_own]), everyone
 
     def _by_pixels(self, sketch: Keys) -> tuple[Slots, Integers]:
         """Slots that may be near, and how many keys of (m,) each shares."""
@@ -293,16 +259,3 @@ def _of_kind(array: NDArray[np.generic] | None) -> str:
 
 def _short(digests: NDArray[np.uint64]) -> Keys:
     return (digests >> np.uint64(32)).astype(np.uint32)
-
-
-def _best(slots: Slots, shared: Integers, distances: Float32s) -> Near:
-    if not len(slots):
-        return NO_ONE
-    by_pixels, by_embedding = int(shared.argmax()), int(distances.argmin())
-    return Near(
-        by_pixels=int(slots[by_pixels]) if shared[by_pixels] else -1,
-        matches=int(shared[by_pixels]),
-        pixel_distance=float(distances[by_pixels]),
-        by_embedding=int(slots[by_embedding]),
-        distance=float(distances[by_embedding]),
-    )

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from service.history.calibrate import calibrate
-from service.history.evidence import Calibration
+from service.history.calibration import Calibration
 from tests.service.history import toy
 
 ALPHA = 0.01

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from service.errors import SetupError
-from service.history.evidence import FALL, SHARE, Calibration, Edges, Join, Rates
+from service.history.calibration import Calibration
+from service.history.evidence import FALL, SHARE, Edges, Join, Rates
 
 PLAIN = Join(matches=0, distance=0.1, is_label_flip=False, is_verdict_flip=False, is_near=False)
 

@@ -9,7 +9,7 @@ import pytest
 from service.errors import SetupError
 from service.history.bounds import Bounds
 from service.history.calibrate import calibrate
-from service.history.evidence import Calibration
+from service.history.calibration import Calibration
 from service.history.history import History
 from service.history.types import NOBODY, Observation, Query
 from tests.service.history import toy

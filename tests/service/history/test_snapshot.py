@@ -5,7 +5,7 @@ import pytest
 
 from service.errors import SetupError
 from service.history.bounds import Bounds
-from service.history.evidence import Calibration
+from service.history.calibration import Calibration
 from service.history.history import History
 from service.history.snapshot import load, save
 from tests.service.history import toy

@@ -6,9 +6,10 @@ import pytest
 
 from service.errors import SetupError
 from service.history.bounds import Bounds, bytes_per_entry
-from service.history.evidence import Calibration
+from service.history.calibration import Calibration
+from service.history.entries import ANONYMOUS, Entry
 from service.history.history import History
-from service.history.store import ANONYMOUS, Entry, Store
+from service.history.store import Store
 from tests.service.history import toy
 
 DIMENSIONS = 16
