@@ -69,6 +69,7 @@ FIELDS: dict[str, tuple[type[np.generic], int]] = {
     "since": (np.float64, 0),
     "free": (np.uint32, 0),
     "cells": (np.uint32, TABLES),
+    "own_cells": (np.uint32, TABLES),
 }
 """Arrays of the store beside sketches and embeddings: type, and columns where there are any."""
 

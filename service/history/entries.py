@@ -21,7 +21,9 @@ class Entry:
     sketches: tuple[Keys, ...]
     """(SKETCH,) under the secret in use, and under the next one while there are both."""
     cells: Keys
-    """(T,) keys of the embedding."""
+    """(T,) keys of the embedding, among everyone's."""
+    own_cells: Keys
+    """(T,) keys of it among those of the client."""
     embedding: Float32s
     label: int
     marks: int

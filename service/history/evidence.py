@@ -36,7 +36,7 @@ LEAST_EVENTS = 4
 """Repeated pixels and flips together, below which it is not either, however rare each of them is."""
 FALL = 0.25
 """Nats by which a query lowers the evidence of its component at most."""
-SHARE = 0.99
+SHARE = 0.95
 """Of benign components, those whose evidence falls."""
 LEAST_ALLOWANCE = 1.0
 

@@ -56,7 +56,10 @@ class History:
         self.own = Components(self.store.capacity)
         self.everyone = Components(self.store.capacity)
         lines = np.random.default_rng(int.from_bytes(self._derived("lines"), "little"))
-        self.projections = Projections(dimensions, calibration.edges.radius, lines)
+        self.radius = calibration.edges.radius_among(self.store.capacity)
+        """Within which everyone's queries are near; that of a full store, since cells are of one width."""
+        self.projections = Projections(dimensions, self.radius, lines)
+        self.own_projections = Projections(dimensions, calibration.edges.radius, lines)
         self.generation = 0
         """How often the fingerprints' secret was replaced."""
         self.since = self.next_since = -np.inf
@@ -83,9 +86,11 @@ class History:
         images = np.stack([query.image for query in queries])
         sketches = [fingerprints.sketches(images) for fingerprints in self.fingerprints]  # each (N, SKETCH)
         embeddings = np.stack([query.embedding for query in queries])
-        cells = self.projections.keys(embeddings)
+        cells, own_cells = self.projections.keys(embeddings), self.own_projections.keys(embeddings)
         return [
-            self._observed(query, tuple(generation[number] for generation in sketches), cells[number])
+            self._observed(
+                query, tuple(generation[number] for generation in sketches), cells[number], own_cells[number]
+            )
             for number, query in enumerate(queries)
         ]
 
@@ -95,7 +100,7 @@ class History:
         self.own.forgive(slots)
         self.everyone.forgive(slots)
 
-    def _observed(self, query: Query, sketches: tuple[Keys, ...], cells: Keys) -> Observation:
+    def _observed(self, query: Query, sketches: tuple[Keys, ...], cells: Keys, own_cells: Keys) -> Observation:
         self._tidy(query.now)
         pixels = digest(query.image, self._digest_key)
         is_low_entropy = not sketches[0][-1]
@@ -120,6 +125,7 @@ class History:
             digest=pixels,
             sketches=sketches,
             cells=cells,
+            own_cells=own_cells,
             embedding=query.embedding,
             label=query.label,
             marks=ADVERSARIAL * is_adversarial + NEAR * is_near,
@@ -153,7 +159,7 @@ class History:
         """Joins a query to its neighbours in a scope of so many kept queries."""
         edges = self.calibration.edges
         matches = near.matches if near.matches >= edges.matches else 0
-        is_close = near.distance <= edges.radius_among(kept)
+        is_close = near.distance <= (self.radius if components is self.everyone else edges.radius_among(kept))
         others = {near.by_pixels} if matches else set()
         if is_close:
             others.add(near.by_embedding)

@@ -47,7 +47,8 @@ class Store:
         made = {name: np.zeros(shape if shape[1] else shape[0], kind) for name, (shape, kind) in shapes.items()}
         self.bucket, self.client, self.digest = made["bucket"], made["client"], made["digest"]
         self.repeats, self.label, self.marks = made["repeats"], made["label"], made["marks"]
-        self.since, self.cells, self._free = made["since"], made["cells"], made["free"]
+        self.since, self.cells, self.own_cells = made["since"], made["cells"], made["own_cells"]
+        self._free = made["free"]
         self._free[:] = np.arange(self.capacity)[::-1]
         self._left = self.capacity
         self.embeddings = np.zeros((self.capacity, dimensions), np.int16)
@@ -137,7 +138,7 @@ class Store:
         self.bucket[slot], self.client[slot], self.digest[slot] = self._bucket, entry.client, entry.digest
         self.repeats[slot], self.label[slot], self.marks[slot] = 0, entry.label, entry.marks
         self.since[slot] = entry.now
-        self.cells[slot] = entry.cells
+        self.cells[slot], self.own_cells[slot] = entry.cells, entry.own_cells
         self.embeddings[slot] = np.rint(entry.embedding * _UNIT)
         for generation, sketch in enumerate(entry.sketches):
             self.sketches[generation][slot] = sketch
@@ -146,7 +147,7 @@ class Store:
         self._twins.add(_short(np.array([entry.digest], np.uint64)), slot)
         self._everyone.add(entry.cells, slot)
         if entry.client != ANONYMOUS:
-            self._own.add(of_client(entry.cells, np.array(entry.client, np.uint64)), slot)
+            self._own.add(of_client(entry.own_cells, np.array(entry.client, np.uint64)), slot)
         self._counts[entry.client] = self.count(entry.client) + 1
         return slot
 
@@ -164,7 +165,7 @@ class Store:
         by_pixels, matches = self._by_pixels(sketch[sketch > 0])
         found = self._everyone.find(entry.cells)
         if entry.client != ANONYMOUS:
-            found = np.concatenate([found, self._own.find(of_client(entry.cells, client))])
+            found = np.concatenate([found, self._own.find(of_client(entry.own_cells, client))])
         by_embedding = self._voted(found, 1)
         slots = np.concatenate([by_pixels, by_embedding])
         if not len(slots):
@@ -204,7 +205,7 @@ class Store:
             index.remove(sketches[slots], slots)
         self._twins.remove(_short(self.digest[slots])[:, None], slots)
         self._everyone.remove(self.cells[slots], slots)
-        self._own.remove(of_client(self.cells[slots], self.client[slots]), slots)
+        self._own.remove(of_client(self.own_cells[slots], self.client[slots]), slots)
         for client in self.client[slots].tolist():
             left = self._counts[client] - 1
             if left:

@@ -23,6 +23,7 @@ def entry(seed: int, *, client: int = 1, now: float = 0.0) -> Entry:
         digest=seed + 1 << 32,
         sketches=(np.sort(generator.integers(1, 2**32, 50, dtype=np.uint32)),),
         cells=generator.integers(0, 2**32, 16, dtype=np.uint32),
+        own_cells=generator.integers(0, 2**32, 16, dtype=np.uint32),
         embedding=embedding / np.linalg.norm(embedding),
         label=0,
         marks=0,
