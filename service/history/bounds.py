@@ -1,0 +1,83 @@
+"""What the history keeps at most, and what an entry takes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.errors import SetupError
+from service.history.components import RECORD
+from service.history.fingerprints import SKETCH
+from service.history.postings import LOAD
+from service.history.projections import TABLES
+
+__all__ = ["CLIENT_BYTES", "FIELDS", "LEAST_ENTRIES", "Bounds", "bytes_per_entry"]
+
+LEAST_ENTRIES = 256
+CLIENT_BYTES = 190
+"""Of Python's table of clients, for each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What is kept at most."""
+
+    entries: int = 100_000
+    max_bytes: int = 256 * 2**20
+    """Of everything together; fewer entries are kept where it does not do."""
+    window_s: float = 3600.0
+    """For how long at least; up to one bucket longer."""
+    buckets: int = 16
+    """That the window is cut into; what expires is dropped bucket by bucket."""
+    client_share: float = 0.25
+    """Of the entries, that one client may have."""
+    rotate_s: float = 86_400.0
+    """After how long another secret takes the place of the fingerprints' secret; two windows at least."""
+
+    def __post_init__(self) -> None:
+        if self.window_s <= 0 or self.buckets < 1:
+            raise SetupError(f"expected a window and buckets above 0, got {self.window_s:g} s and {self.buckets}")
+        if not 1 / 16 <= self.client_share <= 1:
+            raise SetupError(f"expected a client's share of 0.0625 to 1 of the entries, got {self.client_share:g}")
+        if self.rotate_s < 2 * self.window_s:
+            raise SetupError(
+                f"expected the secret to be kept for two windows, {2 * self.window_s:g} s, or more, got "
+                f"{self.rotate_s:g} s"
+            )
+
+    def capacity(self, dimensions: int) -> int:
+        """How many entries fit.
+
+        Raises:
+            SetupError: too few to be of use.
+        """
+        most = min(self.entries, self.max_bytes // bytes_per_entry(dimensions))
+        if most < LEAST_ENTRIES:
+            raise SetupError(
+                f"history: expected room for {LEAST_ENTRIES} queries or more, got {most}: an entry of a {dimensions}-d "
+                f"embedding takes up to {bytes_per_entry(dimensions)} bytes; allow more entries or bytes"
+            )
+        return most
+
+
+FIELDS: dict[str, tuple[type[np.generic], int]] = {
+    "bucket": (np.uint32, 0),
+    "client": (np.uint64, 0),
+    "digest": (np.uint64, 0),
+    "repeats": (np.uint32, 0),
+    "label": (np.int32, 0),
+    "marks": (np.uint8, 0),
+    "since": (np.float64, 0),
+    "free": (np.uint32, 0),
+    "cells": (np.uint32, TABLES),
+    "own_cells": (np.uint32, TABLES),
+}
+"""Arrays of the store beside sketches and embeddings: type, and columns where there are any."""
+
+
+def bytes_per_entry(dimensions: int) -> int:
+    """The most that an entry takes, while a secret is replaced and if each had a client of its own."""
+    fields = sum(np.dtype(kind).itemsize * max(1, columns) for kind, columns in FIELDS.values())
+    sketches = 2 * SKETCH * 4
+    index = (2 * SKETCH + 2 * TABLES + 1) * 4 / LOAD
+    components = 2 * (4 + (RECORD.itemsize + 32) / 2)
+    return round(fields + sketches + 2 * dimensions + index + components + CLIENT_BYTES + 0.5)

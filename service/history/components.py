@@ -1,0 +1,181 @@
+"""Components of near queries: union-find over records of fixed size, and what is summed up in each."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.history.types import Integers, Slots
+
+__all__ = ["RECORD", "Components", "Member"]
+
+NONE = -1
+RECORD = np.dtype(
+    [
+        ("parent", np.int32),
+        ("size", np.int32),
+        ("label", np.int32),
+        ("is_adversarial", np.int32),
+        ("label_flips", np.int32),
+        ("verdict_flips", np.int32),
+        ("near_boundary", np.int32),
+        ("pixel_links", np.int32),
+        ("clients", np.uint64),
+        ("began", np.float64),
+        ("evidence", np.float64),
+    ]
+)
+"""`label` and `is_adversarial` are those of the last query; `clients` is a bit map for linear counting."""
+_SUMS = ("size", "label_flips", "verdict_flips", "near_boundary", "pixel_links", "evidence")
+_BITS = 64
+
+
+class Member:
+    """What a component remembers of one query."""
+
+    __slots__ = ("client", "is_adversarial", "is_near", "label", "now")
+
+    def __init__(self, *, client: int, label: int, is_adversarial: bool, is_near: bool, now: float) -> None:
+        self.client, self.label, self.now = client, label, now
+        self.is_adversarial, self.is_near = is_adversarial, is_near
+
+
+class Components:
+    """The components of one scope.
+
+    A query that is near none has no record; two that are near each other get one. Joining two components adds up their
+    sums. The ids of merged and left components come back when `rebuild` points every slot to its root, which happens
+    with each expired bucket, and when ids run out.
+    """
+
+    def __init__(self, slots: int) -> None:
+        """Takes the capacity of the store."""
+        self.of = np.full(slots, NONE, np.int32)
+        self.rows = np.zeros(slots // 2 + 2, RECORD)
+        self.rows["parent"] = NONE  # free
+        self._free: list[int] = []
+        self._fresh = 0  # ids from here on were never used
+
+    @property
+    def nbytes(self) -> int:
+        """Of the arrays; the list of free ids is at most 32 bytes for two slots more."""
+        return self.of.nbytes + self.rows.nbytes
+
+    def root(self, number: int) -> int:
+        """The component that an id has become part of; shortens the way there."""
+        parents = self.rows["parent"]
+        root = number
+        while parents[root] != root:
+            root = int(parents[root])
+        while parents[number] != root:
+            parents[number], number = root, int(parents[number])
+        return root
+
+    def row(self, number: int) -> Any:
+        """The record of a root, to read and write; numpy's own type for it is not in its stubs."""
+        return self.rows[number]
+
+    def joined(self, others: Sequence[tuple[int, Member]]) -> int:
+        """The root of the component that one slot or two are in from now on; takes what each was, too."""
+        if len(self._free) + len(self.rows) - self._fresh < len(others):
+            self.rebuild()  # leaves components of two and more, so ids for two more at least
+        root = NONE
+        for slot, member in others:
+            number = int(self.of[slot])
+            found = self._made(slot, member) if number == NONE else self.root(number)
+            if root == NONE:
+                root = found
+            elif found != root:
+                root = self._united(root, found)
+        return root
+
+    def add(self, slot: int, root: int, member: Member) -> None:
+        """Puts a slot into a component."""
+        self.of[slot] = root
+        row = self.row(root)
+        row["size"] += 1
+        row["near_boundary"] += member.is_near
+        row["label_flips"] += row["label"] != member.label
+        row["verdict_flips"] += row["is_adversarial"] != member.is_adversarial
+        row["label"], row["is_adversarial"] = member.label, member.is_adversarial
+        row["clients"] |= np.uint64(1 << member.client % _BITS)
+
+    def sizes(self, slots: Slots) -> Integers:
+        """How many queries each slot's component keeps; 1 for those of none."""
+        numbers = self.of[slots]
+        roots = [NONE if number == NONE else self.root(number) for number in numbers.tolist()]
+        return np.where(numbers == NONE, 1, self.rows["size"][roots])
+
+    def forget(self, slots: Slots, *, is_expired: bool) -> None:
+        """Takes slots out.
+
+        With what expires goes its share of the evidence. With what is pushed out it does not, or an attacker could push
+        out what speaks against him.
+        """
+        numbers = self.of[slots]
+        for number in numbers[numbers != NONE].tolist():
+            row = self.row(self.root(number))
+            if is_expired:
+                row["evidence"] *= (row["size"] - 1) / row["size"]
+            row["size"] -= 1
+        self.of[slots] = NONE
+
+    def forgive(self, slots: Slots) -> None:
+        """Drops what speaks against the components that slots are in."""
+        numbers = self.of[slots]
+        for number in np.unique(numbers[numbers != NONE]).tolist():
+            row = self.row(self.root(number))
+            for name in _SUMS[1:]:  # all but the size
+                row[name] = 0
+
+    def rebuild(self) -> None:
+        """Points every slot to its root, and frees the ids of what was merged and of components of less than two."""
+        parents = self.rows["parent"]
+        ids = np.arange(len(parents))
+        roots = np.where(parents == NONE, ids, parents)
+        while not np.array_equal(higher := roots[roots], roots):
+            roots = higher
+        has = self.of != NONE
+        self.of[has] = roots[self.of[has]]
+        is_kept = (parents == ids) & (self.rows["size"] >= 2)
+        self.of[has] = np.where(is_kept[self.of[has]], self.of[has], NONE)
+        parents[~is_kept] = NONE
+        self._free = np.flatnonzero(~is_kept[: self._fresh]).tolist()
+
+    def restore(self, of: Slots, rows: NDArray[np.void]) -> None:
+        """Takes `of` and `rows` as they were after `rebuild`."""
+        self.of[:], self.rows[:] = of, rows
+        self._fresh = len(rows)
+        self.rebuild()
+
+    def clients(self, root: int) -> int:
+        """About how many clients a component's queries come from (linear counting, Whang et al. 1990)."""
+        is_unset = _BITS - int(self.rows["clients"][root]).bit_count()
+        return max(1, round(_BITS * math.log(_BITS / max(1, is_unset))))
+
+    def _made(self, slot: int, member: Member) -> int:
+        number = self._id()
+        self.rows[number] = 0
+        row = self.row(number)
+        row["parent"], row["label"], row["is_adversarial"] = number, member.label, member.is_adversarial
+        row["began"] = member.now
+        self.add(slot, number, member)
+        return number
+
+    def _id(self) -> int:
+        if self._free:
+            return self._free.pop()
+        self._fresh += 1
+        return self._fresh - 1
+
+    def _united(self, one: int, other: int) -> int:
+        kept, gone = (one, other) if self.rows["size"][one] >= self.rows["size"][other] else (other, one)
+        row, old = self.row(kept), self.row(gone)
+        for name in _SUMS:
+            row[name] += old[name]
+        row["clients"] |= old["clients"]
+        row["began"] = min(row["began"], old["began"])
+        old["parent"] = kept
+        return kept

@@ -1,0 +1,99 @@
+"""Array types and records of the query history.
+
+Axes everywhere: N queries, H height, W width, C channels, D embedding dimensions, k values of a sketch, T tables of
+projections. A slot is a place of the store, from 0 to its capacity.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "NOBODY",
+    "Bools",
+    "Bytes8",
+    "Component",
+    "Float32s",
+    "Float64s",
+    "Integers",
+    "Keys",
+    "Observation",
+    "Query",
+    "Slots",
+]
+
+Bytes8: TypeAlias = NDArray[np.uint8]
+Bools: TypeAlias = NDArray[np.bool_]
+Float32s: TypeAlias = NDArray[np.float32]
+Float64s: TypeAlias = NDArray[np.float64]
+Integers: TypeAlias = NDArray[np.int64]
+Keys: TypeAlias = NDArray[np.uint32]
+"""Hashes under a secret; 0 stands for none."""
+Slots: TypeAlias = NDArray[np.int64]
+
+NOBODY = ""
+"""The client of a query whose sender nobody vouches for: such queries have the global scope only."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Query:
+    """What the history wants to know of an answered image."""
+
+    client: str
+    """The authenticated identity; `NOBODY` without one."""
+    image: Bytes8
+    """(H, W, C), as the graph got it."""
+    embedding: Float32s
+    """(D,), unit L2 norm."""
+    label: int
+    margin: float
+    """How far the answer was from another label: the largest probability minus the second, say, or any other number
+    that falls towards the decision boundary. The same at calibration and later."""
+    p_value: float
+    """The fused p-value of the image, in (0, 1]."""
+    now: float
+    """Unix time in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """Queries that hang together, each near to another of them; exact repeats do not count."""
+
+    size: int
+    """Queries still kept."""
+    per_s: float
+    """Queries a second since the first."""
+    pixel_links: int
+    """How often a query repeated another's pixels in part."""
+    label_flips: int
+    """How often a query's label was another than that of the component's last one."""
+    verdict_flips: int
+    """The same of the verdict."""
+    near_boundary: int
+    """Answers with a small margin, or a p-value near the verdict's level."""
+    clients: int
+    """About how many sent them."""
+    statistic: float
+    """Evidence in nats, at least 0; 0 of components with too little to be judged by."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observation:
+    """What the history says of one query."""
+
+    is_repeat: bool
+    """The same pixels are kept already: a retry, a cache, a popular image. Says nothing of an attack."""
+    repeats: int
+    """How often these pixels came again."""
+    is_low_entropy: bool
+    """Too few pieces of the image are distinct to recognise it by them."""
+    own: Component | None
+    """Of the client's queries; None when the query is like no other."""
+    everyone: Component | None
+    """Of all clients' queries; None when the query is like no other."""
+    statistic: float
+    """The larger evidence of both, in nats; 0 of a low-entropy image."""
+    p_value: float
+    """How often a benign query has as much evidence, at most; 1 where there is none."""

@@ -1,0 +1,158 @@
+"""The toy proof: searches are noticed within 50 queries, benign traffic is not."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from service.errors import SetupError
+from service.history.bounds import Bounds
+from service.history.calibrate import calibrate
+from service.history.calibration import Calibration
+from service.history.history import History
+from service.history.types import NOBODY, Observation, Query
+from tests.service.history import toy
+from tests.service.history.conftest import ALPHA, benign_streams
+
+LEVEL = 0.05
+BUDGET = 50
+SEEDS = range(100, 105)
+
+
+def new(calibration: Calibration, **bounds: float) -> History:
+    return History(
+        calibration, dimensions=toy.DIMENSIONS, bounds=Bounds(**{"entries": 5000, **bounds}), secret=b"s" * 32
+    )
+
+
+def traffic(seed: int, count: int) -> list[Query]:
+    images = toy.pictures(np.random.default_rng(seed), count)
+    queries = toy.stream(images, "", start=0.0)
+    return [replace(query, client=f"customer {number % 5}") for number, query in enumerate(queries)]
+
+
+def first_flag(history: History, images: list[np.ndarray], clients: Callable[[int], str]) -> int:
+    """Of an attack's queries among as many of random traffic: the first that is flagged."""
+    for number, (image, other) in enumerate(zip(images, traffic(55, len(images)), strict=True), start=1):
+        history.observe(other)
+        if history.observe(toy.query(image, clients(number), float(number))).p_value <= LEVEL:
+            return number
+    return len(images) + 1
+
+
+@pytest.mark.parametrize("attack", [toy.square, toy.boundary])
+@pytest.mark.parametrize("clients", [1, 10], ids=["one account", "ten accounts"])
+def test_a_search_is_noticed_within_fifty_queries(
+    calibration: Calibration, attack: Callable[..., None], clients: int
+) -> None:
+    firsts = [
+        first_flag(new(calibration), toy.asked(attack, BUDGET, seed), lambda number: f"account {number % clients}")
+        for seed in SEEDS
+    ]
+    assert np.median(firsts) <= BUDGET
+    assert min(firsts) > 2, "a near query or two are no search"
+
+
+def test_a_search_without_an_identity_is_noticed_among_everyones_queries(calibration: Calibration) -> None:
+    history = new(calibration)
+    images = toy.asked(toy.square, BUDGET, 100)
+    seen = [history.observe(toy.query(image, NOBODY, float(number))) for number, image in enumerate(images)]
+    assert all(one.own is None for one in seen)
+    assert min(one.p_value for one in seen) <= LEVEL
+
+
+def flagged(seen: list[Observation]) -> float:
+    return float(np.mean([one.p_value <= LEVEL for one in seen]))
+
+
+def test_unrelated_images_are_not_flagged(calibration: Calibration) -> None:
+    history = new(calibration)
+    assert flagged([history.observe(query) for query in traffic(3, 600)]) == 0.0
+
+
+@pytest.mark.parametrize("speed", [0.0, 0.5])
+def test_videos_are_not_flagged(calibration: Calibration, speed: float) -> None:
+    history, seen = new(calibration), list[Observation]()
+    for number in range(20):
+        images = toy.frames(np.random.default_rng(200 + number), 40, speed=speed)
+        seen += [history.observe(query) for query in toy.stream(images, f"camera {number}", start=100.0 * number)]
+    assert flagged(seen) <= LEVEL
+    assert max(one.own.size for one in seen if one.own) > 10, "they are components, only harmless ones"
+
+
+def test_repeated_uploads_count_once_and_are_never_flagged(calibration: Calibration) -> None:
+    history = new(calibration)
+    image = toy.pictures(np.random.default_rng(4), 1)[0]
+    seen = [history.observe(toy.query(image, "a", float(number))) for number in range(100)]
+    assert [one.is_repeat for one in seen] == [False] + [True] * 99
+    assert seen[-1].repeats == 99
+    assert len(history) == 1
+    assert flagged(seen) == 0.0
+
+
+def test_repeats_do_not_hide_a_search(calibration: Calibration) -> None:
+    history = new(calibration)
+    seen = []
+    for number, image in enumerate(toy.asked(toy.square, BUDGET, 101)):
+        seen += [history.observe(toy.query(image, "a", number + part / 4)) for part in range(3)]
+    assert min(one.p_value for one in seen if not one.is_repeat) <= LEVEL
+
+
+def test_flat_images_are_never_flagged(calibration: Calibration) -> None:
+    history = new(calibration)
+    seen = []
+    for number in range(100):
+        image = np.full((toy.SIDE, toy.SIDE, 3), 40 + number, np.uint8)
+        seen.append(history.observe(toy.query(image, "a", float(number))))
+    assert all(one.is_low_entropy for one in seen)
+    assert flagged(seen) == 0.0
+
+
+def test_a_batch_is_seen_as_its_queries_one_by_one(calibration: Calibration) -> None:
+    queries = toy.stream(np.stack(toy.asked(toy.square, 30, 102)), "a", start=0.0)
+    one_by_one, together = new(calibration), new(calibration)
+    expected = [one_by_one.observe(query) for query in queries]
+    assert together.observe_all(queries) == expected
+
+
+def test_a_flood_does_not_hide_a_search_by_the_same_client(calibration: Calibration) -> None:
+    history = new(calibration, entries=1024, client_share=0.25)
+    images = toy.asked(toy.square, BUDGET, 103)
+    noise = np.random.default_rng(6).integers(0, 256, (20 * BUDGET, toy.SIDE, toy.SIDE, 3), dtype=np.uint8)
+    flood = toy.stream(noise, "a", start=0.0, every=0.05)
+    least = 1.0
+    for number, query in enumerate(toy.stream(np.stack(images), "a", start=0.0)):
+        least = min(least, history.observe(query).p_value)
+        history.observe_all(flood[20 * number : 20 * number + 20])
+    assert least <= LEVEL
+
+
+def test_forgiving_drops_the_evidence_and_not_the_queries(calibration: Calibration) -> None:
+    history = new(calibration)
+    images = toy.asked(toy.square, BUDGET, 104)
+    for number, image in enumerate(images[:-1]):
+        seen = history.observe(toy.query(image, "a", float(number)))
+    kept = len(history)
+    assert seen.p_value <= LEVEL
+    history.forgive("somebody else")
+    history.forgive("a")
+    after = history.observe(toy.query(images[-1], "a", 60.0))
+    assert after.p_value > LEVEL
+    assert len(history) == kept + 1
+    assert after.own
+    assert after.own.size > 10
+
+
+def test_the_calibrations_own_streams_are_flagged_as_often_as_promised(calibration: Calibration) -> None:
+    """On fresh streams of the same kinds; the share scatters, since the queries of a stream go together."""
+    calibration.check_level(LEVEL)
+    history, seen = new(calibration), list[Observation]()
+    for stream in benign_streams(9, 24):
+        seen += [history.observe(query) for query in stream]
+    assert flagged(seen) <= 2 * LEVEL
+
+
+def test_a_calibration_of_too_little_is_refused() -> None:
+    with pytest.raises(SetupError, match="200 unrelated"):
+        calibrate(traffic(1, 10), [traffic(2, 10)], alpha=ALPHA)

@@ -1,0 +1,202 @@
+import gc
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from service.errors import SetupError
+from service.history.bounds import Bounds, bytes_per_entry
+from service.history.calibration import Calibration
+from service.history.entries import ANONYMOUS, Entry
+from service.history.history import History
+from service.history.store import Store
+from tests.service.history import toy
+
+DIMENSIONS = 16
+
+
+def entry(seed: int, *, client: int = 1, now: float = 0.0) -> Entry:
+    generator = np.random.default_rng(seed)
+    embedding = generator.standard_normal(DIMENSIONS).astype(np.float32)
+    return Entry(
+        client=client,
+        digest=seed + 1 << 32,
+        sketches=(np.sort(generator.integers(1, 2**32, 50, dtype=np.uint32)),),
+        cells=generator.integers(0, 2**32, 16, dtype=np.uint32),
+        own_cells=generator.integers(0, 2**32, 16, dtype=np.uint32),
+        embedding=embedding / np.linalg.norm(embedding),
+        label=0,
+        marks=0,
+        now=now,
+    )
+
+
+def store(**bounds: float) -> Store:
+    return Store(Bounds(**{"entries": 256, "client_share": 1.0, **bounds}), DIMENSIONS, np.random.default_rng(0))
+
+
+def nothing(slots: np.ndarray) -> np.ndarray:
+    return np.ones(len(slots), np.int64)
+
+
+def keep(kept: Store, one: Entry) -> int:
+    kept.advance(one.now)
+    kept.sweep()
+    kept.make_room(one.client, nothing)
+    return kept.put(one)
+
+
+def test_a_kept_query_is_the_nearest_to_itself_in_both_views_and_scopes() -> None:
+    kept = store()
+    slots = [keep(kept, entry(seed, client=1 + seed % 2)) for seed in range(100)]
+    for seed in (0, 57):
+        own, everyone = kept.nearest(entry(seed, client=1 + seed % 2))
+        for near in (own, everyone):
+            assert (near.by_pixels, near.matches, near.by_embedding) == (slots[seed], 50, slots[seed])
+            assert near.distance < 1e-3
+        other, _ = kept.nearest(entry(seed, client=2 - seed % 2))
+        assert slots[seed] not in (other.by_pixels, other.by_embedding)
+        assert kept.twin(entry(seed).digest) == slots[seed]
+    assert kept.twin(12345) == -1
+
+
+def test_nobody_is_no_client() -> None:
+    kept = store()
+    slot = keep(kept, entry(0, client=ANONYMOUS))
+    own, everyone = kept.nearest(entry(0, client=ANONYMOUS))
+    assert own.by_pixels == own.by_embedding == -1
+    assert everyone.by_pixels == slot
+
+
+def test_a_window_later_nothing_is_found_and_all_is_cleared() -> None:
+    kept = store(window_s=100.0)
+    for seed in range(200):
+        keep(kept, entry(seed, now=seed / 10))
+    assert kept.nearest(entry(7))[1].matches == 50
+    kept.advance(100.0 + 20.0 + 7.0)
+    assert kept.nearest(entry(7))[1].matches == 0
+    assert kept.twin(entry(7).digest) == -1
+    for _ in range(4):
+        kept.sweep()
+    assert len(kept) == kept.count(1) == 0
+    assert all((index.table == np.uint32(0xFFFFFFFF)).all() for index in kept.indexes)
+
+
+def test_a_window_is_kept_whole() -> None:
+    kept = store(window_s=100.0)
+    keep(kept, entry(0, now=0.0))
+    keep(kept, entry(1, now=6.0))
+    kept.advance(106.0)
+    assert kept.nearest(entry(1))[1].matches == 50
+
+
+def test_the_clock_never_goes_back() -> None:
+    kept = store(window_s=100.0)
+    keep(kept, entry(0, now=1000.0))
+    keep(kept, entry(1, now=3.0))
+    assert kept.nearest(entry(1))[1].matches == 50
+
+
+def test_a_flood_pushes_out_itself_and_nobody_else() -> None:
+    kept = store(entries=512)
+    quiet = [entry(seed, client=2) for seed in range(64)]
+    for one in quiet:
+        keep(kept, one)
+    for seed in range(1000, 2200):
+        keep(kept, entry(seed, client=3))
+    assert len(kept) == 512
+    assert kept.count(2) == 64
+    assert all(kept.nearest(one)[0].matches > 40 for one in quiet)
+
+
+def test_many_clients_push_out_those_who_have_most() -> None:
+    kept = store(entries=512)
+    for seed in range(400):
+        keep(kept, entry(seed, client=2))
+    for seed in range(1000, 2200):
+        keep(kept, entry(seed, client=seed))
+    assert kept.count(2) < 100
+
+
+def test_a_client_has_his_share_and_no_more() -> None:
+    kept = store(entries=512, client_share=0.25)
+    for seed in range(400):
+        keep(kept, entry(seed, client=2))
+    assert kept.count(2) == len(kept) == 128
+
+
+def test_what_is_worth_most_stays() -> None:
+    kept = store(entries=512, client_share=0.25)
+    trail = {keep(kept, entry(seed, client=2)) for seed in range(40)}
+
+    def worth(slots: np.ndarray) -> np.ndarray:
+        return np.where(np.isin(slots, list(trail)), 40, 1)
+
+    for seed in range(1000, 2500):
+        pushed = kept.make_room(2, worth)
+        assert not trail & set(pushed.tolist())
+        kept.put(entry(seed, client=2))
+
+
+def test_another_secret_takes_over_with_an_overlap(calibration: Calibration) -> None:
+    bounds = Bounds(entries=2000, window_s=100.0, rotate_s=400.0)
+    history = History(calibration, dimensions=toy.DIMENSIONS, bounds=bounds)
+    generator = np.random.default_rng(0)
+    seen = []
+    for second in range(0, 1200, 4):
+        image = toy.pictures(generator, 1)[0]
+        history.observe(toy.query(image, "a", float(second)))
+        edited = image.copy()
+        edited[:4, :4] = 0
+        seen.append(history.observe(toy.query(edited, "a", second + 1.0)))
+        seen.append(history.observe(toy.query(image, "a", second + 2.0)))
+    assert all(one.own and one.own.pixel_links for one in seen[0::2])
+    assert all(one.is_repeat for one in seen[1::2])
+    assert history.generation == 3
+
+
+def test_it_holds_as_many_bytes_as_it_says(calibration: Calibration) -> None:
+    bounds = Bounds(entries=1000, window_s=100.0, rotate_s=1000.0)
+    queries = toy.stream(toy.pictures(np.random.default_rng(0), 300), "a", start=0.0, every=0.1)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        history = History(calibration, dimensions=toy.DIMENSIONS, bounds=bounds)
+        for number, query in enumerate(queries):
+            history.observe(toy.Query(**{**vars(query), "client": f"client {number}"}))
+        gc.collect()
+        held = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert held == pytest.approx(history.nbytes, rel=0.05, abs=60_000)
+
+
+def test_the_bytes_are_capped_even_while_the_secret_is_replaced(calibration: Calibration) -> None:
+    most = 2_000_000
+    bounds = Bounds(max_bytes=most, window_s=10.0, rotate_s=20.0)
+    history = History(calibration, dimensions=toy.DIMENSIONS, bounds=bounds)
+    largest = 0
+    for number, image in enumerate(toy.pictures(np.random.default_rng(0), 200)):
+        history.observe(toy.query(image, f"client {number}", number / 5))
+        largest = max(largest, history.nbytes)
+    assert 0.5 * most < largest <= most
+    assert history.store.capacity == most // bytes_per_entry(toy.DIMENSIONS)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"window_s": 0.0}, "window"),
+        ({"client_share": 0.01}, "share"),
+        ({"rotate_s": 3600.0}, "two windows"),
+    ],
+)
+def test_bounds_that_make_no_sense_are_refused(wrong: dict[str, float], says: str) -> None:
+    with pytest.raises(SetupError, match=says):
+        Bounds(**wrong)
+
+
+def test_too_little_memory_is_refused_with_what_an_entry_takes() -> None:
+    with pytest.raises(SetupError, match="bytes"):
+        Bounds(max_bytes=100_000).capacity(256)
