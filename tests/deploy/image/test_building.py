@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from deploy.image.__main__ import missed_of
 from deploy.image.building import Buildah, pip_secrets
+from deploy.results import load
 from service.errors import SetupError
 
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -70,3 +72,12 @@ def test_a_call_that_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     with pytest.raises(SetupError, match=r"buildah .* rm x: exit status 3; see above"):
         Buildah(folder=tmp_path).run("rm", "x")
+
+
+def test_a_figure_that_is_missed_is_told() -> None:
+    metrics = next(result["metrics"] for result in load() if result["name"] == "image")
+    assert missed_of(metrics) == []
+    assert missed_of({**metrics, "own_layers_mb": 301.0, "secrets": 1.0}) == [
+        "own_layers_mb is 301, asked <= 300",
+        "secrets is 1, asked = 0",
+    ]
