@@ -118,7 +118,9 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
         return f"## {result['name']}\n\nIn [reliability.md](reliability.md).\n"
     runs = detector_tables(result) if DETECTORS in result else _by_run(metrics)
     shown = {name: metrics[name] for name in asked} if runs else metrics
-    rows = [f"| {name} | {asked.get(name, '')} | {value:.4g} | {_reached(name)} |" for name, value in shown.items()]
+    rows = [
+        f"| {name} | {asked.get(name, '')} | {_number(value)} | {_reached(name)} |" for name, value in shown.items()
+    ]
     return "\n".join(
         [
             f"## {result['name']}",
@@ -132,6 +134,11 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
             *(["| metric | asked | measured | reached |", "|---|---|---|---|", *rows, ""] if rows else []),
         ]
     )
+
+
+def _number(value: float) -> str:
+    """Whole numbers in full, others to four figures."""
+    return f"{value:.0f}" if value == round(value) else f"{value:.4g}"
 
 
 def _by_run(metrics: Mapping[str, float]) -> list[str]:

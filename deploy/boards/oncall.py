@@ -62,7 +62,7 @@ WELL = Row(
             "Certificate ends in",
             "Of the instance whose certificate ends first; empty without TLS.",
             "s",
-            "min(advsentry_tls_certificate_expiry_timestamp_seconds{HERE} - time())",
+            "min(advsentry_tls_certificate_expiry_timestamp_seconds{HERE} > 0) - time()",
             bad_below=14 * 86400,
         ),
         _stat(

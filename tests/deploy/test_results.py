@@ -31,6 +31,12 @@ def test_a_missed_target_is_printed_as_missed() -> None:
     assert "| auroc |  | 0.9 |  |" in text
 
 
+def test_a_whole_number_is_printed_in_full() -> None:
+    text = results.page([{**RESULT, "metrics": {"user_id": 65532.0, "rate": 65532.5}}], {})
+    assert "| user_id |  | 65532 |  |" in text
+    assert "| rate |  | 6.553e+04 |  |" in text
+
+
 def test_a_recipe_is_told_by_what_it_sets_apart_from_the_defaults() -> None:
     assert 'Recipe `data.set="digits" attack.eps=0.3 tla.weight=2.0`; seed 0' in results.page([RESULT], {})
     assert "Recipe seconds 8.0, batch 128; seed 0" in results.page(
