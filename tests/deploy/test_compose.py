@@ -38,6 +38,15 @@ def test_what_is_mounted_is_there() -> None:
     assert Path(home).parent == Path(boards)
 
 
+def test_the_page_names_what_is_there() -> None:
+    page = (FOLDER.parent / "docs" / "deploy.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bdeploy/[\w./-]+\w", page))
+    assert len(named) >= 6
+    assert [name for name in named if not (FOLDER.parent / name).exists()] == []
+    targets = set(re.findall(r"^FROM \S+ AS (\w+)$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"--target (\w+)", page)) <= targets
+
+
 def test_what_is_set_are_settings() -> None:
     said = set(re.findall(rf"\b{PREFIX}\w+", COMPOSE + (FOLDER / "Dockerfile").read_text(encoding="utf-8")))
     assert len(said) >= 4
