@@ -42,11 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     folder = ROOT / "build" / "image"
     folder.mkdir(parents=True, exist_ok=True)
     base = os.environ.get("BASE_IMAGE", BASE)
+    buildah = Buildah(folder=folder)
     try:
-        metrics = measured(Buildah(folder=folder), base)
+        metrics = measured(buildah, base)
     except AdvsentryError as error:
         print(f"test-image: error: {error}", file=sys.stderr)
         return 1
+    finally:
+        buildah.release()
     print(json.dumps(metrics, indent=2))
     if options.result:
         write_result(

@@ -36,6 +36,10 @@ class Buildah:
         """
         return _output(self.command(*words))
 
+    def release(self) -> None:
+        """Takes back the mount that the storage makes of itself, so that its folder can be removed."""
+        subprocess.run(["umount", self.folder / "storage" / "overlay"], capture_output=True, check=False)
+
 
 def _output(command: Sequence[str]) -> str:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
