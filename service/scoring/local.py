@@ -1,4 +1,7 @@
-"""A run on this machine: processes decode, one thread runs the graph, this one reads and writes, all at once."""
+"""A run on this machine: processes decode, one thread runs the graph, this one reads and writes, all at once.
+
+Processes and not threads, because most of what a small image costs is Python, which runs in one thread at a time.
+"""
 
 import multiprocessing
 from collections import deque
