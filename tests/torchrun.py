@@ -38,4 +38,4 @@ def started(
         yield process
     finally:
         process.terminate()  # torchrun then ends what it started
-        process.wait(PATIENCE_S)
+        process.communicate(timeout=PATIENCE_S)

@@ -17,7 +17,7 @@ from training.__main__ import main
 from training.evaluation import attacking, robustness
 from training.evaluation.attack_cache import ATTACKED
 
-MODULE = ("-m", "tests.training.evaluation.small_batches")
+MODULE = ("-m", "--", "tests.training.evaluation.small_batches")  # torchrun would take --run for its own option
 ROBUSTNESS = ("--images", "40", "--quick", "--attacks", "pgd_20,pgd_100,pgd_l2")
 
 
