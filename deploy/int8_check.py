@@ -27,7 +27,7 @@ from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.attacking import attack_images
 from training.evaluation.blind_strength import STANDARD
 from training.evaluation.decisions import FUSED, Decisions, decide
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 from training.evaluation.metrics import auroc
 from training.evaluation.pairing import check_pair
 from training.evaluation.suite import blind_suite, budgets_for, chosen

@@ -18,7 +18,7 @@ from training.attacks.rounding import from_8_bit, nearest_8_bit
 from training.data.types import ImageSet
 from training.detectors import DETECTORS, Lessons
 from training.evaluation.decisions import FUSED, decide
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 from training.graph import BundleGraph, clean_views
 from training.models import Classifier
 

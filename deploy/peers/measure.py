@@ -12,7 +12,7 @@ from service.detection.types import Bytes8, Float64s
 from service.errors import SetupError
 from training.evaluation.bootstrap import Estimate, draw_weights
 from training.evaluation.decisions import FUSED, Decisions
-from training.evaluation.evaluate import HeldOut
+from training.evaluation.held_out import HeldOut
 from training.evaluation.judging import Attacked, Subject, judge_attack, judge_false_positives, judge_union
 from training.evaluation.results import AttackResult, RateAt, UnionResult
 from training.evaluation.suite import Budgets, SuiteEntry

@@ -1,13 +1,8 @@
 """Two processes that share a batch train what one does: under torchrun, on the CPU."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from service.errors import SetupError
+from tests.torchrun import PATIENCE_S, started
 from tests.training.shared_step import METHODS, gradients, recipe
 from training.attacks.threat import named_norm, uniform
 from training.checkpoint import read_checkpoint
@@ -28,22 +24,6 @@ from training.shard import Shard, ShardGenerator
 from training.synchronised import SynchronisedBatchNorm2d, synchronise
 
 CPU = torch.device("cpu")
-ROOT = Path(__file__).parent.parent.parent
-PATIENCE_S = 180.0
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-
-
-@contextmanager
-def started(*arguments: str) -> "Iterator[subprocess.Popen[str]]":
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    process = subprocess.Popen(
-        [*TORCHRUN, *arguments], cwd=ROOT, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
-    try:
-        yield process
-    finally:
-        process.terminate()  # torchrun then ends what it started
-        process.wait(PATIENCE_S)
 
 
 def run(*arguments: str) -> str:

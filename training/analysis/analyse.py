@@ -23,7 +23,7 @@ from training.attacks import Pgd
 from training.checkpoint import read_checkpoint
 from training.config import recipe_values
 from training.data.types import ImageSet
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 from training.method_names import method_names
 from training.spelling import budget_words
 

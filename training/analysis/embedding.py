@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.detection.types import Float64s
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 
 __all__ = ["EmbeddingMap", "embedding_map", "frequent_classes"]
 

@@ -12,7 +12,7 @@ from service.errors import SetupError
 from training.checkpoint import Run
 from training.config import AttackConfig
 from training.data.types import ImageSet
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 from training.side_by_side import load_alike, parts_of_all, run_names
 
 __all__ = ["LEAST_IMAGES", "MOST_IMAGES", "Subject", "common_budget", "load_subjects"]

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from service.detection.bundle import Bundle
-from training.evaluation.evaluate import Evaluation, HeldOut
+from training.evaluation.evaluate import Evaluation
+from training.evaluation.held_out import HeldOut
 from training.evaluation.overall import overall
 from training.evaluation.records import Cost
 from training.evaluation.remarks import remarks

@@ -1,9 +1,12 @@
-"""Runs one attack of a suite over many 8-bit images, batch by batch."""
+"""Runs one attack of a suite over many 8-bit images, batch by batch, in one process or in several."""
 
+import functools
+import math
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -11,18 +14,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from service.detection.types import Bytes8
+from service.errors import SetupError
 from training.attacks.rounding import from_8_bit, nearest_8_bit, to_8_bit
 from training.evaluation.attack_cache import AttackCache, Made, digest
 from training.evaluation.entries import SuiteEntry
 from training.evaluation.progress import time_left
 from training.evaluation.rounding import to_8_bit_fooling
+from training.processes import ALONE, Processes
 
-__all__ = ["BATCH", "AttackRun", "Progress", "attack_images"]
+__all__ = ["BATCH", "PATIENCE", "AttackRun", "Progress", "attack_images"]
 
 BATCH = 128
 
+PATIENCE = timedelta(days=7)
+"""That processes wait for each other's share of an attack: one image can take minutes. They notice one that is gone."""
+
 _KEEP_EVERY_S = 30.0
-"""Of work may be lost; each keeping writes all images that there are."""
+"""Of a process's work may be lost."""
 
 Progress = Callable[[str], None]
 """Takes a line for people."""
@@ -48,8 +56,9 @@ def attack_images(
     progress: Progress,
     batch: int = BATCH,
     cache: AttackCache | None = None,
+    processes: Processes = ALONE,
 ) -> AttackRun:
-    """Attacked images of 8 bits.
+    """Attacked images of 8 bits: the same for any number of processes, on one kind of device and number of threads.
 
     Args:
         model: in eval mode; its device is computed on.
@@ -57,32 +66,97 @@ def attack_images(
         labels: (N,) true classes.
         entry: the attack; its random numbers do not depend on which others run.
         seed: of every random number.
+        progress: takes a line for people.
         batch: images at once.
-        cache: where an earlier call left off it goes on, to the images of an uninterrupted one.
+        cache: where earlier calls left off it goes on, to the images of an uninterrupted one.
+        processes: all of them call this; each makes its share of the batches, and all get every image.
+
+    Raises:
+        SetupError: the processes would not attack the same images of the same network.
     """
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {entry.name}".encode()))
-    words = f"{entry.name} {entry.norm} {entry.eps} {entry.attack!r} seed {seed} batch {batch} on {device.type}"
-    key = digest(model, images, labels, words) if cache else ""
-    parts, spared = [], 0.0
-    if cache and (made := cache.find(entry.name, key)):
-        generator.set_state(torch.from_numpy(made.generator))
-        parts, spared = [made.images], made.seconds
-    done = first = sum(map(len, parts))
-    began = kept = time.monotonic()
-    while done < len(images):
-        left = time_left(time.monotonic() - began, done=done - first, left=len(images) - done)
-        progress(f"{entry.name}: {done} of {len(images)}{left}")
-        rows = slice(done, done + batch)
-        parts.append(_attack_batch(model, from_8_bit(images[rows]), torch.from_numpy(labels[rows]), entry, generator))
-        done, now = done + len(parts[-1]), time.monotonic()
-        if cache and (done == len(images) or now - kept > _KEEP_EVERY_S):
-            kept = now
-            state = generator.get_state().numpy()
-            cache.keep(
-                entry.name, key, Made(images=np.concatenate(parts), generator=state, seconds=spared + now - began)
+    job = _Job(model=model, images=images, labels=labels, entry=entry, seed=seed, batch=batch)
+    key = job.key() if cache or processes.are_several else ""
+    _check_same(entry, processes.gathered(lambda: key))
+    kept = processes.decided(lambda: cache.find(entry.name, key) if cache else Made())
+    missing = [number for number in range(math.ceil(len(images) / batch)) if number not in kept.batches]
+    own = missing[processes.shard.rank :: processes.shard.world]
+    save = functools.partial(cache.add, entry.name, key) if cache else None
+    shares = processes.gathered(lambda: _share(job, own, kept, processes.shard.world, progress, save))
+    made = functools.reduce(Made.and_also, shares, kept)
+    if cache and missing and processes.is_first:
+        cache.complete(entry.name, key, made)
+    return AttackRun(
+        images=np.concatenate([made.batches[number] for number in sorted(made.batches)]), spared=kept.seconds
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """An attack and the images that it is asked for, in batches."""
+
+    model: nn.Module
+    images: Bytes8
+    labels: NDArray[np.int64]
+    entry: SuiteEntry
+    seed: int
+    batch: int
+
+    def key(self) -> str:
+        """Of all that the attacked images depend on."""
+        entry, device = self.entry, next(self.model.parameters()).device
+        words = (
+            f"{entry.name} {entry.norm} {entry.eps} {entry.attack!r} seed {self.seed} batch {self.batch} "
+            f"on {device.type}"
+        )
+        return digest(self.model, self.images, self.labels, words)
+
+    def size(self, number: int) -> int:
+        """Images of this batch."""
+        return min(self.batch, len(self.images) - number * self.batch)
+
+    def attacked(self, number: int) -> Bytes8:
+        """This batch; its random numbers are its own, so that it is the same whichever were made before, and where."""
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {self.entry.name} {number}".encode()))
+        rows = slice(number * self.batch, (number + 1) * self.batch)
+        clean, labels = from_8_bit(self.images[rows]), torch.from_numpy(self.labels[rows])
+        return _attack_batch(self.model, clean, labels, self.entry, generator)
+
+
+def _share(
+    job: _Job,
+    numbers: Sequence[int],
+    kept: Made,
+    world: int,
+    progress: Progress,
+    save: Callable[[Made], None] | None,
+) -> Made:
+    """Makes these batches, and tells and saves on the way how far it is."""
+    before, here = (sum(map(job.size, some)) for some in (kept.batches, numbers))
+    where = f" of the first of {world} processes" if world > 1 else ""
+    made = unsaved = Made()
+    began = saved = time.monotonic()
+    done = 0
+    for number in numbers:
+        since = time.monotonic()
+        left = time_left(since - began, done=done, left=here - done)
+        progress(f"{job.entry.name}: {before + done} of {before + here}{where}{left}")
+        images, now = job.attacked(number), time.monotonic()
+        one = Made(batches={number: images}, seconds=(now - since) / world)
+        made, unsaved, done = made.and_also(one), unsaved.and_also(one), done + len(images)
+        if save and now - saved > _KEEP_EVERY_S:
+            save(unsaved)
+            unsaved, saved = Made(), now
+    return made
+
+
+def _check_same(entry: SuiteEntry, keys: Sequence[str]) -> None:
+    """Refuses processes whose attacks are not the same."""
+    for rank, key in enumerate(keys):
+        if key != keys[0]:
+            raise SetupError(
+                f"{entry.name}: expected the same attack on the same images of the same network in every process, got "
+                f"another in process {rank} of {len(keys)}; give all machines the same code, libraries, run and data"
             )
-    return AttackRun(images=np.concatenate(parts), spared=spared)
 
 
 def _attack_batch(

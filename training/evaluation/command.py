@@ -26,10 +26,12 @@ from training.evaluation.adaptive_suite import FULL, QUICK, STANDARD, adaptive_s
 from training.evaluation.aimed import Known
 from training.evaluation.assemble import assemble
 from training.evaluation.attack_cache import ATTACKED, AttackCache
+from training.evaluation.attacking import PATIENCE
 from training.evaluation.availability import availability_suite
 from training.evaluation.cost import BATCH, measure_cost, passes_of
 from training.evaluation.entries import BUDGETED
-from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
+from training.evaluation.evaluate import Evaluation, judge_run
+from training.evaluation.held_out import HeldOut, choose_images
 from training.evaluation.limited import limited_suite
 from training.evaluation.pairing import as_exported, check_pair
 from training.evaluation.progress import reporting
@@ -38,12 +40,14 @@ from training.evaluation.publish import publish
 from training.evaluation.report import page
 from training.evaluation.results import Provenance, Report
 from training.evaluation.suite import Budgets, Fitting, NormName, SuiteEntry, blind_suite, budgets_for, fitting
+from training.evaluation.suite_run import run_suite
 from training.evaluation.summary import metrics, result_json, words
 from training.evaluation.transfer import transfer_suite
 from training.evaluation.twin import torch_twin
 from training.evaluation.views import views_of
 from training.folders import make_folder
 from training.precision import deterministic
+from training.processes import connected
 
 __all__ = ["Options", "held_out", "run_command", "run_evaluation"]
 
@@ -131,6 +135,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     """Runs `evaluate`; gives its exit status."""
     options = Options(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)})
     report = run_evaluation(options)
+    if report is None:
+        return 0
     page_path = options.out / "report.html"
     if arguments.json:
         sys.stdout.write(json.dumps({"report": str(page_path), "metrics": metrics(report)}) + "\n")
@@ -139,8 +145,11 @@ def run_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def run_evaluation(options: Options) -> Report:
+def run_evaluation(options: Options) -> Report | None:
     """Evaluates and writes everything that the options ask for.
+
+    Under torchrun every process calls it: they share the attacks, and all but the first one, which judges and writes,
+    get None.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -148,31 +157,35 @@ def run_evaluation(options: Options) -> Report:
     """
     began, started = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     code = commit()  # now, while it is the code that runs
-    engine = Engine.load(find_bundle(options.bundle))
-    run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    check_pair(run, engine.bundle)
-    run = as_exported(run, engine.bundle)
-    make_folder(options.out, "--out")
-    parts = run.parts(options.data)
-    test = held_out(run, parts, images=options.images, seed=options.seed)
-    shape, threat = engine.bundle.manifest.input, engine.bundle.manifest.threat_model
-    budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
+    with connected(None, patience=PATIENCE) as (device, processes):
+        ready = processes.together(lambda: _ready(options, device))
+        engine, run, parts, test, budgets = ready.engine, ready.run, ready.parts, ready.test, ready.budgets
+        with reporting() as progress, deterministic(0):
+            attacks = processes.together(lambda: _attacks(ready, options))
+            ran = run_suite(
+                engine,
+                run.model,
+                test,
+                attacks.allowed.entries,
+                seed=options.seed,
+                progress=progress,
+                denial=attacks.denial,
+                series=attacks.series,
+                cache=AttackCache(run.path / ATTACKED, warn=progress),
+                processes=processes,
+            )
+    if not processes.is_first:
+        return None
     with reporting() as progress, deterministic(0):
-        known = None if options.non_adaptive else _known(engine, run, parts, options)
-        adaptive, denial, beside = _adaptive(engine, run, known, budgets, options) if known else ((), (), None)
-        allowed = _allowed(run, test, budgets, adaptive, options)
-        evaluation = evaluate(
+        evaluation = judge_run(
             engine,
             run.model,
             test,
-            allowed.entries,
+            ran,
             budgets=budgets,
             seed=options.seed,
             progress=progress,
-            denial=() if options.attacks else denial,
-            series=None if options.attacks else beside,
             fusion=np.ascontiguousarray(parts.fusion.images),
-            cache=AttackCache(run.path / ATTACKED, warn=progress),
         )
     report = assemble(
         evaluation,
@@ -180,15 +193,66 @@ def run_evaluation(options: Options) -> Report:
         test,
         budgets=budgets,
         data_name=run.recipe.data.set,
-        provenance=_provenance(options, code, started, time.monotonic() - began + evaluation.spared),
+        provenance=_provenance(
+            options, code, started, time.monotonic() - began + evaluation.spared, machine(processes.shard.world)
+        ),
         publishable=not options.is_quick,
-        left_out=allowed.remarks,
+        left_out=attacks.allowed.remarks,
         cost=measure_cost(
-            engine.bundle, test.images[:BATCH], passes=passes_of(known.graph, test.images) if known else None
+            engine.bundle,
+            test.images[:BATCH],
+            passes=passes_of(attacks.known.graph, test.images) if attacks.known else None,
         ),
     )
     _write(options, run, report, evaluation)
     return report
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ready:
+    """What an evaluation is about."""
+
+    engine: Engine
+    run: Run
+    parts: Parts
+    test: HeldOut
+    budgets: Budgets
+
+
+def _ready(options: Options, device: torch.device) -> _Ready:
+    engine = Engine.load(find_bundle(options.bundle))
+    run = load_run(options.run, device=device)
+    check_pair(run, engine.bundle)
+    run = as_exported(run, engine.bundle)
+    make_folder(options.out, "--out")
+    parts = run.parts(options.data)
+    test = held_out(run, parts, images=options.images, seed=options.seed)
+    shape, threat = engine.bundle.manifest.input, engine.bundle.manifest.threat_model
+    budgets = budgets_for(threat.norm, threat.eps, shape.height * shape.width * shape.channels, l2_eps=options.l2_eps)
+    return _Ready(engine=engine, run=run, parts=parts, test=test, budgets=budgets)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Attacks:
+    """What is run."""
+
+    allowed: Fitting
+    known: Known | None
+    """What those who know the detectors have; None without them."""
+    denial: tuple[SuiteEntry, ...]
+    series: series.Series | None
+
+
+def _attacks(ready: _Ready, options: Options) -> _Attacks:
+    engine, run, budgets = ready.engine, ready.run, ready.budgets
+    known = None if options.non_adaptive else _known(engine, run, ready.parts, options)
+    adaptive, denial, beside = _adaptive(engine, run, known, budgets, options) if known else ((), (), None)
+    return _Attacks(
+        allowed=_allowed(run, ready.test, budgets, adaptive, options),
+        known=known,
+        denial=() if options.attacks else denial,
+        series=None if options.attacks else beside,
+    )
 
 
 def _allowed(
@@ -266,13 +330,13 @@ def held_out(run: Run, parts: Parts, *, images: int | None, seed: int) -> HeldOu
     )
 
 
-def _provenance(options: Options, code: str, started: str, seconds: float) -> Provenance:
+def _provenance(options: Options, code: str, started: str, seconds: float, on: str) -> Provenance:
     return Provenance(
         command=options.command(),
         seed=options.seed,
         code_version=code_version(),
         commit=code,
-        machine=machine(),
+        machine=on,
         started=started,
         seconds=round(seconds, 1),
         libraries=libraries(),

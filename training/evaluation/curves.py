@@ -34,6 +34,7 @@ from training.evaluation.transfer import Transferred
 from training.evaluation.views import views_of
 from training.models.pursuit import PursuitNet
 from training.network_digest import network_digest
+from training.processes import ALONE, Processes
 
 __all__ = ["SHARES", "Curves", "measure_curves"]
 
@@ -67,6 +68,7 @@ def measure_curves(
     strength: Strength,
     seed: int,
     progress: Progress,
+    processes: Processes = ALONE,
 ) -> Curves:
     """Attacks a run's network by what its gradients say, by random search, and by way of other networks.
 
@@ -78,6 +80,7 @@ def measure_curves(
         strength: of the attacks.
         seed: of the attacks.
         progress: takes lines for people.
+        processes: that share the attacks; all of them find the same.
     """
     model = subject.run.model
     truth = test.labels.astype(np.int64)
@@ -96,7 +99,7 @@ def measure_curves(
     worst, spared = right.copy(), 0.0
     strong = chosen(battery(Budgets(linf=eps, l2=eps), model.head.out_features, strength), SIGHTED)
     for entry in [*_growing(eps, strength), *strong, *blind]:
-        made = _attacked(subject, test.images, truth, entry, cache, seed, progress)
+        made = _attacked(subject, test.images, truth, entry, cache, seed, progress, processes)
         resists = right & np.asarray(views_of(model, made.images).labels.numpy() == truth)
         spared += made.spared
         figures[f"{entry.name}_accuracy"] = float(resists.mean())
@@ -148,9 +151,19 @@ def _attacked(
     cache: AttackCache,
     seed: int,
     progress: Progress,
+    processes: Processes,
 ) -> AttackRun:
-    model = EightBit(subject.run.model)
-    return attack_images(model, images, truth, entry, seed=seed, progress=progress, batch=_BATCH, cache=cache)
+    return attack_images(
+        EightBit(subject.run.model),
+        images,
+        truth,
+        entry,
+        seed=seed,
+        progress=progress,
+        batch=_BATCH,
+        cache=cache,
+        processes=processes,
+    )
 
 
 def _growing(eps: float, strength: Strength) -> list[SuiteEntry]:

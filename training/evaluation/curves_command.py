@@ -16,19 +16,23 @@ from pathlib import Path
 import torch
 
 from service.errors import SetupError
-from training.analysis.subjects import common_budget, load_subjects
+from training.analysis.subjects import Subject, common_budget, load_subjects
 from training.arguments import check_flags
 from training.attacks.rounding import levels
-from training.checkpoint import load_run, write_atomically
+from training.checkpoint import Run, load_run, write_atomically
 from training.config import recipe_to_dict
+from training.data.types import ImageSet
+from training.evaluation.attacking import PATIENCE
 from training.evaluation.curves import SHARES, Curves, measure_curves
 from training.evaluation.progress import reporting
 from training.evaluation.provenance import commit, machine
 from training.evaluation.strength import FULL, QUICK, Strength
 from training.evaluation.transfer import check_same_data
 from training.folders import make_folder
+from training.launch import is_first
 from training.network_digest import network_digest
 from training.precision import deterministic
+from training.processes import connected
 
 __all__ = ["Options", "averaged", "measure", "run_command"]
 
@@ -85,6 +89,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
     options = Options(**{**values, "runs": tuple(arguments.runs), "transfer": tuple(arguments.transfer)})
     found = measure(options)
+    if not is_first():
+        return 0
     for name, curves in found.items():
         for check in curves.checks:
             if not check.passed:
@@ -102,12 +108,47 @@ def run_command(arguments: argparse.Namespace) -> int:
 def measure(options: Options) -> dict[str, Curves]:
     """Measures the runs and writes their file; gives what was found of each, by its name.
 
+    Under torchrun every process calls it, and the first one writes.
+
     Raises:
         SetupError: a run is missing or unfinished, runs or data do not belong together, the budget is not Linf or too
             small for 8-bit images, or `--out` cannot be written.
     """
     began, code = time.monotonic(), commit()  # now, while it is the code that runs
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with connected(None, patience=PATIENCE) as (device, processes):
+        ready = processes.together(lambda: _ready(options, device))
+        with reporting() as progress, deterministic(0):
+            found = {
+                subject.name: measure_curves(
+                    subject,
+                    ready.test,
+                    ready.others,
+                    eps=ready.eps,
+                    strength=options.strength,
+                    seed=options.seed,
+                    progress=progress,
+                    processes=processes,
+                )
+                for subject in ready.subjects
+            }
+    if processes.is_first:
+        seconds = time.monotonic() - began + sum(curves.spared for curves in found.values())
+        on = machine(processes.shard.world)
+        write_atomically(options.out, _file(options, ready, found, code, seconds, on))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ready:
+    """All that a measurement needs."""
+
+    subjects: Sequence[Subject]
+    test: ImageSet
+    others: Sequence[Run]
+    eps: float
+
+
+def _ready(options: Options, device: torch.device) -> _Ready:
     subjects, test = load_subjects(options.runs, options.data, options.images, options.seed, device)
     norm, eps = common_budget(subjects, options.eps)
     if norm != "linf":
@@ -122,29 +163,25 @@ def measure(options: Options) -> dict[str, Curves]:
         if network_digest(other.model) != network_digest(subjects[0].run.model):  # which may be one of the runs
             check_same_data("--transfer", subjects[0].run, other)
     make_folder(options.out.parent, "--out")
-    with reporting() as progress, deterministic(0):
-        found = {
-            subject.name: measure_curves(
-                subject, test, others, eps=eps, strength=options.strength, seed=options.seed, progress=progress
-            )
-            for subject in subjects
-        }
+    return _Ready(subjects=subjects, test=test, others=others, eps=eps)
+
+
+def _file(options: Options, ready: _Ready, found: Mapping[str, Curves], code: str, seconds: float, on: str) -> str:
     result = {
         "name": options.out.stem,
         "command": options.command(),
-        "recipe": {"eps": eps, "steps": options.strength.steps, "restarts": options.strength.restarts}
+        "recipe": {"eps": ready.eps, "steps": options.strength.steps, "restarts": options.strength.restarts}
         | {"queries": options.strength.queries},
         "seed": options.seed,
         "commit": code,
-        "machine": machine(),
-        "seconds": round(time.monotonic() - began + sum(curves.spared for curves in found.values()), 1),
-        "data": {"set": subjects[0].run.recipe.data.set, "split": "test", "images": len(test)}
+        "machine": on,
+        "seconds": round(seconds, 1),
+        "data": {"set": ready.subjects[0].run.recipe.data.set, "split": "test", "images": len(ready.test)}
         | ({"quick": True} if options.quick else {}),
-        "runs": {subject.name: recipe_to_dict(subject.run.recipe) for subject in subjects},
+        "runs": {subject.name: recipe_to_dict(subject.run.recipe) for subject in ready.subjects},
         "metrics": averaged(found),
     }
-    write_atomically(options.out, json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    return found
+    return json.dumps(result, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def averaged(found: Mapping[str, Curves]) -> dict[str, float]:

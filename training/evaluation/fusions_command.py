@@ -20,8 +20,8 @@ from training.data import ImageSet
 from training.data.splits import Parts
 from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.attacking import Progress, attack_images
-from training.evaluation.evaluate import choose_images
 from training.evaluation.fusions import Contest, Scores, compare_fusions
+from training.evaluation.held_out import choose_images
 from training.evaluation.progress import reporting
 from training.evaluation.suite import SHORT, budgets_for, short_suite
 from training.evaluation.views import views_of

@@ -13,7 +13,7 @@ from training.checkpoint import Run, load_run
 from training.evaluation.adaptive_suite import AdaptiveStrength, embedding_of
 from training.evaluation.aimed import Aimed, Known, NearExemplars
 from training.evaluation.entries import Budgets, NormName, SuiteEntry
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 from training.evaluation.transfer import check_same_data
 from training.export import fitted_graph
 from training.graph import BundleGraph, torch_outputs

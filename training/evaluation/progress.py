@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from training.launch import is_first
+
 __all__ = ["reporting", "time_left"]
 
 _LINE_EVERY_S = 10.0
@@ -13,7 +15,10 @@ _LINE_EVERY_S = 10.0
 
 @contextmanager
 def reporting() -> Iterator[Callable[[str], None]]:
-    """Gives what takes the lines; a line whose first word is new is always shown."""
+    """Gives what takes the lines; a line whose first word is new is always shown, by the first process alone."""
+    if not is_first():
+        yield lambda _: None
+        return
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if console.is_terminal:
         with console.status("evaluating") as status:

@@ -26,11 +26,13 @@ def commit() -> str:
     return head + ("+" if _git("status", "--porcelain", "--untracked-files=no", "--", ":/", _RESULTS) else "")
 
 
-def machine() -> str:
-    """Processor, cores that the process may use, GPU where torch sees one."""
+def machine(processes: int = 1) -> str:
+    """Processor, cores that the process may use, GPU where torch sees one; the processes where they are several."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
-    return f"{processor()}, {cores} cores{gpu}, {platform.system()}"
+    return f"{processor()}, {cores} cores{gpu}, {platform.system()}" + (
+        f", {processes} processes" if processes > 1 else ""
+    )
 
 
 def libraries() -> dict[str, str]:

@@ -7,7 +7,6 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,15 +19,16 @@ from training.attacks.ball import Ball
 from training.attacks.rounding import from_8_bit
 from training.checkpoint import Run, load_run, write_atomically
 from training.data import ImageSet
+from training.data.splits import Parts
 from training.detectors.detector import CleanViews
 from training.detectors.gaussian import ClassGaussian
 from training.detectors.mixture import GaussianMixture
 from training.domain_attacks import domain_balls
 from training.evaluation.attack_cache import ATTACKED, AttackCache
-from training.evaluation.attacking import Progress, attack_images
+from training.evaluation.attacking import PATIENCE, Progress, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.eight_bit import EightBit
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 from training.evaluation.localized_suite import check_masked, localized_battery, masks_for
 from training.evaluation.looking import looks
 from training.evaluation.norms import NAMED, norm_battery, over_norms, parse_balls
@@ -48,9 +48,11 @@ from training.evaluation.strength import FULL, QUICK, Strength
 from training.evaluation.suite import Budgets, SuiteEntry, budgets_for, chosen
 from training.evaluation.views import views_of
 from training.folders import make_folder
+from training.launch import is_first
 from training.lessons import lessons_of
 from training.masks import Masks
 from training.precision import deterministic
+from training.processes import Processes, connected
 
 __all__ = ["Measured", "Options", "measure_robustness", "run_command"]
 
@@ -130,6 +132,8 @@ def run_command(arguments: argparse.Namespace) -> int:
     values = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Options)}
     options = Options(**{**values, "norms": parse_balls(arguments.norms) if arguments.norms is not None else ()})
     measured = measure_robustness(options)
+    if not is_first():
+        return 0
     for name in measured.left_out:
         sys.stderr.write(f"{name}: left out, there is no image to compute it from\n")
     if arguments.json:
@@ -142,14 +146,51 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def measure_robustness(options: Options) -> Measured:
-    """Measures a run and writes its file.
+    """Measures a run and writes its file; under torchrun every process calls it, and the first one writes.
 
     Raises:
         SetupError: the run is not finished, its data are missing or too few, an attack is unknown, or `--out` cannot
             be written.
     """
     began, code = time.monotonic(), commit()  # now, while it is the code that runs
-    run = load_run(options.run, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    with connected(None, patience=PATIENCE) as (device, processes):
+        ready = processes.together(lambda: _ready(options, device))
+        run, test, masks = ready.run, ready.parts.test, ready.masks
+        with reporting() as progress, deterministic(0):
+            figures, spared = _measure(ready, seed=options.seed, progress=progress, processes=processes)
+            if masks is not None:
+                figures |= looks(run.model, test.images[ready.positions], masks)
+    names = {entry.name for entry in ready.entries}
+    measured = Measured(
+        metrics={name: value for name, value in figures.items() if value is not None},
+        left_out=tuple(name for name, value in figures.items() if value is None),
+        test_images=len(test),
+        attacked_images=len(ready.positions),
+        norms=tuple(ball for ball in ready.balls if f"{NAMED}{ball.norm}" in names),
+    )
+    seconds = time.monotonic() - began + spared
+    if processes.is_first:
+        on = machine(processes.shard.world)
+        write_atomically(options.out, _file(options, run, measured, code, seconds, masks, on))
+    return measured
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Ready:
+    """All that a measurement needs."""
+
+    run: Run
+    parts: Parts
+    positions: np.ndarray
+    """Of the test images that are attacked."""
+    entries: tuple[SuiteEntry, ...]
+    budgets: Budgets
+    balls: tuple[Ball, ...]
+    masks: Masks | None
+
+
+def _ready(options: Options, device: torch.device) -> _Ready:
+    run = load_run(options.run, device=device)
     budgets = _budgets(run, options)
     balls = options.norms or domain_balls(run.recipe)
     masks = masks_for(run, options.mask, options.mask_run, options.data)
@@ -160,23 +201,7 @@ def measure_robustness(options: Options) -> Measured:
     parts = run.parts(options.data)
     positions = _positions(parts.test, options)
     make_folder(options.out.parent, "--out")
-    with reporting() as progress, deterministic(0):
-        clean = _clean_views(run, parts.fit)
-        figures, spared = _measure(
-            run, parts.test, positions, entries, clean, budgets, seed=options.seed, progress=progress
-        )
-        if masks is not None:
-            figures |= looks(run.model, parts.test.images[positions], masks)
-    measured = Measured(
-        metrics={name: value for name, value in figures.items() if value is not None},
-        left_out=tuple(name for name, value in figures.items() if value is None),
-        test_images=len(parts.test),
-        attacked_images=len(positions),
-        norms=tuple(ball for ball in balls if f"{NAMED}{ball.norm}" in {entry.name for entry in entries}),
-    )
-    seconds = time.monotonic() - began + spared
-    write_atomically(options.out, _file(options, run, measured, code, seconds, masks))
-    return measured
+    return _Ready(run=run, parts=parts, positions=positions, entries=entries, budgets=budgets, balls=balls, masks=masks)
 
 
 def _budgets(run: Run, options: Options) -> Budgets:
@@ -206,18 +231,10 @@ def _clean_views(run: Run, fit: ImageSet) -> CleanViews:
     )
 
 
-def _measure(
-    run: Run,
-    test: ImageSet,
-    positions: np.ndarray,
-    entries: Sequence[SuiteEntry],
-    clean: CleanViews,
-    budgets: Budgets,
-    *,
-    seed: int,
-    progress: Progress,
-) -> tuple[Figures, float]:
+def _measure(ready: _Ready, *, seed: int, progress: Progress, processes: Processes) -> tuple[Figures, float]:
     """The figures, and the seconds of attacks that earlier calls had spent."""
+    run, test, positions = ready.run, ready.parts.test, ready.positions
+    clean = _clean_views(run, ready.parts.fit)
     progress(f"clean: {len(test)} images")
     every = views_of(run.model, test.images)
     untouched = Untouched(
@@ -228,7 +245,7 @@ def _measure(
     mixture, gaussian = GaussianMixture.fit(clean), ClassGaussian.fit(clean)
     cache = AttackCache(run.path / ATTACKED, warn=progress)
     tried, spared = [], 0.0
-    for entry in entries:
+    for entry in ready.entries:
         model = EightBit(run.model) if entry.norm == "linf" else run.model
         made = attack_images(
             model,
@@ -239,6 +256,7 @@ def _measure(
             progress=progress,
             batch=_BATCH,
             cache=cache,
+            processes=processes,
         )
         tried.append(Tried(entry=entry, images=made.images, views=views_of(run.model, made.images)))
         spared += made.spared
@@ -246,7 +264,9 @@ def _measure(
         progress(f"{entry.name} done: {share:.1%} stay right")
     progress("figures")
     figures: Figures = {"epoch": float(run.epoch), **clean_figures(every, test.labels)}
-    figures |= robust_accuracies(untouched, tried, budgets.linf) | detection((mixture, gaussian), untouched, tried)
+    figures |= robust_accuracies(untouched, tried, ready.budgets.linf) | detection(
+        (mixture, gaussian), untouched, tried
+    )
     figures |= over_norms(untouched, tried)
     for one in tried:
         if one.entry.name == _GEOMETRY:
@@ -254,7 +274,9 @@ def _measure(
     return figures, spared
 
 
-def _file(options: Options, run: Run, measured: Measured, code: str, seconds: float, masks: Masks | None) -> str:
+def _file(
+    options: Options, run: Run, measured: Measured, code: str, seconds: float, masks: Masks | None, on: str
+) -> str:
     data: dict[str, object] = {
         "set": run.recipe.data.set,
         "split": "test",
@@ -269,7 +291,7 @@ def _file(options: Options, run: Run, measured: Measured, code: str, seconds: fl
         command=options.command(),
         seed=run.recipe.train.seed,
         commit=code,
-        machine=machine(),
+        machine=on,
         seconds=round(seconds, 1),
         data=data | ({} if masks is None else {"masks": repr(masks)}) | ({"quick": True} if options.quick else {}),
         metrics=measured.metrics,

@@ -10,7 +10,7 @@ from service.errors import SetupError
 from training.attacks.rounding import from_8_bit
 from training.checkpoint import Run
 from training.data import ImageSet
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 from training.minmax.problems import Ensemble, Problem, Transforms, Universal
 from training.minmax.settings import Kind
 from training.side_by_side import run_names

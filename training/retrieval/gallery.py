@@ -12,7 +12,7 @@ from service.errors import SetupError
 from training.checkpoint import Run
 from training.data import ImageSet, load_data
 from training.data.classes import other_classes
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 
 __all__ = ["Gallery", "gallery_of"]
 

@@ -19,7 +19,7 @@ from tests.deploy.peers.conftest import quadrants, striped
 from tests.training.evaluation.small import BUDGETS, NOTHING
 from training.checkpoint import load_run
 from training.evaluation.decisions import FUSED, decide
-from training.evaluation.evaluate import HeldOut
+from training.evaluation.held_out import HeldOut
 from training.evaluation.twin import torch_twin
 
 FEW = "feature_squeezing,mahalanobis_sum,art_subset_scanning,ood_energy"

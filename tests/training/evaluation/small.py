@@ -8,10 +8,12 @@ from tests import tiny
 from training.evaluation.assemble import assemble
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import decide
-from training.evaluation.evaluate import Evaluation, HeldOut, choose_images, evaluate
+from training.evaluation.evaluate import Evaluation, judge_run
+from training.evaluation.held_out import HeldOut, choose_images
 from training.evaluation.judging import Subject
 from training.evaluation.results import Provenance, Report
 from training.evaluation.suite import SuiteEntry, budgets_for, chosen, quick_suite
+from training.evaluation.suite_run import run_suite
 
 BUDGETS = budgets_for("linf", 0.1, 64)
 NAMES = ("fgsm", "pgd", "margin_pgd", "pgd_150", "pgd_l2", "deepfool", "ddn", "fmn_linf", "cw_l2", "patch")
@@ -44,16 +46,16 @@ def held_out(count: int = 60, seed: int = 5) -> HeldOut:
     return HeldOut(images=images, labels=labels, chosen=choose_images(labels, count, 0))
 
 
-def run(engine: Engine, suite: tuple[SuiteEntry, ...] = SUITE, *, test: HeldOut | None = None) -> Evaluation:
-    return evaluate(
-        engine,
-        Twin().eval(),
-        test or held_out(),
-        suite,
-        budgets=BUDGETS,
-        seed=0,
-        progress=lambda line: None,
-    )
+def run(
+    engine: Engine,
+    suite: tuple[SuiteEntry, ...] = SUITE,
+    *,
+    test: HeldOut | None = None,
+    model: nn.Module | None = None,
+) -> Evaluation:
+    test, model = test or held_out(), model or Twin().eval()
+    ran = run_suite(engine, model, test, suite, seed=0, progress=lambda line: None)
+    return judge_run(engine, model, test, ran, budgets=BUDGETS, seed=0, progress=lambda line: None)
 
 
 def report(engine: Engine, evaluation: Evaluation, *, publishable: bool = True) -> Report:

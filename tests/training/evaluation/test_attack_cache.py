@@ -13,7 +13,7 @@ from service.detection.types import Bytes8
 from tests import tiny
 from tests.training.evaluation.small import BUDGETS, Twin
 from training.evaluation import attacking
-from training.evaluation.attack_cache import AttackCache, digest
+from training.evaluation.attack_cache import AttackCache, Made, digest
 from training.evaluation.attacking import AttackRun, attack_images
 from training.evaluation.battery import battery
 from training.evaluation.strength import FULL
@@ -87,6 +87,21 @@ def test_what_is_whole_is_not_made_again(cache: AttackCache) -> None:
     found = attacked(second, cache)
     assert second.calls == []
     np.testing.assert_array_equal(found.images, first.images)
+
+
+def test_what_one_of_several_processes_kept_is_not_made_again(cache: AttackCache, tmp_path: Path) -> None:
+    whole = attacked(Noise(), cache).images
+    (kept,) = (tmp_path / "attacked").iterdir()
+    name, key = kept.stem.split("-")
+    made = cache.find(name, key)
+    kept.unlink()
+    cache.add(name, key, Made(batches={number: made.batches[number] for number in (1, 3)}, seconds=2.0))
+    again = Noise()
+    went_on = attacked(again, cache)
+    assert again.calls == [3, 3]
+    np.testing.assert_array_equal(went_on.images, whole)
+    assert went_on.spared == 2.0
+    assert [path.name for path in (tmp_path / "attacked").iterdir()] == [kept.name]
 
 
 def test_little_work_is_kept_only_at_the_end(cache: AttackCache, tmp_path: Path) -> None:

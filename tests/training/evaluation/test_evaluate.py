@@ -7,7 +7,8 @@ from service.detection.engine import Engine
 from tests.training.evaluation import small
 from training.evaluation.bootstrap import draw_weights
 from training.evaluation.decisions import FUSED, decide
-from training.evaluation.evaluate import Evaluation, choose_images
+from training.evaluation.evaluate import Evaluation
+from training.evaluation.held_out import choose_images
 from training.evaluation.judging import (
     Attacked,
     Subject,

@@ -12,7 +12,7 @@ from tests.training.evaluation import small
 from tests.training.evaluation.test_report import Reader
 from training.attacks.rounding import from_8_bit
 from training.evaluation.decisions import decide
-from training.evaluation.evaluate import Evaluation, evaluate
+from training.evaluation.evaluate import Evaluation
 from training.evaluation.judging import Attacked
 from training.evaluation.looking import looking
 from training.evaluation.report import page
@@ -43,15 +43,7 @@ class Quadrants(Classifier):
 @pytest.fixture(scope="module")
 def evaluation(engine: Engine) -> Evaluation:
     suite = chosen(quick_suite(small.BUDGETS), ("fgsm", "pgd"))
-    return evaluate(
-        engine,
-        Quadrants().eval(),
-        small.held_out(),
-        suite,
-        budgets=small.BUDGETS,
-        seed=0,
-        progress=lambda line: None,
-    )
+    return small.run(engine, suite, model=Quadrants().eval())
 
 
 def test_the_page_shows_where_the_classifier_looks(engine: Engine, evaluation: Evaluation) -> None:

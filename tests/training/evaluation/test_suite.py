@@ -13,7 +13,7 @@ from training.attacks.library import CarliniWagnerL2
 from training.evaluation.attacking import attack_images
 from training.evaluation.decisions import FUSED, decide
 from training.evaluation.entries import SuiteEntry
-from training.evaluation.evaluate import choose_images
+from training.evaluation.held_out import choose_images
 from training.evaluation.judging import Attacked, inside, judge_attack, judge_union, pixels_changed
 from training.evaluation.suite import chosen, fitting, full_suite, quick_suite, standard_suite
 
