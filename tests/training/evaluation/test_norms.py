@@ -105,4 +105,4 @@ def test_any_run_is_measured_in_the_norms_of_the_option(run: Path, tmp_path: Pat
     command = json.loads(out.read_text(encoding="utf-8"))["command"]
     assert "--norms l0=4.0,l2=0.5 --attacks norms_l2,norms_l0" in command
     with np.load(next((run / "attacked").glob("norms_l0-*.npz"))) as kept:
-        assert kept["images"].shape == (20, 8, 8, 1)
+        assert kept["batch0"].shape == (20, 8, 8, 1)
