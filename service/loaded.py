@@ -82,7 +82,7 @@ class LoadedModel:
         return bundle.manifest.version, bundle.manifest.files["model.onnx"].sha256[:12], bundle.calibration_id
 
     def _provider_labels(self) -> tuple[str, ...]:
-        return (self.engine.graph.provider,)
+        return self._settings.device, self.engine.graph.provider
 
 
 def _policy(settings: Settings) -> Policy:

@@ -253,7 +253,9 @@ class Metrics:
         dropped = counter("dropped", "Images that did not run: turned away, or gone while they waited.", "reason")
         self.dropped = {reason: dropped.labels(reason) for reason in DROPPED}
         self.model_info = gauge("model_info", "1, of the bundle served.", "version", "graph_sha", "calibration_id")
-        self.provider_info = gauge("execution_provider_info", "1, of what runs the graph.", "provider")
+        self.provider_info = gauge(
+            "execution_provider_info", "1, of what was asked for and what runs the graph.", "device", "provider"
+        )
         self.queue_items = gauge("queue_items", "Images waiting.")
         self.queue_bytes = gauge("queue_bytes", "Bytes of the images waiting.")
         self.inflight = gauge("inflight", "Images in the graph now.")

@@ -62,7 +62,8 @@ def test_auto_says_on_what_it_runs(bundle_path: Path) -> None:
             answer = pb_grpc.DetectorServiceStub(channel).Detect(request, timeout=20)
         assert answer.meta.execution_provider == "CPUExecutionProvider"
         with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=20) as page:
-            assert 'advsentry_execution_provider_info{provider="CPUExecutionProvider"} 1.0' in page.read().decode()
+            ran = 'advsentry_execution_provider_info{device="auto",provider="CPUExecutionProvider"} 1.0'
+            assert ran in page.read().decode()
         process.terminate()
         assert process.wait(20) == 0
         assert process.stderr is not None
