@@ -1,0 +1,1 @@
+"""Grafana's dashboards as code: `python -m deploy.boards` writes deploy/grafana/dashboards/*.json."""
