@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check audit bench bench-serving bench-detectors reliability fuzz protos results docs clean
+.PHONY: help setup demo test check audit bench bench-serving bench-detectors reliability fuzz test-image protos results docs clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -51,6 +51,9 @@ reliability: $(STAMP)  ## the reliability sheet: SIZE=quick (10 minutes) or full
 fuzz: $(STAMP)  ## feed readers and decoders what atheris makes up, SECONDS=60 each; new inputs join tests/fuzz/corpus
 	$(BIN)/python -m deploy.fuzz --seconds $(or $(SECONDS),60)
 
+test-image: $(STAMP)  ## build the container image and try it; takes root, buildah and debootstrap
+	deploy/test_image.sh
+
 protos: $(STAMP)  ## make the committed stubs again
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/detection.proto
 	$(BIN)/python -m grpc_tools.protoc -I. --pyi_out=. --include_imports --descriptor_set_out=protos/inference.binpb protos/inference.proto
@@ -63,6 +66,7 @@ docs: $(STAMP)  ## the tables in docs/ that follow from the code
 	$(BIN)/python -m deploy.recipe_keys
 	$(BIN)/python -m deploy.settings_table
 	$(BIN)/python -m deploy.reliability.page
+	$(BIN)/python -m deploy.boards
 
 clean:  ## remove what the commands above made
 	rm -rf build $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
