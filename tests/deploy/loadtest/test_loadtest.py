@@ -53,7 +53,8 @@ def test_refusals_and_failures_are_told_apart_and_have_no_latency() -> None:
 def test_a_server_is_loaded_and_the_figures_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     picture, result = tmp_path / "out" / "load.svg", tmp_path / "loadtest.json"
     bundle = str(tiny.write(tmp_path / "tiny"))
-    arguments = ["--bundle", bundle, "--seconds", "0.15", "--connections", "2", "--deadline-s", "30"]
+    # the default 16 connections: of the 256 streams of one, gRPC refuses some while ended ones are not released yet
+    arguments = ["--bundle", bundle, "--seconds", "0.15", "--deadline-s", "30"]
     assert main([*arguments, "--picture", str(picture), "--result", str(result)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {line.split()[0] for line in lines if line} >= PROFILES.keys()
@@ -63,8 +64,7 @@ def test_a_server_is_loaded_and_the_figures_are_kept(tmp_path: Path, capsys: pyt
     assert metrics["capacity_per_s"] > 0
     for profile, plan in PROFILES.items():
         for name, _, _ in plan:
-            # of a burst on two connections a server of microseconds an image may lose some
-            assert metrics[f"{profile}_{name}_failed_share"] <= (0.5 if profile == "burst" else 0)
+            assert metrics[f"{profile}_{name}_failed_share"] == 0
     assert metrics["steps_0.25_answered_per_s"] > 0
     assert metrics["steps_0.25_p99_ms"] >= metrics["steps_0.25_p50_ms"] > 0
     drawn = picture.read_text("utf-8")
