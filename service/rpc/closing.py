@@ -6,7 +6,6 @@ that was begun. While calls are answered there always are some; those whose call
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
 
 from service.errors import Unavailable
 
@@ -16,8 +15,6 @@ HOLD_S = 0.1
 """For which calls are held before gRPC stops: callers have all answers by then, and have sent what is next."""
 STOPS_S = 0.02
 """By which gRPC takes no calls any more after it was told to stop."""
-
-Result = TypeVar("Result")
 
 
 class Closing:
@@ -37,7 +34,7 @@ class Closing:
             await self._stopped.wait()
             raise Unavailable("the server is shutting down; send to another")
 
-    async def stop(self, stop: Callable[[], Awaitable[Result]]) -> Result:
+    async def stop(self, stop: Callable[[], Awaitable[None]]) -> None:
         """Holds new calls for a moment, stops gRPC, and refuses them.
 
         Args:
@@ -46,4 +43,4 @@ class Closing:
         self._stopped = asyncio.Event()
         await asyncio.sleep(HOLD_S)
         asyncio.get_running_loop().call_later(STOPS_S, self._stopped.set)
-        return await stop()
+        await stop()
