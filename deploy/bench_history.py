@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,10 +26,12 @@ from service.errors import AdvsentryError
 from service.history.bounds import Bounds
 from service.history.calibrate import calibrate
 from service.history.calibration import Calibration
-from service.history.entries import Entry
+from service.history.entries import Entry, shortened
 from service.history.fingerprints import KEY_BYTES, SKETCH, Fingerprints
 from service.history.history import History
 from service.history.projections import TABLES
+from service.history.recent import RECENT
+from service.history.search import compared
 from service.history.types import Bytes8, Float32s, Query
 
 KEPT = (10_000, 100_000, 1_000_000)
@@ -38,8 +41,11 @@ CLUSTERS = 43
 SPREAD, WITHIN = 0.05, 12
 """Of a cluster: deviation along each of so many directions; elsewhere next to none."""
 QUERIES = 2048
-"""Timed one by one at each number of kept ones, and as many in batches."""
+"""Timed at each number of kept ones, in batches of each size."""
 BATCH = 32
+BATCHES = (1, 8, BATCH)
+SLACK = 1.01
+"""Of a distance, for the rounding of what is kept."""
 PLANTED = 500
 SEED = 0
 
@@ -90,22 +96,28 @@ class World:
             embeddings, labels = self.embeddings(part)
             sketches = self._generator.integers(2**31, 2**32, (part, SKETCH), dtype=np.uint32)
             sketches.sort(axis=1)
-            cells, own_cells = history.projections.keys(embeddings), history.own_projections.keys(embeddings)
+            shorts = shortened(embeddings)
+            cells, own_cells = history.projections.keys(shorts), history.own_projections.keys(shorts)
             digests = self._generator.integers(1, 2**63, part).tolist()
             for number in range(part):
                 entry = Entry(
                     client=1 + number % 8,
                     digest=digests[number],
+                    generation=0,
                     sketches=(sketches[number],),
                     cells=cells[number],
                     own_cells=own_cells[number],
-                    embedding=embeddings[number],
+                    embedding=shorts[number],
                     label=int(labels[number]),
+                    margin=1.0,
                     marks=0,
                     now=0.0,
                 )
                 history.store.put(entry)
+                if len(history.store.recent) == RECENT:
+                    history.store.settle()
             count -= part
+        history.store.settle()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -136,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
             module="deploy.bench_history",
             recipe={
                 "queries": options.queries,
-                "batch": BATCH,
+                "batches": list(BATCHES),
                 "sketch": SKETCH,
                 "tables": TABLES,
                 "dimensions": DIMENSIONS,
@@ -152,38 +164,42 @@ def main(arguments: list[str] | None = None) -> int:
 def _fingerprint(world: World, queries: int) -> dict[str, float]:
     fingerprints, images = Fingerprints(os.urandom(KEY_BYTES)), world.images(queries)
     fingerprints.sketches(images[:1])
-    each, batched = list[float](), list[float]()
-    for number in range(queries):
-        each.append(_took_ms(partial(fingerprints.sketches, images[number : number + 1])))
-    for start in range(0, queries, BATCH):
-        batched.append(_took_ms(partial(fingerprints.sketches, images[start : start + BATCH])) / BATCH)
-    return {"fingerprint_ms": float(np.median(each)), "fingerprint_batch_ms": float(np.median(batched))}
+    return {
+        f"fingerprint_ms_in_{batch}": float(np.median(_each_ms(fingerprints.sketches, images, batch)))
+        for batch in BATCHES
+    }
 
 
 def _kept(world: World, calibration: Calibration, kept: int, count: int) -> dict[str, float]:
-    """Figures with so many kept queries, of room for as many and those timed."""
-    bounds = Bounds(entries=kept + 2 * count + PLANTED, max_bytes=2**40, client_share=1.0)
-    history = History(calibration, dimensions=DIMENSIONS, bounds=bounds)
-    world.fill(history, kept)
-    found = {"bytes": history.nbytes / history.store.capacity}
-    queries = world.queries(2 * count)
-    for query in queries[:BATCH]:
-        history.observe(query)
-    each = [_took_ms(partial(history.observe, query)) for query in queries[BATCH:count]]
-    batched = [
-        _took_ms(partial(history.observe_all, queries[start : start + BATCH])) / BATCH
-        for start in range(count, 2 * count, BATCH)
+    """Figures with so many kept queries, and with a store that they fill, from which each newcomer pushes another."""
+    found = dict[str, float]()
+    for name, room in (("", len(BATCHES) * count + PLANTED), ("full_", 0)):
+        bounds = Bounds(entries=kept + room, max_bytes=2**40, client_share=1.0)
+        history = History(calibration, dimensions=DIMENSIONS, bounds=bounds)
+        world.fill(history, kept)
+        for batch in BATCHES:
+            queries = world.queries(count)
+            history.observe_all(queries[: max(BATCHES)])
+            each = _each_ms(history.observe_all, queries[max(BATCHES) :], batch)
+            found |= {
+                f"{name}ms_in_{batch}": float(np.mean(each)),
+                f"{name}p99_ms_in_{batch}": float(np.quantile(each, 0.99)),
+            }
+        if room:
+            found["bytes"] = history.nbytes / history.store.capacity
+            found |= {"recall": _recall(history, 1.0), "half_recall": _recall(history, 0.5)}
+            history.store.settle()
+            history.store.begin_next()
+            found["most_bytes"] = history.nbytes / history.store.capacity
+    return found | {"exact_ms": _exact_ms(world, kept)}
+
+
+def _each_ms(action: Callable[[Any], object], rows: Any, batch: int) -> list[float]:
+    """Milliseconds for each of the rows, of each batch."""
+    starts = range(0, len(rows), batch)
+    return [
+        _took_ms(partial(action, rows[start : start + batch])) / len(rows[start : start + batch]) for start in starts
     ]
-    found |= {
-        "ms": float(np.mean(each)),
-        "p99_ms": float(np.quantile(each, 0.99)),
-        "batch_ms": float(np.mean(batched)),
-        "exact_ms": _exact_ms(world, kept),
-        "recall": _recall(history, 1.0),
-        "half_recall": _recall(history, 0.5),
-    }
-    history.store.begin_next()
-    return found | {"most_bytes": history.nbytes / history.store.capacity}
 
 
 def _exact_ms(world: World, kept: int) -> float:
@@ -207,20 +223,23 @@ def _recall(history: History, part: float) -> float:
     aside *= radius / np.linalg.norm(aside, axis=1, keepdims=True)
     moved = (rows + aside).astype(np.float32)
     moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-    cells, found = history.projections.keys(moved), 0
+    shorts, found = shortened(moved), 0
+    cells = history.projections.keys(shorts)
     for number in range(PLANTED):
         entry = Entry(
             client=0,
             digest=1,
+            generation=0,
             sketches=(np.zeros(SKETCH, np.uint32),),
             cells=cells[number],
             own_cells=cells[number],
-            embedding=moved[number],
+            embedding=shorts[number],
             label=0,
+            margin=1.0,
             marks=0,
             now=0.0,
         )
-        found += history.store.nearest(entry)[1].distance <= radius
+        found += compared(history.store, [entry])[0].everyone.distance <= SLACK * radius
     return found / PLANTED
 
 

@@ -55,7 +55,8 @@ def main() -> int:
     title("1. Train a robust classifier on 8 x 8 digits: adversarial training with TLA's triplet term")
     command("training", "fit", "digits", "--out", str(run))
     title("2. Fit three detectors, calibrate them and write the bundle")
-    command("training", "export", str(run), "--out", str(bundle), "--force")
+    # The query history's calibration for a small level takes most of a minute.
+    command("training", "export", str(run), "--out", str(bundle), "--force", "export.history_level=0.05")
     title("3. Attack it, with and without knowledge of the detectors: a first look, not to be quoted")
     quick = ("--images", "100", "--budget", "quick")
     command("training", "evaluate", str(bundle), "--run", str(run), "--out", str(report), *quick)

@@ -1,8 +1,8 @@
-"""What an int8 bundle gains over the float one that it was made of, and what it loses: one run, one core.
+"""What an int8 or fp16 bundle gains over the float one that it was made of, and what it loses: one run, one machine.
 
-Speed: the bare graphs, one thread each, in turns, so that other work on the machine slows both alike; processor time,
-not time on the wall. Loss: clean accuracy, labels, and the AUROC of the fused score on the same attacked images, made
-on the float network (of the run) that both come from. Each bundle is calibrated on its own graph.
+Speed: the bare graphs in turns, so that other work on the machine slows both alike; on the processor one thread each,
+and processor time, not time on the wall. Loss: clean accuracy, labels, and the AUROC of the fused score on the same
+attacked images, made on the float network (of the run) that both come from. Each bundle is calibrated on its own graph.
 """
 
 import argparse
@@ -11,16 +11,16 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from deploy.paired_speed import BATCHES, ROUNDS, measured_speed, speed_metrics
 from deploy.result_file import write_result
 from service.detection.bundle import Bundle, find_bundle, load_bundle
 from service.detection.engine import Engine
-from service.detection.graph import Graph
-from service.detection.types import Bytes8, Integers
+from service.detection.types import Integers
 from service.errors import AdvsentryError, SetupError
 from training.checkpoint import load_run
 from training.evaluation.attack_cache import ATTACKED, AttackCache
@@ -33,10 +33,8 @@ from training.evaluation.pairing import check_pair
 from training.evaluation.suite import blind_suite, budgets_for, chosen
 from training.precision import deterministic
 
-PRECISIONS = ("float", "int8")
-BATCHES = (1, 8, 16, 32, 64)
-ROUNDS = 15
-"""Turns of both graphs at each batch."""
+SHORT = {"int8": "int8", "float16": "fp16"}
+"""What metrics call a manifest's precision."""
 ATTACKS = ("fgsm", "margin_pgd", "mim", "apgd_ce", "square", "pgd_l2", "deepfool", "fmn_linf", "ddn", "cw_l2")
 """Fast ones, of every kind: full budgets, random search, and smallest changes, which rounding undoes most easily."""
 LEAST_FOOLED = 20
@@ -44,74 +42,24 @@ LEAST_FOOLED = 20
 SEED = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Speed:
-    """Both graphs on one core."""
-
-    batches: tuple[int, int]
-    """At which each is fastest: float, int8."""
-    images_per_s: tuple[float, float]
-    """There, of processor time."""
-    ratio: float
-    """Median over the rounds of float time to int8 time, each at its best batch."""
-    quartiles: tuple[float, float]
-    """Of the same."""
-    single_ratio: float
-    """The median at batch 1."""
-
-
-def measured_speed(bundles: Sequence[Bundle], *, rounds: int = ROUNDS, seconds: float = 0.1) -> Speed:
-    """Runs a float and an int8 graph in turns.
-
-    Args:
-        bundles: float, int8.
-        rounds: turns at each batch.
-        seconds: of processor time that one turn takes, at least.
-    """
-    graphs = [Graph(bundle.graph, bundle.graph_shape, threads=1) for bundle in bundles]
-    shape = bundles[0].manifest.input
-    size = (max(BATCHES), shape.height, shape.width, shape.channels)
-    images = np.random.default_rng(SEED).integers(0, 256, size, dtype=np.uint8)
-    took = np.array([[_turns(graphs, images[:batch], seconds) for _ in range(rounds)] for batch in BATCHES])
-    typical = np.median(took, axis=1)  # (batches, 2)
-    best = typical.argmin(axis=0)
-    ratios = took[best[0], :, 0] / took[best[1], :, 1]
-    return Speed(
-        batches=(BATCHES[best[0]], BATCHES[best[1]]),
-        images_per_s=(1 / typical[best[0], 0], 1 / typical[best[1], 1]),
-        ratio=float(np.median(ratios)),
-        quartiles=(float(np.quantile(ratios, 0.25)), float(np.quantile(ratios, 0.75))),
-        single_ratio=float(np.median(took[0, :, 0] / took[0, :, 1])),
-    )
-
-
-def _turns(graphs: Sequence[Graph], images: Bytes8, seconds: float) -> list[float]:
-    """Processor seconds an image of each graph, one after the other."""
-    return [_seconds_an_image(graph, images, seconds) for graph in graphs]
-
-
-def _seconds_an_image(graph: Graph, images: Bytes8, seconds: float) -> float:
-    graph.run(images)
-    runs, began = 0, time.process_time()
-    while (took := time.process_time() - began) < seconds:
-        graph.run(images)
-        runs += 1
-    return took / (runs * len(images))
-
-
 def attack_metrics(
-    name: str, clean: Sequence[Decisions], attacked: Sequence[Decisions], truth: Integers
+    name: str,
+    clean: Sequence[Decisions],
+    attacked: Sequence[Decisions],
+    truth: Integers,
+    precisions: Sequence[str] = ("float", "int8"),
 ) -> dict[str, float]:
     """AUROC of the fused score on the same images: of all of them, and of those that fool the bundle.
 
     Args:
         name: of the attack.
-        clean: of the float bundle and of the int8 one, N images.
+        clean: of the float bundle and of the other one, N images.
         attacked: likewise.
         truth: (N,) classes.
+        precisions: what both are called.
     """
     metrics = dict[str, float]()
-    for of, before, after in zip(PRECISIONS, clean, attacked, strict=True):
+    for of, before, after in zip(precisions, clean, attacked, strict=True):
         right = before.labels == truth
         fooled = right & (after.labels != truth)
         every = auroc(after.scores[FUSED], before.scores[FUSED])
@@ -123,11 +71,11 @@ def attack_metrics(
     return metrics
 
 
-def differences(metrics: Mapping[str, float]) -> dict[str, float]:
-    """int8 minus float, over the attacks that have both: the mean, and the worst, which is the lowest."""
+def differences(metrics: Mapping[str, float], precisions: Sequence[str] = ("float", "int8")) -> dict[str, float]:
+    """The other minus float, over the attacks that have both: the mean, and the worst, which is the lowest."""
     found = dict[str, float]()
     for kind in ("auroc", "auroc_successful"):
-        ends = [f"_{kind}_{of}" for of in PRECISIONS]
+        ends = [f"_{kind}_{of}" for of in precisions]
         names = [name.removesuffix(ends[0]) for name in metrics if name.endswith(ends[0])]
         gains = [metrics[name + ends[1]] - metrics[name + ends[0]] for name in names if name + ends[1] in metrics]
         if gains:
@@ -139,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measures and prints; gives the exit status."""
     parser = argparse.ArgumentParser(prog="python -m deploy.int8_check", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("float", help="the float bundle: a directory or a shipped name")
-    parser.add_argument("int8", help="the bundle that `advsentry-train export --int8` made of the same run")
+    parser.add_argument("other", help="the bundle that `advsentry-train export` made of its run with --int8 or --fp16")
+    parser.add_argument("--device", choices=sorted(BATCHES), default="cpu", help="what runs both (%(default)s)")
     parser.add_argument("--run", type=Path, required=True, help="the run that both were exported from")
     parser.add_argument(
         "--data", type=Path, default=os.environ.get("ADVSENTRY_DATA"), help="folder of the data set (or ADVSENTRY_DATA)"
@@ -150,11 +99,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     started = time.monotonic()
     try:
-        bundles = [load_bundle(find_bundle(name)) for name in (options.float, options.int8)]
-        check_made_of(*bundles)
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        metrics = speed_metrics(measured_speed(bundles))
-        losses, data = _losses(options, bundles)
+        bundles = [load_bundle(find_bundle(name)) for name in (options.float, options.other)]
+        precisions = check_made_of(*bundles)
+        if options.device == "cpu":
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        metrics = speed_metrics(measured_speed(bundles, device=options.device), precisions, options.device)
+        losses, data = _losses(options, bundles, precisions)
     except AdvsentryError as error:
         print(f"int8_check: error: {error}", file=sys.stderr)
         return 1
@@ -165,7 +115,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.result,
             name=options.result.stem,
             module="deploy.int8_check",
-            recipe={"bundle": bundles[1].manifest.name, "rounds": ROUNDS, "batches": "/".join(map(str, BATCHES))},
+            recipe={
+                "bundle": bundles[1].manifest.name,
+                "device": options.device,
+                "rounds": ROUNDS,
+                "batches": "/".join(map(str, BATCHES[options.device])),
+            },
             seed=SEED,
             seconds=time.monotonic() - started,
             data=data,
@@ -174,21 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def speed_metrics(speed: Speed) -> dict[str, float]:
-    """Flat."""
-    flat = {
-        "ratio": speed.ratio,
-        "ratio_lower_quartile": speed.quartiles[0],
-        "ratio_upper_quartile": speed.quartiles[1],
-    }
-    flat["batch_1_ratio"] = speed.single_ratio
-    for name, batch, rate in zip(PRECISIONS, speed.batches, speed.images_per_s, strict=True):
-        flat |= {f"images_per_cpu_s_{name}": rate, f"best_batch_{name}": batch}
-    return flat
-
-
-def check_made_of(exact: Bundle, rounded: Bundle) -> None:
-    """Refuses two bundles of which one is not the other in 8 bits.
+def check_made_of(exact: Bundle, rounded: Bundle) -> tuple[str, str]:
+    """What metrics call the precisions of two bundles; refuses those of which one is not made of the other.
 
     Raises:
         SetupError: says which graph was expected.
@@ -200,22 +142,25 @@ def check_made_of(exact: Bundle, rounded: Bundle) -> None:
             f"{rounded.manifest.name}: expected a bundle that was made of the graph "
             f"{exact.manifest.files['model.onnx'].sha256[:12]}... of {exact.manifest.name}, got {of}"
         )
+    return "float", SHORT[found.precision]
 
 
-def _losses(options: argparse.Namespace, bundles: Sequence[Bundle]) -> tuple[dict[str, float], dict[str, object]]:
+def _losses(
+    options: argparse.Namespace, bundles: Sequence[Bundle], precisions: Sequence[str]
+) -> tuple[dict[str, float], dict[str, object]]:
     """Metrics, and what they were measured on."""
-    run = load_run(options.run)
+    run = load_run(options.run, device=torch.device(options.device))
     for bundle in bundles:
         check_pair(run, bundle)
     test = run.parts(options.data).test
     images = np.ascontiguousarray(test.images)
     rows = choose_images(test.labels, options.images, SEED)
-    engines = [Engine(bundle, threads=1) for bundle in bundles]
+    engines = [Engine(bundle, device=options.device, threads=1) for bundle in bundles]
     every = [decide(engine, images) for engine in engines]
     clean, truth = [one.rows(rows) for one in every], test.labels[rows]
     budgets = budgets_for(run.recipe.attack.norm, run.recipe.attack.eps, math.prod(run.input_shape))
     metrics, agreed, count = dict[str, float](), 0, 0
-    for of, one in zip(PRECISIONS, every, strict=True):
+    for of, one in zip(precisions, every, strict=True):
         metrics[f"clean_accuracy_{of}"] = float((one.labels == test.labels).mean())
     metrics["clean_label_agreement"] = float((every[0].labels == every[1].labels).mean())
     run.model.eval()
@@ -224,11 +169,11 @@ def _losses(options: argparse.Namespace, bundles: Sequence[Bundle]) -> tuple[dic
         for entry in chosen(blind_suite(budgets, STANDARD), options.attacks.split(",")):
             made = attack_images(run.model, images[rows], truth, entry, seed=SEED, progress=_tell, cache=cache).images
             attacked = [decide(engine, made) for engine in engines]
-            metrics |= attack_metrics(entry.name, clean, attacked, truth)
+            metrics |= attack_metrics(entry.name, clean, attacked, truth, precisions)
             agreed, count = agreed + int((attacked[0].labels == attacked[1].labels).sum()), count + len(made)
     metrics["attacked_label_agreement"] = agreed / count
     data = {"set": run.recipe.data.set, "split": "test", "test_images": len(images), "attacked_images": len(rows)}
-    return metrics | differences(metrics), data
+    return metrics | differences(metrics, precisions), data
 
 
 def _tell(line: str) -> None:

@@ -1,4 +1,4 @@
-"""docs/results.md, and the README's table, from docs/results/*.json: `make results`."""
+"""docs/results.md, tables on other pages and the README's picture, from docs/results/*.json: `make results`."""
 
 import json
 import sys
@@ -9,6 +9,9 @@ from typing import Any
 
 from deploy.asked import Asked
 from deploy.comparison import comparison
+from deploy.front.picture import PICTURE, picture
+from deploy.front.sweeps import shipped_sweeps
+from deploy.front.tables import bench_table, between, evaluations, front_table, side_by_side
 from deploy.peers.tables import DETECTORS
 from deploy.peers.tables import markdown as detector_tables
 from deploy.recipe_words import recipe_words
@@ -19,59 +22,8 @@ RESULTS = ROOT / "docs" / "results"
 ASKED = RESULTS / "asked.toml"
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
+PERFORMANCE = ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- made by `make results` -->", "<!-- end -->"
-BENCH_BEGIN = "<!-- made by `make results` from the benchmark -->"
-SHEET_BEGIN = "<!-- made by `make results` from the reliability sheet -->"
-
-ROWS: Mapping[str, str] = {
-    "training_seconds": "training, seconds",
-    "clean_accuracy": "clean accuracy",
-    "pgd_accuracy": "accuracy under PGD, 100 steps, 5 restarts",
-    "worst_linf_accuracy": "accuracy, worst of all attacks within the Linf budget",
-    "mean_auroc_successful": "AUROC of attacks that fool, mean over the battery",
-    "worst_auroc_successful": "AUROC of attacks that fool, worst attack of 20 images or more",
-    "mean_auroc": "AUROC of all attacked images, mean over the battery",
-    "cw_l2_found_at_0.05": "found of C&W L2 that fools, at 5 % false positives",
-    "square_found_at_0.05": "found of Square that fools, at 5 % false positives",
-    "adaptive_worst_linf_accuracy": "accuracy, worst of all attacks, detectors known too",
-    "adaptive_worst_linf_safe_at_0.05": "right or rejected, detectors known, at 5 % false positives",
-    "false_positive_rate_at_0.01": "false positives, promised 0.01",
-    "false_positive_rate_at_0.05": "false positives, promised 0.05",
-    "worst_mild_shift_false_positive_rate_at_0.01": "false positives under the worst mild shift, promised 0.01",
-}
-"""Metrics of an evaluation that the README shows, and their words."""
-
-NEEDED = frozenset({"pgd_accuracy", "mean_auroc", "adaptive_worst_linf_accuracy"})
-"""Metrics by which a whole evaluation is known."""
-
-BENCH_ROWS: Mapping[str, str] = {
-    "_bare_cpu_us": "bare graph at its best batch, microseconds an image",
-    "_bare_images_per_s": "bare graph at its best batch, images a second",
-    "_stream_ratio_to_bare": "StreamDetect, share of that rate",
-    "_batch_ratio_to_bare": "BatchDetect of 64, share of that rate",
-    "_detect_32_images_per_s": "Detect, 32 calls at once, images a second",
-    "_detect_1_p50_ms": "Detect, one call, median, ms",
-    "_detect_1_p99_ms": "Detect, one call, 99th percentile, ms",
-}
-"""The same of the benchmark, behind each bundle's name."""
-
-SHEET_ROWS: Mapping[str, tuple[str, Sequence[str]]] = {
-    "R-1": ("70 % of the capacity", ("errors", "p50_ms", "p99_ms", "queue_p99_ms")),
-    "R-2": (
-        "three times the capacity",
-        ("goodput_of_capacity", "otherwise_ended", "refusal_longest_ms", "accepted_p99_ms", "rss_growth_mb"),
-    ),
-    "R-9": (
-        "memory, a fifth of the calls cancelled, a fifth too late",
-        ("calls", "mb_per_100k_calls", "control_mb_per_100k_calls"),
-    ),
-    "R-11": (
-        "SIGTERM under load",
-        ("restarts", "calls", "failed", "calls_without_health", "lost_in_flight", "cancelled_by_grpc"),
-    ),
-    "R-16": ("images alone, in batches, by every method, bit for bit", ("answers_compared", "answers_differing")),
-}
-"""Rows of the reliability sheet that the README shows: their words and their figures."""
 
 SHEET = "checks"
 """The field by which the reliability sheet is known; it has a page of its own."""
@@ -103,7 +55,8 @@ def page(
     if unknown := asked.keys() - names:
         raise ValueError(f"asked.toml asks of {sorted(unknown)}, but there are results of {sorted(names)} only")
     sections = [_section(result, asked.get(result["name"], {})) for result in results]
-    return "\n".join([HEAD, comparison(results, of_methods), *sections])
+    shipped = [f"## Bundles side by side\n\n{side_by_side(results)}\n"] if evaluations(results) else []
+    return "\n".join([HEAD, *shipped, comparison(results, of_methods), *sections])
 
 
 def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
@@ -163,96 +116,22 @@ def _flat(value: Any) -> str:
     return ", ".join(f"{key} {_flat(item)}" for key, item in value.items()) if isinstance(value, dict) else str(value)
 
 
-def readme_table(results: list[Mapping[str, Any]]) -> str:
-    """The README's table: evaluations side by side, each with what made it."""
-    shown = [result for result in results if result["metrics"].keys() >= NEEDED]
-    columns = [f"{result['name']}, {_budget(result)}" for result in shown]
-    lines = [f"| | {' | '.join(columns)} |", "|---|" + "---|" * len(shown)]
-    for name, words in ROWS.items():
-        lines.append(f"| {words} | {' | '.join(_figure(result, name) for result in shown)} |")
-    lines.append("")
-    lines += [
-        f"* {result['name']}: {_images(result)}; seed {result['seed']}, commit {result['commit']}; "
-        f"`{result['command']}`"
-        for result in shown
-    ]
-    return "\n".join(lines)
-
-
-def bench_table(results: list[Mapping[str, Any]]) -> str:
-    """The README's table of the benchmark; empty when there is none."""
-    lines = []
-    for result in results:
-        metrics = result["metrics"]
-        bundles = [name.removesuffix("_bare_images_per_s") for name in metrics if name.endswith("_bare_images_per_s")]
-        if not bundles:
-            continue
-        lines += [f"| | {' | '.join(bundles)} |", "|---|" + "---|" * len(bundles)]
-        for name, words in BENCH_ROWS.items():
-            lines.append(f"| {words} | {' | '.join(_short(metrics[bundle + name]) for bundle in bundles)} |")
-        lines += ["", f"* {result['machine']}; commit {result['commit']}; `{result['command']}`"]
-    return "\n".join(lines)
-
-
-def sheet_table(results: list[Mapping[str, Any]]) -> str:
-    """The README's rows of the reliability sheet; empty when there is none."""
-    lines = []
-    for result in results:
-        if SHEET not in result:
-            continue
-        lines += ["| | measured (asked) | |", "|---|---|---|"]
-        shown = [row for row in result[SHEET] if row["number"] in SHEET_ROWS]
-        for row in shown:
-            words, names = SHEET_ROWS[row["number"]]
-            figures, asked = row["judged"]["figures"], row["asked"]
-            cells = [f"{name} {_short(figures[name])}{_asked(asked.get(name))}" for name in names if name in figures]
-            lines.append(f"| {row['number']}, {words} | {'; '.join(cells)} | {row['judged']['verdict']} |")
-        commits = sorted({row["commit"] for row in shown})
-        lines += ["", f"* {result['machine']}; commit {', '.join(commits)}; `{result['command']}`"]
-    return "\n".join(lines)
-
-
-def _asked(bound: str | None) -> str:
-    return f" ({bound})" if bound else ""
-
-
-def _figure(result: Mapping[str, Any], name: str) -> str:
-    value = result["metrics"].get(name)
-    return "none" if value is None else _short(value)  # no image supports it
-
-
-def _short(value: float) -> str:
-    """Three figures, or whole numbers where there are more."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
-
-
-def _budget(result: Mapping[str, Any]) -> str:
-    attack = result["recipe"]["attack"]
-    return f"{attack['norm']} {attack['eps']:g}"
-
-
-def _images(result: Mapping[str, Any]) -> str:
-    return f"{result['data']['test_images']} clean test images, {result['data']['attacked_images']} attacked"
-
-
-def readme(text: str, results: list[Mapping[str, Any]]) -> str:
-    """The README with its tables made anew.
+def readme(text: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """The README with its table made anew.
 
     Raises:
-        ValueError: the marks of a table are missing.
+        ValueError: the marks of the table are missing.
     """
-    tables = {BEGIN: readme_table(results), BENCH_BEGIN: bench_table(results), SHEET_BEGIN: sheet_table(results)}
-    for mark, table in tables.items():
-        text = _between(text, mark, table)
-    return text
+    return between(text, BEGIN, END, front_table(results, shipped_sweeps()))
 
 
-def _between(text: str, mark: str, table: str) -> str:
-    before, begin, rest = text.partition(mark)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md: expected {mark} and {END} around the table")
-    return f"{before}{mark}\n\n{table}\n\n{END}{after}"
+def performance(text: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """docs/performance.md with its table made anew.
+
+    Raises:
+        ValueError: the marks of the table are missing.
+    """
+    return between(text, BEGIN, END, bench_table(results))
 
 
 def load() -> list[Mapping[str, Any]]:
@@ -280,10 +159,13 @@ def current_page() -> str:
 
 
 def main() -> int:
-    """Writes both."""
+    """Writes them all."""
     PAGE.write_text(current_page(), encoding="utf-8")
-    README.write_text(readme(README.read_text(encoding="utf-8"), load()), encoding="utf-8")
-    print(PAGE, README, file=sys.stderr)
+    results = load()
+    for path, make in ((README, readme), (PERFORMANCE, performance)):
+        path.write_text(make(path.read_text(encoding="utf-8"), results), encoding="utf-8")
+    PICTURE.write_text(picture(shipped_sweeps()), encoding="utf-8")
+    print(PAGE, README, PERFORMANCE, PICTURE, file=sys.stderr)
     return 0
 
 

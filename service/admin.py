@@ -1,13 +1,17 @@
 """Asks a running server to do something, by its private HTTP port."""
 
 import http.client
+import json
+from typing import Any
 from urllib.parse import urlsplit
 
 from service.errors import AdvsentryError, SetupError, Unavailable
-from service.private_http import RELOAD
+from service.private_http import FORGIVE, HISTORY, RELOAD
+from service.settings import Settings
 
-__all__ = ["ask_reload"]
+__all__ = ["DEFAULT_ADMIN", "ask_forgive", "ask_history", "ask_reload", "post"]
 
+DEFAULT_ADMIN = f"http://{Settings().metrics_host}:{Settings().metrics_port}"
 TIMEOUT_S = 120.0
 """A large bundle takes its time to load."""
 
@@ -26,6 +30,25 @@ def ask_reload(url: str) -> str:
         Unavailable: nobody answers there.
         AdvsentryError: the server refuses, and says why.
     """
+    return post(_connection(url), url, RELOAD)
+
+
+def ask_history(url: str) -> dict[str, Any]:
+    """Who is watched, as `service.watching.report.told` has it; raises as `ask_reload`."""
+    found: dict[str, Any] = json.loads(post(_connection(url), url, HISTORY))
+    return found
+
+
+def ask_forgive(url: str, client: str) -> int:
+    """Forgives a client, or with an empty name all whom nobody vouches for; raises as `ask_reload`.
+
+    Returns:
+        How many flags there were.
+    """
+    return int(post(_connection(url), url, FORGIVE, client))
+
+
+def _connection(url: str) -> http.client.HTTPConnection:
     try:
         parts = urlsplit(url)
         is_one = parts.scheme == "http" and parts.hostname is not None and parts.path in ("", "/")
@@ -34,14 +57,18 @@ def ask_reload(url: str) -> str:
         is_one = False
     if not is_one:
         raise SetupError(f"--admin: expected an address such as http://127.0.0.1:9464, got {url!r}")
-    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
-    return post_reload(connection, url)
+    return http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
 
 
-def post_reload(connection: http.client.HTTPConnection, where: str) -> str:
-    """The same by a connection that is not open yet; closes it."""
+def post(connection: http.client.HTTPConnection, where: str, path: str, content: str = "") -> str:
+    """Has a server do something, by a connection that is not open yet; closes it.
+
+    Raises:
+        Unavailable: nobody answers there.
+        AdvsentryError: the server refuses, and says why.
+    """
     try:
-        connection.request("POST", RELOAD)
+        connection.request("POST", path, content.encode())
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace").strip()
     except http.client.HTTPException as error:  # its text is what came, be it bytes

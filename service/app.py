@@ -16,7 +16,7 @@ from service.loop_lag import watch_loop_lag
 from service.memory import keep_trimmed
 from service.metrics import Metrics
 from service.models import Models
-from service.private_http import PrivateHttp, metrics_names
+from service.private_http import FORGIVE, HISTORY, RELOAD, Command, PrivateHttp, metrics_names
 from service.rehearsal import rehearse
 from service.reload import BundleWatch, ask_loop
 from service.rpc import convert_inference
@@ -29,6 +29,9 @@ from service.rpc.server import ConnectionAge, build_health_server, build_server
 from service.security import security_of
 from service.settings import Settings
 from service.telling import listeners
+from service.watching.opening import OpenWatch, open_watch
+from service.watching.report import forgive, told
+from service.watching.telling import tell_health
 
 __all__ = ["App", "Ports"]
 
@@ -62,13 +65,23 @@ class App:
     """A running service."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, registry: CollectorRegistry, *, private_socket: Path | None = None
+        self,
+        settings: Settings,
+        engine: Engine,
+        registry: CollectorRegistry,
+        *,
+        private_socket: Path | None = None,
+        open_watch: OpenWatch = open_watch,
     ) -> None:
         """Makes every part; nothing listens yet. Needs a running event loop.
 
         Args:
             private_socket: of one of several processes: where it takes what else comes to the metrics port. It shares
                 the gRPC port then.
+            open_watch: makes the query history of a bundle.
+
+        Raises:
+            SetupError: the settings of the history and the bundle do not go together.
         """
         self._settings = settings
         self._private_socket = private_socket
@@ -84,6 +97,7 @@ class App:
             decoders=self._decoders,
             on_health=self._worker_health,
             on_replaced=self._drift.restart,
+            open_watch=open_watch,
         )
         self._canaries = CanaryWatch(lambda: self.models.current.canaries, self._health, self._metrics)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,7 +138,7 @@ class App:
         self._http = PrivateHttp(
             self._private_socket or (settings.metrics_host, settings.metrics_port),
             scrape=self._scrape,
-            reload=self._reload_from_thread if settings.admin or self._private_socket else None,
+            commands=self._commands() if settings.admin or self._private_socket else None,
             names=metrics_names(settings),
         )
         await self.models.start()
@@ -137,6 +151,7 @@ class App:
         self._tasks.add(asyncio.create_task(keep_trimmed(lambda: self.models.current.batcher.is_idle), name="memory"))
         self._tasks.add(asyncio.create_task(watch_loop_lag(self._metrics), name="loop lag"))
         self._tasks.add(asyncio.create_task(self._drift.watch(), name="drift"))
+        self._tasks.add(asyncio.create_task(tell_health(self._trouble, self._health.set_history), name="history"))
         if settings.watch_s:
             watch = BundleWatch(settings.bundle, self.models.reload)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
@@ -177,6 +192,8 @@ class App:
         await self._closing.stop(lambda: self._server.stop(self._settings.drain_s))
         if self._health_server is not None:
             await self._health_server.stop(None)
+        if (watch := self.models.current.watch) is not None:
+            await asyncio.to_thread(watch.close, saves=True)
         is_whole = await self.models.close(LAST_RUN_S)
         self._decoders.shutdown()
         self._http.close()
@@ -193,12 +210,20 @@ class App:
         self._health.set_ready(is_well and not self._is_ending)
         self._metrics.ready.set(self._health.is_ready)
 
+    def _trouble(self) -> str | None:
+        watch = self.models.current.watch
+        return None if watch is None else watch.trouble
+
     def _scrape(self, accept: str) -> tuple[bytes, str]:
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
-    def _reload_from_thread(self) -> str:
-        return ask_loop(self._loop, self.models.reload())
+    def _commands(self) -> dict[str, Command]:
+        return {
+            RELOAD: lambda _: ask_loop(self._loop, self.models.reload()),
+            HISTORY: lambda _: told(self.models.current.watch),
+            FORGIVE: lambda client: str(forgive(self.models.current.watch, client)),
+        }
 
 
 def _connection_age(settings: Settings) -> ConnectionAge:

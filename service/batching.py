@@ -54,12 +54,14 @@ class Batcher:
         limits: QueueLimits,
         metrics: Metrics,
         on_health: Callable[[bool], None] = lambda _: None,
+        keeps_images: bool = False,
     ) -> None:
         """Makes an idle queue.
 
         Args:
             measure: the graph and the calibration, (N, H, W, C) to N rows; runs in `executor`, one call at a time.
             on_health: told False when the worker is stuck or lost, True when a stuck one came back.
+            keeps_images: whether a waiter gets its image with its row.
         """
         self._measure = measure
         self._executor = executor
@@ -68,6 +70,7 @@ class Batcher:
         self._lanes = Lanes()
         self._contention = Contention()
         self._on_health = on_health
+        self._keeps_images = keeps_images
         self._pace = Pace(limits.max_batch)
         self._admission = Admission(limits, self._lanes, self._pace, metrics)
         self._running: Sequence[Waiting] = ()
@@ -318,7 +321,8 @@ class Batcher:
         self._metrics.work.ran(len(batch), took_s)
         for row, item in enumerate(batch):
             if not item.waiter.is_settled:
-                item.waiter.scored(Scored(measured, row, start - item.since, took_s, len(batch)))
+                image = item.image if self._keeps_images else None
+                item.waiter.scored(Scored(measured, row, start - item.since, took_s, len(batch), image))
 
     def _measure_all(self, batch: Sequence[Waiting]) -> Measurements:
         return self._measure(np.stack([item.image for item in batch]))

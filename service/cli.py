@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from service.admin import ask_reload
+from service.admin import DEFAULT_ADMIN, ask_reload
 from service.app import Ports
 from service.client import DEFAULT_TARGET, Client, find_images
 from service.client.credentials import read_token
@@ -17,6 +17,7 @@ from service.config import Effective
 from service.detection.bundle import find_bundle, load_bundle
 from service.detection.verdict import RevealMode
 from service.errors import AdvsentryError, SetupError
+from service.history_command import add_history_commands
 from service.logs import start_logging
 from service.report import HEADER, describe, detection_json, info_json, row, table
 from service.scan import Result, scan_here, scan_remote
@@ -32,7 +33,6 @@ from service.worker import WORKER, run_worker
 __all__ = ["run_command"]
 
 DEFAULT_BUNDLE = Settings().bundle
-DEFAULT_ADMIN = f"http://{Settings().metrics_host}:{Settings().metrics_port}"
 
 
 def run_command(arguments: Sequence[str] | None) -> int:
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_health(commands.add_parser("health", help="ask a server whether it serves; exit status 0 when it does"))
     _add_tune(commands.add_parser("tune", help="measure this machine, and say which settings serve the most images"))
     _add_reload(commands.add_parser("reload", help="have a server load its bundle anew, without losing a call"))
+    add_history_commands(commands.add_parser("history", help="say whom a server's query history watches, and why"))
     return parser
 
 

@@ -15,6 +15,8 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 def find_images(paths: Sequence[Path]) -> list[Path]:
     """The files named, and those below the folders named that end as images do, in order.
 
+    A link to nothing is one of them, so that who reads it says what is missing.
+
     Raises:
         SetupError: a path does not exist, cannot be read or is no file, or a folder holds no image.
     """
@@ -22,7 +24,8 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         check_path(path)
         if path.is_dir():
-            inside = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES and entry.is_file())
+            named = (entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES)
+            inside = sorted(entry for entry in named if entry.is_file() or not entry.exists())
             if not inside:
                 raise SetupError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
             found += inside

@@ -12,6 +12,7 @@ from service.errors import BundleError
 from service.metrics import Metrics
 from service.rpc.pipeline import Pipeline, Policy
 from service.settings import Settings
+from service.watching.watch import HistoryWatch
 
 __all__ = ["LoadedModel"]
 
@@ -19,14 +20,23 @@ __all__ = ["LoadedModel"]
 class LoadedModel:
     """Everything that goes when another bundle is put in its place."""
 
-    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics, on_health: Callable[[bool], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Settings,
+        metrics: Metrics,
+        on_health: Callable[[bool], None],
+        watch: HistoryWatch | None = None,
+    ) -> None:
         """Makes an idle one. Needs a running event loop.
 
         Args:
             on_health: told False when the worker is stuck or lost, and True when a stuck one came back. It must not
                 hold this object, which would keep the graph's memory.
+            watch: its query history; ends with it.
         """
         self.engine = engine
+        self.watch = watch
         self._settings = settings
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="graph")
@@ -37,12 +47,26 @@ class LoadedModel:
             wait_s=settings.max_deadline_s / 2,
             stuck_s=settings.stuck_s,
         )
-        self.batcher = Batcher(engine.measure, self._thread, limits=limits, metrics=metrics, on_health=on_health)
+        self.batcher = Batcher(
+            engine.measure,
+            self._thread,
+            limits=limits,
+            metrics=metrics,
+            on_health=on_health,
+            keeps_images=watch is not None,
+        )
         self.canaries = Canaries(engine, self.batcher)
 
     def pipeline(self, decoders: Executor) -> Pipeline:
         """A new way to it for calls; not kept here, so that its end shows that no call uses it any more."""
-        return Pipeline(self.engine, self.batcher, decoders, policy=_policy(self._settings), metrics=self._metrics)
+        return Pipeline(
+            self.engine,
+            self.batcher,
+            decoders,
+            policy=_policy(self._settings),
+            metrics=self._metrics,
+            watch=self.watch,
+        )
 
     async def start(self) -> None:
         """Warms the graph and takes images."""
@@ -65,6 +89,8 @@ class LoadedModel:
         """Finishes what waits, then lets the graph go."""
         await self.batcher.close()
         self._thread.shutdown()
+        if self.watch is not None:
+            self.watch.close()
 
     def tell_facts(self, before: "LoadedModel | None" = None) -> None:
         """Says in the metrics what is served now, in the place of what was."""
@@ -76,6 +102,10 @@ class LoadedModel:
             gauge.labels(*labels(self)).set(1)
             if before is not None and labels(before) != labels(self):
                 gauge.remove(*labels(before))
+        if self.watch is None:
+            self._metrics.history.hide()
+        else:
+            self.watch.show()
 
     def _model_labels(self) -> tuple[str, ...]:
         bundle = self.engine.bundle

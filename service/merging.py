@@ -30,6 +30,11 @@ GAUGES: dict[str, Callable[[Iterable[float]], float]] = {
     "advsentry_calibration_drift_alarm": max,
     "advsentry_adversarial_share": fmean,
     "advsentry_adversarial_share_alarm": max,
+    "advsentry_history_clients": sum,
+    "advsentry_history_queue_items": sum,
+    "advsentry_history_entries": sum,
+    "advsentry_history_bytes": sum,
+    "advsentry_history_degraded": max,
 }
 """What one gauge of all processes is, of those that have a number; `max` where nothing is said."""
 

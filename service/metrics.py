@@ -19,7 +19,7 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-__all__ = ["Judged", "Metrics", "RpcMetrics", "Work"]
+__all__ = ["HistoryMetrics", "Judged", "Metrics", "RpcMetrics", "Work"]
 
 SECONDS = tuple(0.0005 * 2**i for i in range(16))  # to 16 s
 CALL_SECONDS = tuple(0.001 * 4**i for i in range(8))  # to 16 s; few, since each method with images has them
@@ -216,6 +216,35 @@ class RpcFamily:
         )
 
 
+class HistoryMetrics:
+    """What a query history counts; no series names a client."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"advsentry_history_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"advsentry_history_{name}", text, labels, registry=registry)
+
+        queries = counter("queries", "Images answered while the history is on, by whether it saw them.", "outcome")
+        self.observed, self.unobserved = queries.labels("observed"), queries.labels("unobserved")
+        self.seconds = counter("seconds", "Time that it took to observe them.")
+        flags = counter("flags", "Images that the history takes for steps of a search.", "scope")
+        self.flags = {scope: flags.labels(scope) for scope in ("own", "everyone")}
+        self.late = counter("late", "Images answered before they were observed, though the answer waited.")
+        clients = gauge("clients", "Clients and nobody's components with flags, and those cut off.", "state")
+        self.clients = {state: clients.labels(state) for state in ("watched", "cut_off")}
+        self.queue_items = gauge("queue_items", "Images waiting to be observed.")
+        self.entries = gauge("entries", "Queries that the history keeps.")
+        self.size_bytes = gauge("bytes", "Bytes that it holds.")
+        self.degraded = gauge("degraded", "1 while it sees less than it should.")
+
+    def hide(self) -> None:
+        """Has the gauges say that there is no history."""
+        for gauge in (self.queue_items, self.entries, self.size_bytes, self.degraded, *self.clients.values()):
+            gauge.set_function(lambda: 0.0)
+
+
 class Metrics:
     """The service's metrics.
 
@@ -284,6 +313,7 @@ class Metrics:
         self.adversarial_alarm = gauge(
             "adversarial_share_alarm", "1 while far more images are adversarial than target_fpr lets expect."
         )
+        self.history = HistoryMetrics(registry)
         self.judged = Judged()
         self.rpc = lru_cache(maxsize=None)(self._rpc_metrics)
         self.p_value = self._p_values.labels

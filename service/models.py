@@ -16,6 +16,8 @@ from service.memory import trim
 from service.metrics import Metrics
 from service.rpc.pipeline import Pipeline, Served
 from service.settings import Settings
+from service.watching.opening import OpenWatch, open_watch
+from service.watching.watch import HistoryWatch
 
 __all__ = ["Models"]
 
@@ -37,6 +39,7 @@ class Models:
         decoders: Executor,
         on_health: Callable[[bool], None],
         on_replaced: Callable[[], None] = lambda: None,
+        open_watch: OpenWatch = open_watch,
     ) -> None:
         """Takes the first. Needs a running event loop.
 
@@ -44,19 +47,25 @@ class Models:
             on_health: told False when the worker of the one that is served is stuck or lost, and True when it is well
                 again or another is served.
             on_replaced: called when another is served, with whose p-values those before are not to be compared.
+            open_watch: makes the query history of a bundle.
+
+        Raises:
+            SetupError: the settings of the history and the bundle do not go together.
         """
         self._settings = settings
         self._metrics = metrics
         self._decoders = decoders
         self._on_health = on_health
         self._on_replaced = on_replaced
+        self._open_watch = open_watch
         self._numbers = count(1)
         self._number = next(self._numbers)
-        self.current = self._made(engine, self._number)
+        self._loop = asyncio.get_running_loop()
+        watch = open_watch(engine.bundle, settings, metrics, loop=self._loop, is_first=True)
+        self.current = self._made(engine, watch, self._number)
         self.served = Served(self.current.pipeline(decoders))
         self._reloading = asyncio.Lock()
         self._retiring: dict[asyncio.Task[None], LoadedModel] = {}
-        self._loop = asyncio.get_running_loop()
         self._is_ending = False
         self.lost = asyncio.Event()
         """Set when the worker is gone: there is nothing left but to end."""
@@ -141,7 +150,10 @@ class Models:
                 "server, or start it with --workers, which puts new processes in the place of the old"
             )
         engine = await asyncio.to_thread(load_engine, self._settings)
-        model = self._made(engine, number)
+        watch = await asyncio.to_thread(
+            self._open_watch, engine.bundle, self._settings, self._metrics, loop=self._loop, is_first=False
+        )
+        model = self._made(engine, watch, number)
         try:
             await model.start()
             await model.check()
@@ -153,12 +165,12 @@ class Models:
             raise
         return model
 
-    def _made(self, engine: Engine, number: int) -> LoadedModel:
+    def _made(self, engine: Engine, watch: HistoryWatch | None, number: int) -> LoadedModel:
         def on_health(is_well: bool) -> None:
             if number == self._number:  # else of one that is not served yet or no more
                 self._on_health(is_well)
 
-        return LoadedModel(engine, self._settings, self._metrics, on_health)
+        return LoadedModel(engine, self._settings, self._metrics, on_health, watch)
 
     def _take_over(self, model: LoadedModel, number: int) -> None:
         old, pipeline = self.current, weakref.ref(self.served.current)
@@ -169,6 +181,8 @@ class Models:
         self._watch_worker()
         self._on_health(True)
         self._on_replaced()
+        if old.watch is not None:
+            old.watch.close()  # at once: last calls go unobserved, or each reload under load would hold a history more
         task = asyncio.create_task(self._retire(old, pipeline), name="retire")
         self._retiring[task] = old
         task.add_done_callback(self._retired)

@@ -1,11 +1,11 @@
-"""What is for operators only: `GET /metrics` and `POST /-/reload`, on a private address or a Unix socket."""
+"""What is for operators only: `GET /metrics`, and commands by POST, on a private address or a Unix socket."""
 
 import ipaddress
 import logging
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,17 +15,24 @@ from service.errors import AdvsentryError, SetupError
 from service.hosts import may_ask
 from service.settings import Settings
 
-__all__ = ["RELOAD", "PrivateHttp", "Scrape", "metrics_names"]
+__all__ = ["FORGIVE", "HISTORY", "RELOAD", "Command", "PrivateHttp", "Scrape", "metrics_names"]
 
 log = logging.getLogger(__name__)
 
 RELOAD = "/-/reload"
+HISTORY = "/-/history"
+"""Who is watched."""
+FORGIVE = "/-/history/forgive"
+MOST_BYTES = 4096
+"""Of what comes with a command."""
 
 POLL_S = 0.05
 """After which `close` is noticed, at most."""
 
 Scrape = Callable[[str], tuple[bytes, str]]
 """Takes the Accept header; gives the metrics and their content type."""
+Command = Callable[[str], str]
+"""Takes what comes with a POST; its text is the answer, an AdvsentryError the refusal. Called in a thread."""
 
 
 def metrics_names(settings: Settings) -> frozenset[str]:
@@ -41,15 +48,15 @@ class PrivateHttp:
         address: tuple[str, int] | Path,
         *,
         scrape: Scrape,
-        reload: Callable[[], str] | None = None,
+        commands: Mapping[str, Command] | None = None,
         names: Collection[str] = (),
     ) -> None:
         """Listens, and answers from now on.
 
         Args:
             address: host and port, or a path for a Unix socket.
-            reload: what POST /-/reload does, called in a thread; its text is the answer, an AdvsentryError the refusal.
-                None for not at all. By TCP only this machine may ask for it, and no page of a browser.
+            commands: what a POST does, by path; None for nothing. By TCP only this machine may ask for it, and no page
+                of a browser.
             names: by which it may be asked, beside addresses and localhost; `*` for any. A page of a browser can have
                 its own name lead here, and would then read what comes.
 
@@ -64,7 +71,7 @@ class PrivateHttp:
                 "--metrics-host"
             ) from error
         self._server.scrape = scrape
-        self._server.reload = reload
+        self._server.commands = commands or {}
         self._server.names = names
         self._thread = threading.Thread(target=self._server.serve_forever, args=(POLL_S,), name="metrics", daemon=True)
         self._thread.start()
@@ -87,7 +94,7 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
     scrape: Scrape
-    reload: Callable[[], str] | None
+    commands: Mapping[str, Command]
     names: Collection[str]
 
 
@@ -141,18 +148,33 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(HTTPStatus.OK, body, content_type)
 
     def do_POST(self) -> None:  # http.server's name
-        """The reload, where it is on."""
+        """A command, where they are on."""
         if not self._is_asked_rightly():
             return
-        if self.path != RELOAD or self.server.reload is None:
-            self._answer(HTTPStatus.NOT_FOUND, f"expected POST {RELOAD}, and a server with --admin on\n")
+        command = self.server.commands.get(self.path)
+        if command is None:
+            self._answer(
+                HTTPStatus.NOT_FOUND, f"expected POST {RELOAD}, {HISTORY} or {FORGIVE}, and a server with --admin on\n"
+            )
         elif not self._is_near() or "Origin" in self.headers:
-            self._answer(HTTPStatus.FORBIDDEN, "only a command on the server's own machine may reload\n")
+            self._answer(HTTPStatus.FORBIDDEN, "only a command on the server's own machine may ask for that\n")
+        elif (content := self._content()) is None:
+            self._answer(HTTPStatus.BAD_REQUEST, f"expected at most {MOST_BYTES} bytes of UTF-8\n")
         else:
             try:
-                self._answer(HTTPStatus.OK, self.server.reload() + "\n")
+                self._answer(HTTPStatus.OK, command(content) + "\n")
             except AdvsentryError as error:
                 self._answer(HTTPStatus.CONFLICT, f"{error}\n")
+
+    def _content(self) -> str | None:
+        """What came with a POST; None when it is no text or too much."""
+        size = self.headers.get("Content-Length", "0")
+        if not size.isascii() or not size.isdigit() or len(size) > len(str(MOST_BYTES)) or int(size) > MOST_BYTES:
+            return None
+        try:
+            return self.rfile.read(int(size)).decode()
+        except UnicodeDecodeError:
+            return None
 
     def _is_asked_rightly(self) -> bool:
         """Whether by a name that is ours; if not, says so."""

@@ -10,8 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from service.admin import post_reload
+from service.admin import post
 from service.merging import Page, read_page
+from service.private_http import RELOAD
 from service.worker import WORKER, Order
 
 __all__ = ["Worker"]
@@ -84,7 +85,15 @@ class Worker:
         Raises:
             AdvsentryError: it goes on with what it has, or gives no answer.
         """
-        return post_reload(_UnixConnection(self._order.socket, RELOAD_S), f"worker {self._order.number}")
+        return self.ask(RELOAD)
+
+    def ask(self, path: str, content: str = "") -> str:
+        """What it answers to a command of an operator; blocks.
+
+        Raises:
+            AdvsentryError: it refuses, or gives no answer.
+        """
+        return post(_UnixConnection(self._order.socket, RELOAD_S), f"worker {self._order.number}", path, content)
 
     def page(self) -> Page:
         """Its metrics now, or those that it told last; blocks for `SCRAPE_S` at most."""

@@ -74,6 +74,7 @@ def info_json(bundle: Bundle) -> dict[str, Any]:
         "fusion_weights": _weights(bundle),
         "own_rows": None if by_class is None else {names[label]: n for label, n in by_class.own_counts.items()},
         "shared_row": None if by_class is None else by_class.shared_count,
+        "history_streams": None if bundle.history is None else bundle.history.streams,
     }
 
 
@@ -98,6 +99,7 @@ def describe(bundle: Bundle) -> str:
         ("calibration", f"{per_detector} clean images for each detector, {fused} for the fused statistic"),
         *([] if calibration.by_class is None else [("by class", _by_class(bundle, calibration.by_class))]),
         ("smallest alpha", f"{rounded_up(calibration.smallest_alpha)}; default {manifest.default_alpha:g}"),
+        ("query history", _history(bundle)),
         ("canaries", str(len(manifest.canaries))),
         ("calibration id", bundle.calibration_id),
     ]
@@ -143,6 +145,13 @@ def _by_class(bundle: Bundle, by_class: ByClass) -> str:
     own = [f"{bundle.manifest.class_names[label]} ({count})" for label, count in by_class.own_counts.items()]
     shared = f"; the others share a row of {by_class.shared_count}" if by_class.shared_count else ""
     return f"{len(own)} of {by_class.has_own_row.size} classes have a row of their own: {', '.join(own) or '-'}{shared}"
+
+
+def _history(bundle: Bundle) -> str:
+    if bundle.history is None:
+        return "not calibrated"
+    smallest = rounded_up(1 / (bundle.history.streams + 1))
+    return f"calibrated on {bundle.history.streams} benign streams of a kind, smallest level {smallest}"
 
 
 def _other_sizes(bundle: Bundle) -> str:

@@ -111,7 +111,8 @@ def _json(before: "Totals", now: "Totals", seconds: float, out: Path) -> str:
 
 def _text(before: "Totals", now: "Totals", out: Path) -> str:
     earlier = f", {before.images:,} of them by an earlier run" if before.images else ""
+    why = ", which the column error tells" if now.errors else ""
     return (
-        f"{now.images:,} images{earlier}: {now.adversarial:,} adversarial, {now.errors:,} with an error; "
+        f"{now.images:,} images{earlier}: {now.adversarial:,} adversarial, {now.errors:,} with an error{why}; "
         f"{now.shards:,} file(s) in {out}"
     )

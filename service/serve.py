@@ -16,6 +16,7 @@ from service.app import App, Ports
 from service.engines import load_engine
 from service.errors import SetupError
 from service.memory import limit_arenas, settle
+from service.setting_words import without_password
 from service.settings import Settings
 from service.signals import on_signals
 
@@ -54,7 +55,7 @@ async def serve(
     """
     started = time.monotonic()
     engine = load_engine(settings)
-    log.info("settings: %s", " ".join(f"{name}={value}" for name, value in asdict(settings).items()))
+    log.info("settings: %s", " ".join(f"{name}={without_password(value)}" for name, value in asdict(settings).items()))
     app = App(settings, engine, CollectorRegistry(), private_socket=private_socket)
     ended = on_signals(reload=app.models.reload)
     on_start(ended.set)

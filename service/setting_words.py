@@ -1,11 +1,12 @@
 """Settings as the help and the table of the docs tell them."""
 
+import re
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from service.detection.verdict import RevealMode
 from service.settings import Settings
 
-__all__ = ["placeholder", "shown"]
+__all__ = ["placeholder", "shown", "without_password"]
 
 
 def placeholder(name: str) -> str:
@@ -29,3 +30,12 @@ def shown(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def without_password(value: object) -> str:
+    """A value as a log may have it.
+
+    >>> without_password("redis://:secret@store:6379/0"), without_password("rediss://me:<a:b>@store")
+    ('redis://:***@store:6379/0', 'rediss://me:***@store')
+    """
+    return re.sub(r"(://[^/@:\s]*:)[^/@\s]*@", r"\1***@", str(value))

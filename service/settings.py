@@ -138,6 +138,40 @@ class Settings:
         RevealMode.P_VALUES,
         "what callers see at most: decision, p_values, or scores, which takes a scope where there are identities",
     )
+    history: Literal["auto", "off", "observe", "annotate", "reject", "silent"] = _setting(
+        "auto",
+        "what becomes of queries that look like a search for an adversarial image; auto is observe where the bundle "
+        "has a calibration of the query history, else off",
+    )
+    history_level: float = _setting(0.005, "share of harmless queries that the history may flag", least=1e-6, most=0.5)
+    history_window_s: float = _setting(3600.0, "seconds for which queries, and flags, count", least=10, most=LONGEST_S)
+    history_entries: int = _setting(100_000, "queries that the history keeps at most", least=256, most=10**8)
+    history_bytes: int = _setting(256 * 2**20, "bytes that the history takes at most, at once", least=2**20, most=2**40)
+    history_flags: int = _setting(
+        5, "flags within the window with which a client, or nobody's component, has too many", least=1, most=100
+    )
+    history_action: Literal["refuse", "plain"] = _setting(
+        "refuse", "with history reject: whether who has too many flags is refused, or gets label and verdict alone"
+    )
+    history_late_flags: int = _setting(
+        0,
+        "with history silent: how many flags more at most it takes to be refused, drawn for each client; 0 refuses "
+        "nobody",
+        least=0,
+        most=100,
+    )
+    history_wait_s: float = _setting(
+        0.1, "with history annotate or reject: seconds that an answer waits for it at most", least=0.001, most=10
+    )
+    history_url: str = _setting(
+        "", "where several processes share one history, such as redis://127.0.0.1:6379; empty keeps it in the process"
+    )
+    history_secret: str = _setting(
+        "",
+        "file of 64 hexadecimal digits from which the history's keys follow, the same for all who share one; as "
+        "openssl rand -hex 32 makes",
+    )
+    history_snapshot: str = _setting("", "file that keeps the history of one process over a restart; empty for none")
     reflection: bool = _setting(True, "whether gRPC reflection is on")
     log_format: Literal["plain", "json"] = _setting("plain", "form of the log lines on standard error")
     access_log: str = _setting("off", "a JSON line for each call: off, stderr, or a file to write to")

@@ -6,6 +6,7 @@ over them, so each connection ends after a while for the spread to even out.
 
 import asyncio
 import contextlib
+import json
 import logging
 import shutil
 import signal
@@ -22,11 +23,12 @@ from service.errors import AdvsentryError, SetupError, Unavailable
 from service.merging import Merged, Page
 from service.ports import check_ports, reserve_port
 from service.private_folder import private_folder
-from service.private_http import PrivateHttp, metrics_names
+from service.private_http import FORGIVE, HISTORY, RELOAD, Command, PrivateHttp, metrics_names
 from service.process import Worker
 from service.reload import BundleWatch, ask_loop
 from service.settings import Settings
 from service.signals import on_signals
+from service.watching.report import merged
 from service.worker import Order
 
 __all__ = ["Supervisor", "supervise"]
@@ -100,7 +102,7 @@ class Supervisor:
         http = PrivateHttp(
             (settings.metrics_host, settings.metrics_port),
             scrape=self._scrape,
-            reload=self._reload_from_thread if settings.admin else None,
+            commands=self._commands() if settings.admin else None,
             names=metrics_names(settings),
         )
         self._to_close.callback(http.close)
@@ -268,8 +270,16 @@ class Supervisor:
         encode, content_type = choose_encoder(accept)
         return encode(self._registry), content_type
 
-    def _reload_from_thread(self) -> str:
-        return ask_loop(self._loop, self.reload())
+    def _commands(self) -> dict[str, Command]:
+        return {
+            RELOAD: lambda _: ask_loop(self._loop, self.reload()),
+            HISTORY: lambda _: merged([json.loads(text) for text in self._ask_all(HISTORY)]),
+            FORGIVE: lambda client: str(sum(map(int, self._ask_all(FORGIVE, client)))),
+        }
+
+    def _ask_all(self, path: str, content: str = "") -> list[str]:
+        """What each process that serves answers; raises as `Worker.ask`."""
+        return [worker.ask(path, content) for _, worker in sorted(self._workers.items()) if worker.is_serving]
 
 
 def _longer(pause: float) -> float:

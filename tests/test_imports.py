@@ -16,8 +16,8 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "protos": (set(), {"google", "grpc"}),
     "service.errors": (set(), set()),
     "service.metrics": (set(), {"prometheus_client"}),
-    "service.detection": ({"service.errors"}, {"numpy", "onnxruntime", "PIL"}),
-    "service.history": ({"service.errors"}, {"numpy"}),
+    "service.detection": ({"service.errors", "service.history"}, {"numpy", "onnxruntime", "PIL"}),
+    "service.history": ({"service.errors"}, {"numpy", "redis"}),
     "service.rpc": (
         {"protos", "service.detection", "service.errors", "service.metrics"},
         {"numpy", "grpc", "grpc_health", "grpc_reflection", "google"},
@@ -29,7 +29,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "service.scoring.cluster": ({"service.errors", "service.scoring"}, {"numpy", "ray"}),
     "service.tracing": ({"service.rpc.call"}, {"grpc", "opentelemetry"}),
     "service": ({"protos", "service"}, {"numpy", "grpc", "grpc_health", "google", "prometheus_client", "uvloop"}),
-    "training": ({"service.detection", "service.errors"}, {OPEN}),
+    "training": ({"service.detection", "service.errors", "service.history"}, {OPEN}),
 }
 NEVER = {"training": {"grpc", "prometheus_client", "grpc_health", "grpc_reflection"}}
 

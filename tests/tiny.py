@@ -3,6 +3,7 @@
 Class c looks at quadrant c of the image; score `brightness` is the mean pixel, score `contrast` the mean of squares.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from service.detection.engine import Engine
 from service.detection.graph import Graph, GraphShape
 from service.detection.manifest import FORMAT_VERSION, DetectorEntry, InputShape, Manifest, ThreatModel
 from service.detection.types import FlagReason
+from service.history.calibration import Calibration as HistoryCalibration
+from service.history.evidence import Edges, Rates
 from training.resizing import resize_bytes
 
 SIDE = 8
@@ -102,6 +105,13 @@ def manifest(files: dict[str, bytes], *, channels: int = 1, **changes: object) -
         "metrics_command": "",
     }
     return Manifest(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def history(alpha: float = 0.01, streams: int = 3, **edges: float) -> HistoryCalibration:
+    """A calibration of the query history that fits the bundle; `edges` are fields of its `Edges`."""
+    usual = {field.name: 0.1 for field in dataclasses.fields(Edges)}
+    made = Edges(**{**usual, "matches": 9, "entries": 300, "dimension": 3.0, "alpha": alpha, **edges})  # type: ignore[arg-type]
+    return HistoryCalibration.ranked(made, Rates.of([]), [[0.0, 2.0]] * streams)
 
 
 def files(*, channels: int = 1, n: int = 299, resizes: bool = False) -> dict[str, bytes]:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,10 +16,12 @@ TWO_HERE = ("--standalone", "--nproc-per-node", "2")
 
 
 @contextmanager
-def started(*arguments: str, environment: Mapping[str, str] | None = None) -> "Iterator[subprocess.Popen[str]]":
-    """Two processes of python with these arguments, under torchrun; ended with the block."""
+def started(
+    *arguments: str, options: Sequence[str] = TWO_HERE, environment: Mapping[str, str] | None = None
+) -> "Iterator[subprocess.Popen[str]]":
+    """torchrun with these options, which runs python with these arguments; ended with the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *TWO_HERE, *arguments],
+        [sys.executable, "-m", "torch.distributed.run", *options, *arguments],
         cwd=ROOT,
         env={
             **os.environ,

@@ -9,6 +9,7 @@ from pathlib import Path
 from training.arguments import number
 from training.evaluation.curves_arguments import add_curves
 from training.evaluation.strength import FULL
+from training.history.arguments import add_history
 from training.minmax.arguments import add_minmax
 from training.proxy.cli import add_proxy
 from training.retrieval.arguments import add_retrieve
@@ -21,6 +22,9 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     _add_recipes(commands.add_parser("recipes", help="list the recipes that come along, or show one"))
     _add_fit(commands.add_parser("fit", help="train a recipe into a run directory; the same command again resumes"))
     _add_export(commands.add_parser("export", help="fit detectors, calibrate and write the bundle of a run"))
+    add_history(
+        commands.add_parser("history", help="calibrate a bundle's query history on benign streams, or check it")
+    )
     _add_evaluate(commands.add_parser("evaluate", help="attack a run and report what its bundle sees"))
     _add_compare(commands.add_parser("compare", help="hold the reports of two bundles against each other"))
     _add_fusions(commands.add_parser("fusions", help="compare ways to fuse a run's detectors, to choose one by"))
@@ -64,6 +68,11 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="quantise the large convolutions: faster on processors with VNNI; a bundle of its own, with its own "
         "calibration",
+    )
+    parser.add_argument(
+        "--fp16",
+        action="store_true",
+        help="run the networks' trunks in float16, for GPUs; a bundle of its own, with its own calibration",
     )
     parser.add_argument(
         "--reduce-range",

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -11,28 +10,41 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from service.detection.bundle import RESIZE, Bundle, check_room, file_entries, find_bundle, load_bundle, write_bundle
+from service.detection.bundle import (
+    HISTORY,
+    RESIZE,
+    Bundle,
+    check_room,
+    file_entries,
+    find_bundle,
+    load_bundle,
+    write_bundle,
+)
 from service.detection.calibration import Calibration, alpha_rank, images_needed
 from service.detection.engine import Engine, softmax
 from service.detection.graph import Graph, GraphShape
-from service.detection.manifest import FORMAT_VERSION, DetectorEntry, InputShape, Manifest, Quantised, ThreatModel
+from service.detection.manifest import FORMAT_VERSION, DetectorEntry, InputShape, Manifest, ThreatModel
 from service.detection.rows import ByClass
 from service.detection.types import Bytes8, Float32s, Integers
 from service.errors import SetupError
+from service.history.calibrate import LEAST_UNRELATED
+from service.history.calibration import Calibration as HistoryCalibration
 from training.canaries import make_canaries
 from training.checkpoint import Run, code_version, load_run
 from training.checks import require
-from training.config import Recipe, exported_as, recipe_to_dict
+from training.config import Recipe, exported_as, recipe_from_dict, recipe_to_dict
 from training.data.splits import Parts
 from training.detectors import DETECTORS, CleanViews, Detector, Learned
 from training.detectors.classes import class_counts
 from training.evaluation.pairing import as_exported, check_pair
 from training.fusion import made_fusion, weight_images
 from training.graph import BundleGraph, clean_views, onnx_bytes
+from training.history.making import made_history
+from training.history.pools import pools_of
 from training.lessons import Weights, keep_learned, kept_learned, lessons_of
 from training.model_card import model_card
-from training.parity import check_parity, check_quantised
-from training.quantising import quantised_graph
+from training.parity import check_parity
+from training.reduced import in_float16, in_int8, reduction_words
 from training.resizing import check_resizer, resize_bytes
 
 __all__ = ["check_detectors", "check_exportable", "export", "fitted_graph", "run_command"]
@@ -49,6 +61,7 @@ def export(
     overrides: Sequence[str] = (),
     int8: bool = False,
     reduce_range: bool = False,
+    fp16: bool = False,
     like: str | None = None,
 ) -> Bundle:
     """Writes the bundle of a finished run.
@@ -61,6 +74,7 @@ def export(
         overrides: `export.key=value`, instead of what the run's recipe says.
         int8: whether the graph is quantised, see training.quantising; all that is measured is measured on that graph.
         reduce_range: see there.
+        fp16: whether the trunk computes in float16, see training.halving; likewise.
         like: an earlier bundle of this run, whose section `export` counts instead of the recipe's, and whose learned
             detectors are taken instead of training them again.
 
@@ -69,7 +83,8 @@ def export(
         BundleError: `out` exists already.
     """
     check_room(out, replace=replace)  # write_bundle would refuse it only after minutes of work
-    require(int8 or not reduce_range, "--reduce-range", "--int8 beside it", "a bundle in float32")
+    require(not (int8 and fp16), "--fp16", "one precision", "--int8 as well")
+    require(int8 or not reduce_range, "--reduce-range", "--int8 beside it", "none")
     run = load_run(run_path)
     learned: Weights = {}
     if like is not None:
@@ -88,7 +103,10 @@ def export(
     parity = dataclasses.asdict(check_parity(graph, session, parts.fit.images))
     quantised = None
     if int8:
-        model, quantised = _quantised(run, graph, model, shape, parts.fit.images, reduce_range=reduce_range)
+        model, quantised = in_int8(run, graph, model, shape, parts.fit.images, reduce_range=reduce_range)
+    elif fp16:
+        model, quantised = in_float16(run, graph, model, shape, parts.fit.images)
+    if quantised is not None:
         session, parity = Graph(model, shape), dataclasses.asdict(quantised)
     calibration = _calibration(run, parts, session)
     files = {
@@ -110,6 +128,9 @@ def export(
             calibration_id="",
         )
     )
+    history = _history(engine, data_root, seed=run.recipe.train.seed)
+    if history is not None:
+        files[HISTORY] = history.to_bytes()
     manifest = dataclasses.replace(manifest, canaries=make_canaries(graph, engine, seed=run.recipe.train.seed))
     files["model_card.md"] = model_card(manifest, calibration).encode()
     entries = file_entries(files)
@@ -169,30 +190,6 @@ def _fitted(kind: type[Detector], clean: CleanViews, learned: Weights) -> Detect
     )
 
 
-def _quantised(
-    run: Run, graph: BundleGraph, model: bytes, shape: GraphShape, images: Bytes8, *, reduce_range: bool
-) -> tuple[bytes, Quantised]:
-    """The graph in 8 bits, and what a manifest says of it.
-
-    Raises:
-        SetupError: there is nothing to quantise, or the answers move too far.
-    """
-    made = quantised_graph(model, images, reduce_range=reduce_range)
-    found = check_quantised(graph, Graph(made.model, shape), images)
-    return made.model, Quantised(
-        precision="int8",
-        run=run.path.resolve().name,
-        float_graph=hashlib.sha256(model).hexdigest(),
-        convolutions=made.convolutions,
-        quantised_convolutions=made.quantised_convolutions,
-        calibration_images=made.images,
-        reduced_range=reduce_range,
-        compared_images=found.images,
-        label_agreement=found.label_agreement,
-        score_shifts=dict(zip(run.recipe.export.detectors, found.score_shifts, strict=True)),
-    )
-
-
 def _calibration(run: Run, parts: Parts, session: Graph) -> Calibration:
     """Of the exported graph: a calibration belongs to the graph that is served."""
     config = run.recipe.export
@@ -208,6 +205,21 @@ def _calibration(run: Run, parts: Parts, session: Graph) -> Calibration:
     )
     by_class = ByClass.of(labels, len(run.class_names), images_needed(config.default_alpha))
     return Calibration.from_clean(first, second, fusion=fusion, by_class=by_class if config.mondrian else None)
+
+
+def _history(engine: Engine, data_root: Path | None, *, seed: int) -> HistoryCalibration | None:
+    """Of the query history; None where the recipe leaves it out, or there are too few images, which is said."""
+    level = recipe_from_dict(engine.bundle.manifest.training).export.history_level
+    if not level:
+        return None
+    pools = pools_of(engine, data_root)
+    if len(pools.calibration) < LEAST_UNRELATED:
+        sys.stderr.write(
+            f"bundle without {HISTORY}: expected {LEAST_UNRELATED} images or tracks or more in data.calibration and "
+            f"data.fusion together, of which it is made, got {len(pools.calibration)}\n"
+        )
+        return None
+    return made_history(engine, pools, level=level, seed=seed)
 
 
 def _answers(session: Graph, images: Bytes8) -> tuple[Float32s, Integers]:
@@ -263,6 +275,7 @@ def run_command(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
         int8=arguments.int8,
         reduce_range=arguments.reduce_range,
+        fp16=arguments.fp16,
         like=arguments.like,
     )
     sizes = bundle.calibration
@@ -270,15 +283,11 @@ def run_command(arguments: argparse.Namespace) -> int:
         f"bundle {bundle.path}: {len(bundle.manifest.detectors)} detectors, {sizes.detector_scores.shape[1]} + "
         f"{sizes.fused_scores.size} calibration images, {sizes.fusion.kind} fusion, "
         f"smallest alpha {sizes.smallest_alpha:.3g}, "
-        f"{len(bundle.graph) / 1e6:.2f} MB graph{_rounding(bundle.manifest.quantised)}\n"
+        f"{len(bundle.graph) / 1e6:.2f} MB graph{reduction_words(bundle.manifest.quantised)}"
+        f"{_calibrated(bundle.history)}\n"
     )
     return 0
 
 
-def _rounding(quantised: Quantised | None) -> str:
-    if quantised is None:
-        return ""
-    return (
-        f", {quantised.precision} in {quantised.quantised_convolutions} of {quantised.convolutions} convolutions; of "
-        f"{quantised.compared_images} clean images it labels {quantised.label_agreement:.1%} as the float network does"
-    )
+def _calibrated(history: HistoryCalibration | None) -> str:
+    return "" if history is None else f", query history calibrated on {history.streams} streams of a kind"

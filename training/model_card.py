@@ -1,7 +1,7 @@
 """`model_card.md`: what a bundle is, for people."""
 
 from service.detection.calibration import Calibration
-from service.detection.manifest import Manifest
+from service.detection.manifest import Manifest, Quantised
 from training.detectors import DETECTORS
 
 __all__ = ["model_card"]
@@ -91,25 +91,45 @@ def _precision(manifest: Manifest) -> list[str]:
     found = manifest.quantised
     if found is None:
         return []
-    bits = "7-bit" if found.reduced_range else "8-bit"
+    what, where = _float16(found) if found.precision == "float16" else _int8(found)
+    shifts = ", ".join(f"{name} {shift:.2g}" for name, shift in found.score_shifts.items())
     return [
         "## Precision",
         "",
-        f"**{found.precision}**: {found.quantised_convolutions} of {found.convolutions} convolutions compute with "
-        f"{bits} weights, a scale for each output channel, and unsigned 8-bit activations, whose ranges come from "
-        f"{found.calibration_images} clean images; everything else is in float32. It was made of the graph with "
-        f"SHA-256 `{found.float_graph}` of the run `{found.run}`. The p-values are calibrated on this graph, not on "
-        f"that one. Of {found.compared_images} clean images it labels {found.label_agreement:.1%} as the float network "
-        "does.",
+        f"**{found.precision}**: {found.quantised_convolutions} of {found.convolutions} convolutions {what}; "
+        f"everything else is in float32. It was made of the graph with SHA-256 `{found.float_graph}` of the run "
+        f"`{found.run}`. The p-values are calibrated on this graph, not on that one. Of {found.compared_images} clean "
+        f"images it labels {found.label_agreement:.1%} as the float network does; the root mean square by which a "
+        f"score moves, in its standard deviations: {shifts}.",
         "",
-        "On x86-64 processors without VNNI 8-bit sums may saturate: there its answers are others, and nothing that was "
-        "measured holds."
-        if not found.reduced_range
-        else "Weights of 7 bits keep the sums from saturating on x86-64 processors without VNNI.",
+        where,
         "",
         "Attacks on this bundle follow the gradients of the float network: they are transferred from there.",
         "",
     ]
+
+
+def _int8(found: Quantised) -> tuple[str, str]:
+    """How its convolutions compute, and where that holds."""
+    bits = "7-bit" if found.reduced_range else "8-bit"
+    return (
+        f"compute with {bits} weights, a scale for each output channel, and unsigned 8-bit activations, whose ranges "
+        f"come from {found.calibration_images} clean images",
+        "On x86-64 processors without VNNI 8-bit sums may saturate: there its answers are others, and nothing that was "
+        "measured holds."
+        if not found.reduced_range
+        else "Weights of 7 bits keep the sums from saturating on x86-64 processors without VNNI.",
+    )
+
+
+def _float16(found: Quantised) -> tuple[str, str]:
+    """Likewise."""
+    return (
+        f"compute in float16, and so do the layers between them; on {found.calibration_images} clean images their "
+        "values leave room below the largest that it holds",
+        "It is for GPUs. The processor computes the same graph in float32 with rounded weights, no faster than the "
+        "float bundle; the figures above are the worse ones of both ways to compute it.",
+    )
 
 
 def _fused(manifest: Manifest, calibration: Calibration) -> str:

@@ -1,6 +1,7 @@
 """How far the graph that onnxruntime runs is from the torch module that it was made of."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +12,10 @@ from service.errors import SetupError
 from training.graph import BundleGraph, torch_outputs
 
 __all__ = [
+    "BOUNDS",
     "COMPARED",
-    "LEAST_AGREEMENT",
     "TOLERANCE",
+    "Bounds",
     "Parity",
     "QuantisedParity",
     "check_parity",
@@ -27,11 +29,24 @@ TOLERANCE = 1e-3
 """Relative difference of scores that two float32 implementations of the same sums may show."""
 
 COMPARED = 1_000
-"""Images that a quantised graph is compared on, at most."""
-LEAST_AGREEMENT = 0.95
-"""Share of clean images that a quantised graph must label as the float network does; with less something is broken."""
-LARGEST_SHIFT = 0.5
-"""Of a detector's score by quantisation, root mean square, in standard deviations of that score; likewise."""
+"""Images that a rounded graph is compared on, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What rounding explains; beyond it something is broken."""
+
+    least_agreement: float
+    """Share of clean images that a rounded graph must label as the float network does."""
+    largest_shift: float
+    """Of a detector's score, root mean square, in standard deviations of that score."""
+
+
+BOUNDS: Mapping[str, Bounds] = {
+    "int8": Bounds(least_agreement=0.95, largest_shift=0.5),
+    "float16": Bounds(least_agreement=0.99, largest_shift=0.05),
+}
+"""By precision. Float16 has 8 times the steps of 8 bits for values of every size; scores move by a few thousandths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +65,7 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantisedParity:
-    """How far a quantised graph is from the float network on the same clean images."""
+    """How far a graph of less precision is from the float network on the same clean images."""
 
     images: int
     label_agreement: float
@@ -58,21 +73,24 @@ class QuantisedParity:
     score_shifts: tuple[float, ...]
     """Root mean square change of each score, in standard deviations of the float network's score."""
 
-    def check(self, whose: str) -> None:
+    def check(self, whose: str, precision: str) -> None:
         """Refuses what rounding does not explain.
 
         Args:
             whose: begins the message.
+            precision: one of BOUNDS.
 
         Raises:
-            SetupError: too few labels agree, or a score has moved too far.
+            SetupError: too few labels agree, or a score has moved too far, or is no number.
         """
-        if self.label_agreement < LEAST_AGREEMENT or max(self.score_shifts) > LARGEST_SHIFT:
+        bounds = BOUNDS[precision]
+        # Of numbers and NaN numpy's largest is NaN, which is not within the bounds either.
+        if not (self.label_agreement >= bounds.least_agreement and np.max(self.score_shifts) <= bounds.largest_shift):
             shifts = ", ".join(f"{shift:.3g}" for shift in self.score_shifts)
             raise SetupError(
-                f"{whose}: expected a quantised graph to label at least {LEAST_AGREEMENT:.0%} of the clean images as "
-                f"the float network does and to move no score by more than {LARGEST_SHIFT:g} of its standard "
-                f"deviation, got {self.label_agreement:.1%} and {shifts}"
+                f"{whose}: expected a graph in {precision} to label at least {bounds.least_agreement:.0%} of the clean "
+                "images as the float network does and to move no score by more than "
+                f"{bounds.largest_shift:g} of its standard deviation, got {self.label_agreement:.1%} and {shifts}"
             )
 
 
@@ -88,7 +106,7 @@ def compare_outputs(ours: Outputs, theirs: Outputs) -> Parity:
 
 
 def compare_quantised(exact: Outputs, rounded: Outputs) -> QuantisedParity:
-    """A quantised graph's outputs against the float network's on the same N images."""
+    """The outputs of a graph of less precision against the float network's on the same N images."""
     spread = np.maximum(exact.scores.std(axis=0), np.finfo(np.float32).tiny)
     shifts = np.sqrt(np.square(rounded.scores - exact.scores).mean(axis=0)) / spread
     return QuantisedParity(
@@ -116,13 +134,26 @@ def check_parity(graph: BundleGraph, session: Graph, images: Bytes8) -> Parity:
     return worst
 
 
-def check_quantised(graph: BundleGraph, session: Graph, images: Bytes8) -> QuantisedParity:
-    """Compares torch and the quantised graph on the first of these clean images.
+def check_quantised(
+    graph: BundleGraph, sessions: Sequence[Graph], images: Bytes8, *, whose: str, precision: str
+) -> QuantisedParity:
+    """Compares torch and a graph of less precision on the first of these clean images.
+
+    Args:
+        sessions: ways to run it; what is given is the worst of them.
+        whose: begins the message.
+        precision: one of BOUNDS.
 
     Raises:
         SetupError: they differ by more than rounding explains.
     """
     some = np.ascontiguousarray(images[:COMPARED])
-    found = compare_quantised(torch_outputs(graph, some), session.run(some))
-    found.check("--int8")
-    return found
+    exact = torch_outputs(graph, some)
+    found = [compare_quantised(exact, session.run(some)) for session in sessions]
+    worst = QuantisedParity(
+        images=len(some),
+        label_agreement=min(one.label_agreement for one in found),
+        score_shifts=tuple(np.max([one.score_shifts for one in found], axis=0).tolist()),
+    )
+    worst.check(whose, precision)
+    return worst

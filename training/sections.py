@@ -162,6 +162,9 @@ class ExportConfig:
     """Of the bundle."""
     resize: bool = False
     """Whether the bundle takes images of any height and width; they are stretched to the model's, antialiased."""
+    history_level: float = 0.005
+    """The smallest level at which the query history may flag; the time that export takes for its calibration grows as
+    1 / level. 0 leaves the calibration out."""
 
     def __post_init__(self) -> None:
         names = list(self.detectors)
@@ -169,3 +172,5 @@ class ExportConfig:
         alpha = self.default_alpha
         require(0 < alpha <= 0.1, "export.default_alpha", "a number above 0, at most 0.1", alpha)
         require(bool(self.version), "export.version", "a version", self.version)
+        level = self.history_level
+        require(level == 0 or 1e-4 <= level <= 0.1, "export.history_level", "0, or a number from 0.0001 to 0.1", level)

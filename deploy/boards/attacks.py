@@ -193,9 +193,48 @@ PROBES = Row(
     ],
 )
 
+HISTORY = Row(
+    title="Searches",
+    panels=[
+        Panel(
+            title="Images that look like steps of a search",
+            description="By whether they stand out among their client's own or among everyone's. Of harmless images at "
+            "most --history-level do.",
+            unit="cps",
+            queries=[
+                Query(
+                    expr="sum by (scope) (rate(advsentry_history_flags_total{HERE}[$__rate_interval]))",
+                    legend="{{scope}}",
+                )
+            ],
+            is_stacked=True,
+        ),
+        Panel(
+            title="Clients watched, and cut off",
+            description="Those with such images within the window; `advsentry history` names them.",
+            unit="none",
+            queries=[Query(expr="sum by (state) (advsentry_history_clients{HERE})", legend="{{state}}")],
+        ),
+        Panel(
+            title="Share of images that the history missed",
+            description="More came than it can observe, or it failed. Above a tenth is an alert.",
+            unit="percentunit",
+            queries=[
+                Query(
+                    expr="sum by (instance) "
+                    '(rate(advsentry_history_queries_total{HERE, outcome="unobserved"}[$__rate_interval])) '
+                    "/ sum by (instance) (rate(advsentry_history_queries_total{HERE}[$__rate_interval]))",
+                    legend="{{instance}}",
+                )
+            ],
+            bad_above=0.1,
+        ),
+    ],
+)
+
 ATTACKS = Board(
     uid="advsentry-attacks",
     title="advsentry: attacks",
     description="How many images are adversarial, by what, and may one believe it.",
-    rows=[NOW, VERDICTS, BELIEF, PROBES],
+    rows=[NOW, VERDICTS, BELIEF, HISTORY, PROBES],
 )

@@ -2,8 +2,9 @@
 
     python -m deploy.image [--result FILE]
 
-Prints one JSON object of flat names; exit status 1 when docs/results/asked.toml asks for something else. It takes root,
-buildah and debootstrap, and some minutes; BASE_IMAGE names a base, which is Debian's python3 otherwise.
+Prints one JSON object of flat names and writes the image's bill of materials into build/image; exit status 1 when
+docs/results/asked.toml asks for something else. It takes root, buildah and debootstrap, and some minutes; BASE_IMAGE
+names a base, which is Debian's python3 otherwise.
 """
 
 import argparse
@@ -15,9 +16,11 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy.asked import Asked
+from deploy.image.bill import bill, installed_in
 from deploy.image.building import ROOT, Buildah, build_base, build_image
 from deploy.image.layers import Content, Image, content_of
 from deploy.image.running import Container, ask, confined, contained
@@ -89,9 +92,13 @@ def measured(buildah: Buildah, base: str) -> dict[str, float]:
     build_image(buildah, TAG, target=TARGET, base=base)
     image = exported(buildah, TAG)
     content = content_of(image.layers[len(exported(buildah, base).layers) :])
+    found = installed_in(image.layers)
+    path = buildah.folder / f"{TAG}-{TARGET}.cdx.json"
+    path.write_text(bill(f"{TAG}-{TARGET}", found, datetime.now(UTC)), encoding="utf-8")
+    print(path, file=sys.stderr)
     for name in (*content.secrets, *content.tests, *content.writable):
         print(f"test-image: not expected in the image: {name}", file=sys.stderr)
-    metrics = {**_of_content(content), **_of_settings(image)}
+    metrics = {**_of_content(content), **_of_settings(image), "base_packages": float(len(found.debian))}
     with contained(buildah, TAG, image) as (server, health):
         metrics |= {"is_healthy": float(health() == "SERVING")}
         metrics |= _of_server("", server, DEFAULT)

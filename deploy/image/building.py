@@ -9,7 +9,7 @@ from pathlib import Path
 
 from service.errors import SetupError
 
-__all__ = ["ROOT", "Buildah", "build_base", "build_image", "pip_secrets"]
+__all__ = ["ROOT", "Buildah", "build_base", "build_image", "mounted_below", "pip_secrets"]
 
 ROOT = Path(__file__).parent.parent.parent
 SUITE = "bookworm"
@@ -56,15 +56,38 @@ def build_base(buildah: Buildah, name: str) -> None:
     """
     if subprocess.run(buildah.command("inspect", "--type", "image", name), capture_output=True, check=False).returncode:
         root = buildah.folder / "base"
+        _unmount(root)  # of a run that was killed
         shutil.rmtree(root, ignore_errors=True)
         packages = "--include=python3,python3-venv"
         _output(["debootstrap", "--variant=minbase", packages, SUITE, str(root), os.environ.get("MIRROR", MIRROR)])
+        _unmount(root)  # debootstrap leaves /proc where somebody looks into it at its end
         shutil.rmtree(root / "var/cache/apt", ignore_errors=True)
         container = buildah.run("from", "scratch")
         buildah.run("add", "--quiet", container, root, "/")
         buildah.run("commit", "--quiet", container, name)
         buildah.run("rm", container)
         shutil.rmtree(root)
+
+
+def mounted_below(folder: Path, mounts: str) -> list[str]:
+    """Where something is mounted in a folder, the innermost first.
+
+    Args:
+        folder: that is asked about.
+        mounts: as of /proc/self/mounts, which writes a blank by its octal number.
+    """
+    points = [Path(line.split()[1].replace("\\040", " ")) for line in mounts.splitlines()]
+    return [str(point) for point in reversed(points) if folder in point.parents]
+
+
+def _unmount(folder: Path) -> None:
+    """Takes away what is mounted in a folder, before the folder is copied or removed.
+
+    Raises:
+        SetupError: something stays.
+    """
+    for point in mounted_below(folder.resolve(), Path("/proc/self/mounts").read_text(encoding="utf-8")):
+        _output(["umount", "--lazy", point])
 
 
 def build_image(buildah: Buildah, name: str, *, target: str, base: str) -> None:

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-__all__ = ["Content", "Image", "content_of"]
+__all__ = ["PACKAGE", "Content", "Image", "content_of"]
 
 MB = 1e6
 SECRET_NAME = re.compile(
     r"(^|/)(\.git|\.env|\.netrc|\.pypirc|pip\.conf|id_(rsa|ed25519|ecdsa)|[^/]*\.(key|token|p12|pfx))(/|$)"
 )
-SECRET_TEXT = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/]{32}|://[^/\s:@]+:[^/\s@]+@")
+SECRET_TEXT = re.compile(
+    rb"-----BEGIN [A-Z ]*PRIVATE KEY-----\s+[A-Za-z0-9+/]{32}|://(?![\[<{])[^/\s:@]+:(?![\[<{*])[^/\s@]+@"
+)
+"""Of an address with a password, what is no placeholder of a manual: `[user:password@]`, `user:***@`."""
 TEST_NAME = re.compile(r"(^|/)(tests?|conftest\.py|test_[^/]*\.py)(/|$)")
 PACKAGE = re.compile(r"(?:^|/)([A-Za-z0-9._]+)-([^/-]+)\.dist-info(?:/|$)")
 LARGEST_TEXT = 1_000_000

@@ -4,7 +4,8 @@
     python -m deploy.loadtest.fleet --images-per-day 1e8 --bundle digits --result docs/results/fleet.json
 
 What an image costs, and memory, are read from docs/results/serving.json, series from reliability.json, rates of a GPU
-from gpu.json (`python -m deploy.cuda_check`) where it is there. A load test's latencies (loadtest.json), where there
+from gpu.json (`python -m deploy.cuda_check`) and what the query history costs from history.json (`python -m
+deploy.bench_history`) where they are there. A load test's latencies (loadtest.json), where there
 are any, are held against the same queue, simulated. Everything that is assumed and not measured is a flag, and stands
 in the result.
 """
@@ -32,7 +33,7 @@ def load(bundle: str, folder: Path = RESULTS) -> dict[str, Mapping[str, float]]:
         SetupError: nothing was measured.
     """
     found = {}
-    for name in ("serving", "reliability", "loadtest", "gpu"):
+    for name in ("serving", "reliability", "loadtest", "gpu", "history"):
         path = folder / f"{name}.json"
         if path.exists():
             result = json.loads(path.read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from deploy.loadtest.sizing import CLIENTS
 
-__all__ = ["current_page", "page"]
+__all__ = ["current_page", "page", "table"]
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "capacity.md"
@@ -16,21 +16,22 @@ RESULTS = ROOT / "docs" / "results"
 END = "<!-- end -->"
 
 
-def page(text: str, tables: Mapping[str, str]) -> str:
-    """The page with its tables made anew.
+def page(text: str, tables: Mapping[str, str], *, name: str = "capacity.md") -> str:
+    """A page with its tables made anew.
 
     Args:
         tables: by what stands in the mark before each: `<!-- made by `make docs`: NAME -->`.
+        name: of the page, for the error.
 
     Raises:
         ValueError: the marks of a table are missing.
     """
-    for name, table in tables.items():
-        mark = f"<!-- made by `make docs`: {name} -->"
+    for title, table in tables.items():
+        mark = f"<!-- made by `make docs`: {title} -->"
         before, begin, rest = text.partition(mark)
         _, end, after = rest.partition(END)
         if not begin or not end:
-            raise ValueError(f"capacity.md: expected {mark} and {END} around the table")
+            raise ValueError(f"{name}: expected {mark} and {END} around the table")
         text = f"{before}{mark}\n\n{table}\n\n{END}{after}"
     return text
 
@@ -75,7 +76,7 @@ def _fleet(result: Mapping[str, Any]) -> dict[str, str]:
     ]
     shared = [
         f"| images to remember, of {assumed['history_s']:g} s at the peak | {_n(found['history_entries'])} |",
-        f"| GB for each 100 bytes of an entry | {found['history_gb_for_each_100_bytes']:.3g} |",
+        *_history(found),
         f"| look-ups and writes a second | {_n(found['history_lookups_per_s'])} |",
     ]
     if "series" in found:
@@ -85,20 +86,32 @@ def _fleet(result: Mapping[str, Any]) -> dict[str, str]:
         ]
     source = f"* bundle {result['data']['bundle']}; commit {result['commit']}; `{result['command']}`"
     made = {
-        "fleet": _table("| | |", size, source),
-        "cost": _table(
+        "fleet": table("| | |", size, source),
+        "cost": table(
             "| by | microseconds of a core an image | of which beside the graph | core hours a million |", cost
         ),
-        "balancing": _table(spread, balance),
-        "shared": _table("| at the peak | |", shared),
+        "balancing": table(spread, balance),
+        "shared": table("| at the peak | |", shared),
     }
     if "model_p99_ms" in found:
         rows = [
             f"| {name} | {found[f'model_{key}_ms']:.1f} | {found[f'measured_{key}_ms']:.1f} |"
             for key, name in (("p50", "median, ms"), ("p99", "p99, ms"))
         ]
-        made["model"] = _table("| at 0.7 of a process's capacity | simulated | measured |", rows)
+        made["model"] = table("| at 0.7 of a process's capacity | simulated | measured |", rows)
     return made
+
+
+def _history(found: Mapping[str, float]) -> list[str]:
+    """What they take, as measured; where it was not, by 100 bytes of an entry."""
+    if "history_gb" not in found:
+        return [f"| GB for each 100 bytes of an entry | {found['history_gb_for_each_100_bytes']:.3g} |"]
+    return [
+        f"| GB for them, at {_n(found['history_bytes'])} bytes each, as measured with "
+        f"{_n(found['history_kept_when_measured'])} | {_n(found['history_gb'])} |",
+        f"| cores for their look-ups, at {_n(found['history_us'])} microseconds each in batches | "
+        f"{_n(found['history_cores'])} |",
+    ]
 
 
 def _loadtest(result: Mapping[str, Any]) -> dict[str, str]:
@@ -114,10 +127,11 @@ def _loadtest(result: Mapping[str, Any]) -> dict[str, str]:
     bundle = ", ".join(result["data"])
     capacity = f"1 stands for {_n(found['capacity_per_s'])} calls a second, what one core answers in a closed loop."
     source = f"* {bundle}; {capacity} {result['machine']}; commit {result['commit']}; `{result['command']}`"
-    return {"loadtest": _table(head, rows, source)}
+    return {"loadtest": table(head, rows, source)}
 
 
-def _table(head: str, rows: list[str], source: str = "") -> str:
+def table(head: str, rows: list[str], source: str = "") -> str:
+    """A table of lines that are made already, and where its figures are from."""
     lines = [head, "|---" * (head.count("|") - 1) + "|", *rows]
     return "\n".join([*lines, "", source] if source else lines)
 

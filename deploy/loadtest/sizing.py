@@ -71,7 +71,7 @@ def fleet(bundle: str, assumed: Assumed, results: Mapping[str, Mapping[str, floa
         "lost_pod_share": 1 / pods,
     }
     found |= _gpus(results.get("gpu", {}), bundle, found, share, assumed)
-    found |= _watched(pods, results.get("reliability", {})) | _history(assumed)
+    found |= _watched(pods, results.get("reliability", {})) | _history(assumed, results.get("history", {}))
     return found | _model(process, results.get("loadtest", {}))
 
 
@@ -154,14 +154,22 @@ def _watched(pods: int, reliability: Mapping[str, float]) -> dict[str, float]:
     return {"series": series, "samples_per_s": series / SCRAPE_S}
 
 
-def _history(assumed: Assumed) -> dict[str, float]:
-    """What a history of queries, which every process must see, has to take."""
+def _history(assumed: Assumed, history: Mapping[str, float]) -> dict[str, float]:
+    """What a history of queries, which every process must see, has to take; by 100 bytes where none was measured."""
     peak = assumed.images_per_day / DAY_S * assumed.peak
     entries = peak * assumed.history_s
+    found = {"history_entries": entries, "history_lookups_per_s": peak}
+    kept = [int(name.removeprefix("most_bytes_at_")) for name in history if name.startswith("most_bytes_at_")]
+    if not kept:
+        return {**found, "history_gb_for_each_100_bytes": entries * 100 / 1e9}
+    most = max(kept)
     return {
-        "history_entries": entries,
-        "history_gb_for_each_100_bytes": entries * 100 / 1e9,
-        "history_lookups_per_s": peak,
+        **found,
+        "history_kept_when_measured": most,
+        "history_bytes": history[f"most_bytes_at_{most}"],
+        "history_gb": entries * history[f"most_bytes_at_{most}"] / 1e9,
+        "history_us": 1000 * history[f"ms_in_32_at_{most}"],
+        "history_cores": peak * history[f"ms_in_32_at_{most}"] / 1000,
     }
 
 

@@ -30,9 +30,9 @@ from training.checkpoint import CHECKPOINT, load_run
 from training.config import recipe_to_dict
 from training.evaluation.attack_cache import ATTACKED, AttackCache
 from training.evaluation.attacking import Progress, attack_images
-from training.evaluation.command import held_out
 from training.evaluation.decisions import decide
 from training.evaluation.pairing import check_pair
+from training.evaluation.preparing import held_out
 from training.evaluation.progress import reporting
 from training.evaluation.suite import NormName, SuiteEntry, budgets_for
 from training.evaluation.twin import torch_twin

@@ -21,6 +21,8 @@ HANDSHAKE_S = 10
 """What a connection gets to say its greeting; see service/rpc/server.py."""
 MUST_CLOSE = ("idle", "slow", "pings")
 """Whose connections the server must hang up by then; the others are calls as any."""
+BRIEF_S = 6
+"""How long an attack lasts that waits for nothing."""
 GONE_S = 5
 NICE = 10
 """Attackers share the clients' core with those who are timed: they are not to wait for that core."""
@@ -48,6 +50,8 @@ def abused(rig: Rig) -> Figures:
     """R-8."""
     messages = messages_of(images_of(rig.bundle, 16))
     seconds = rig.scaled(test=HANDSHAKE_S + 3, quick=HANDSHAKE_S + 3, full=60)
+    pings_s = rig.scaled(test=BRIEF_S, quick=BRIEF_S, full=60)  # hung up at the third; no greeting is waited for
+    lasting = {"idle": seconds, "slow": seconds, "pings": pings_s}
     figures: dict[str, float] = {}
     failed = left_open = 0
     calmest = math.inf
@@ -56,7 +60,7 @@ def abused(rig: Rig) -> Figures:
         before = running.descriptors()
         kinds = ("idle",) if rig.scaled(test=1, quick=0, full=0) else tuple(KINDS)
         for seed, kind in enumerate(kinds, start=2):
-            lasts = seconds if kind in MUST_CLOSE else min(seconds, 6)
+            lasts = lasting.get(kind, BRIEF_S)
             calm = percentile_ms(_wanting(running, messages, 3, -seed), 99)  # each anew: the machine may have changed
             calmest = min(calm, calmest)
             attack = pool.submit(_attack, kind, running, lasts)

@@ -15,9 +15,12 @@ from service.detection.graph import GraphShape
 from service.detection.images import PREPROCESSING_ID
 from service.detection.manifest import FileEntry, Manifest
 from service.errors import BundleError
+from service.history.calibration import Calibration as HistoryCalibration
+from service.history.fitting import check_fits
 
 __all__ = [
     "FILES",
+    "HISTORY",
     "RESIZE",
     "Bundle",
     "check_room",
@@ -35,6 +38,9 @@ FILES = ("model.onnx", "calibration.npz", "report.json", "model_card.md")
 RESIZE = "resize.onnx"
 """What it may hold besides; then images of any height and width are taken."""
 
+HISTORY = "history.npz"
+"""Another; then the query history knows what benign traffic looks like to this graph."""
+
 SHIPPED = Path(__file__).parent.parent / "bundles"
 
 
@@ -50,6 +56,8 @@ class Bundle:
     """The graph that images of another size go through; None refuses them."""
     calibration_id: str
     """Equal ids mean comparable p-values: a digest over graphs, calibration and decode rules."""
+    history: HistoryCalibration | None = None
+    """Of the query history, whose p-values are its own; None: the bundle has none."""
 
     @property
     def graph_shape(self) -> GraphShape:
@@ -88,12 +96,16 @@ def _shipped() -> str:
     return ", ".join(sorted(path.parent.name for path in SHIPPED.glob(f"*/{MANIFEST}")) or ["none"])
 
 
-def load_bundle(path: Path) -> Bundle:
+def load_bundle(path: Path, *, reads_history: bool = True) -> Bundle:
     """Reads and checks a bundle.
+
+    Args:
+        reads_history: False passes over what the query history's calibration says, for who will replace it.
 
     Raises:
         BundleError: names the file and the reason: a file missing, extra or changed, an unknown format version,
-            calibration that is not finite or not in order, or of another number of detectors or classes.
+            calibration that is not finite or not in order, or of another number of detectors or classes; or one of the
+            query history that cannot be of this graph.
     """
     manifest_text = _read(path / MANIFEST).decode("utf-8", errors="replace")
     try:
@@ -128,7 +140,19 @@ def load_bundle(path: Path) -> Bundle:
         graph=files["model.onnx"],
         resize=resize,
         calibration_id=digest.hexdigest()[:16],
+        history=_history(path, files[HISTORY], manifest) if reads_history and HISTORY in files else None,
     )
+
+
+def _history(path: Path, content: bytes, manifest: Manifest) -> HistoryCalibration:
+    try:
+        history = HistoryCalibration.from_bytes(content)
+        check_fits(history, dimensions=manifest.embedding_dim, alpha=manifest.default_alpha)
+    except ValueError as error:
+        raise BundleError(
+            f"{path.name}/{HISTORY}: {error}; make it again for this bundle with `advsentry-train history`"
+        ) from error
+    return history
 
 
 def read_files(path: Path, entries: Mapping[str, FileEntry]) -> dict[str, bytes]:
@@ -137,9 +161,10 @@ def read_files(path: Path, entries: Mapping[str, FileEntry]) -> dict[str, bytes]
     Raises:
         BundleError: a file is missing, extra or changed.
     """
-    if set(entries) - {RESIZE} != set(FILES):
+    if set(entries) - {RESIZE, HISTORY} != set(FILES):
         raise BundleError(
-            f"{path.name}/{MANIFEST}: expected the files {sorted(FILES)} and at most {RESIZE}, got {sorted(entries)}"
+            f"{path.name}/{MANIFEST}: expected the files {sorted(FILES)} and at most {RESIZE} and {HISTORY}, "
+            f"got {sorted(entries)}"
         )
     try:
         found = {entry.name for entry in path.iterdir()} - {MANIFEST}

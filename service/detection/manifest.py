@@ -80,17 +80,18 @@ class Quantised:
     """How the graph was made of one in float32, and how far it is from that one on clean images."""
 
     precision: str
-    """Of the quantised layers: `int8`."""
+    """Of the layers that have less than float32: `int8` or `float16`."""
     run: str
     """Name of the run directory."""
     float_graph: str
     """SHA-256 of the graph in float32, by which the float bundle is known."""
     convolutions: int
     quantised_convolutions: int
+    """Of these, in that precision."""
     calibration_images: int
     """Clean images that the ranges of activations were taken from."""
     reduced_range: bool
-    """Whether weights have 7 bits, for processors whose 8-bit sums saturate."""
+    """Of int8: whether weights have 7 bits, for processors whose 8-bit sums saturate."""
     compared_images: int
     label_agreement: float
     """Share of them with the float network's class."""

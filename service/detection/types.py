@@ -92,6 +92,12 @@ class Measurements:
         """(N,) predicted classes."""
         return np.asarray(self.probabilities.argmax(axis=1))
 
+    @property
+    def margins(self) -> Float64s:
+        """(N,) the largest probability minus the second: how far an answer is from another label, in [0, 1]."""
+        top = np.partition(self.probabilities, -2, axis=1)
+        return np.asarray(top[:, -1] - top[:, -2])
+
     def __len__(self) -> int:
         return len(self.fused_p_value)
 
@@ -136,6 +142,8 @@ class Scored:
     inference_s: float
     """Of the whole batch."""
     batch_size: int
+    image: Bytes8 | None = None
+    """(H, W, C), where somebody is to look at it after its answer is known; he takes it out."""
 
 
 class Waiter(Protocol):

@@ -19,6 +19,7 @@ from service.detection.types import (
     Detection,
     DetectorScore,
     Flag,
+    FlagReason,
     Float64s,
     Measurements,
     Verdict,
@@ -34,6 +35,7 @@ __all__ = [
     "check_step",
     "check_wish",
     "flag_of",
+    "flag_of_history",
     "judge",
     "reveal",
     "round_up",
@@ -108,6 +110,8 @@ class Shown:
     """(R,)"""
     embeddings: list[list[float]] | None
     """(N, D)"""
+    history: list[float | None] | None = None
+    """(N,) p-values of images that the query history flags; no part of `p_values`, nor of a verdict."""
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -128,6 +132,7 @@ class Shown:
             scores=None if self.scores is None else [self.scores[i]],
             thresholds=self.thresholds,
             embeddings=None if self.embeddings is None else [self.embeddings[i]],
+            history=None if self.history is None else [self.history[i]],
         )
 
     def detections(self) -> list[Detection]:
@@ -151,13 +156,20 @@ class Shown:
             p_value=None if self.p_values is None else self.p_values[i],
             alpha=self.alpha,
             detectors=tuple(self._detector(i, r) for r in range(len(self.detectors))),
-            flags=tuple(
-                flag_of(entry, self.detector_p_values[i][r])
-                for r, entry in enumerate(self.detectors)
-                if self.is_flagged[i][r]
+            flags=(
+                *(
+                    flag_of(entry, self.detector_p_values[i][r])
+                    for r, entry in enumerate(self.detectors)
+                    if self.is_flagged[i][r]
+                ),
+                *self._flags_of_history(i),
             ),
             embedding=() if self.embeddings is None else tuple(self.embeddings[i]),
         )
+
+    def _flags_of_history(self, i: int) -> list[Flag]:
+        p_value = None if self.history is None else self.history[i]
+        return [] if p_value is None else [flag_of_history(p_value)]
 
     def _detector(self, i: int, r: int) -> DetectorScore:
         return DetectorScore(
@@ -195,6 +207,16 @@ def flag_of(entry: DetectorEntry, p_value: float) -> Flag:
         reason=entry.reason,
         detector=entry.name,
         message=f"{entry.meaning} than in {100 * (1 - p_value):.4g} % of clean images",
+        p_value=p_value,
+    )
+
+
+def flag_of_history(p_value: float) -> Flag:
+    """An image that the query history takes for a step of a search; the p-value as it is shown."""
+    return Flag(
+        reason=FlagReason.NEAR_DUPLICATE_QUERIES,
+        detector="history",
+        message=f"belongs to images that look more like a search than {100 * (1 - p_value):.4g} % of harmless ones",
         p_value=p_value,
     )
 
@@ -243,13 +265,15 @@ def check_step(alpha: float, steps: tuple[float, ...]) -> None:
         )
 
 
-def check_wish(wish: Wish, bundle: Bundle, mode: RevealMode) -> None:
+def check_wish(wish: Wish, bundle: Bundle, mode: RevealMode, *, names_detectors: bool = True) -> None:
     """Refuses what does not exist and what the mode hides; nothing is dropped in silence.
 
     Raises:
         InvalidRequest: an unknown detector, a negative top_k.
-        PermissionRefused: the embedding or raw scores, which the mode hides.
+        PermissionRefused: the embedding or raw scores, which the mode hides; any detector, where none is named.
     """
+    if wish.detectors and not names_detectors:  # known or not: the answer would tell
+        raise PermissionRefused("this server returns no rows of detectors; leave the option out")
     known = [entry.name for entry in bundle.manifest.detectors]
     for name in wish.detectors:
         if name not in known:

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import SetupError
+from service.history.boundary import boundary_bytes
 from service.history.components import RECORD
 from service.history.fingerprints import SKETCH
 from service.history.postings import LOAD
 from service.history.projections import TABLES
+from service.history.recent import RECENT, recent_bytes
 
 __all__ = ["CLIENT_BYTES", "FIELDS", "LEAST_ENTRIES", "Bounds", "bytes_per_entry"]
 
@@ -31,7 +33,8 @@ class Bounds:
     client_share: float = 0.25
     """Of the entries, that one client may have."""
     rotate_s: float = 86_400.0
-    """After how long another secret takes the place of the fingerprints' secret; two windows at least."""
+    """After how long another secret takes the place of the fingerprints' secret, counted from 1970; two windows at
+    least."""
 
     def __post_init__(self) -> None:
         if self.window_s <= 0 or self.buckets < 1:
@@ -44,13 +47,30 @@ class Bounds:
                 f"{self.rotate_s:g} s"
             )
 
+    @property
+    def kept_s(self) -> float:
+        """For how long a query is kept at most."""
+        return self.window_s * (1 + 1 / self.buckets)
+
+    def generations(self, now: float) -> tuple[int, ...]:
+        """The fingerprints' secrets at a time, by number: one, and towards its end the one that follows, too.
+
+        By time alone, so that all who have the bounds agree. Both overlap for as long as a query is kept.
+
+        >>> [Bounds(rotate_s=9000).generations(now) for now in (0, 5000, 6000, 9000)]
+        [(0,), (0,), (0, 1), (1,)]
+        """
+        number = int(now // self.rotate_s)
+        return (number,) if now < (number + 1) * self.rotate_s - self.kept_s else (number, number + 1)
+
     def capacity(self, dimensions: int) -> int:
         """How many entries fit.
 
         Raises:
             SetupError: too few to be of use.
         """
-        most = min(self.entries, self.max_bytes // bytes_per_entry(dimensions))
+        fixed = recent_bytes(dimensions) + RECENT * bytes_per_entry(dimensions)
+        most = min(self.entries, (self.max_bytes - fixed) // bytes_per_entry(dimensions))
         if most < LEAST_ENTRIES:
             raise SetupError(
                 f"history: expected room for {LEAST_ENTRIES} queries or more, got {most}: an entry of a {dimensions}-d "
@@ -79,5 +99,5 @@ def bytes_per_entry(dimensions: int) -> int:
     fields = sum(np.dtype(kind).itemsize * max(1, columns) for kind, columns in FIELDS.values())
     sketches = 2 * SKETCH * 4
     index = (2 * SKETCH + 2 * TABLES + 1) * 4 / LOAD
-    components = 2 * (4 + (RECORD.itemsize + 32) / 2)
+    components = boundary_bytes(dimensions) + 2 * (4 + (RECORD.itemsize + 32) / 2)
     return round(fields + sketches + 2 * dimensions + index + components + CLIENT_BYTES + 0.5)

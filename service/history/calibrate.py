@@ -9,6 +9,7 @@ from heapq import merge
 import numpy as np
 
 from service.errors import SetupError
+from service.history.boundary import LAST
 from service.history.bounds import LEAST_ENTRIES, Bounds
 from service.history.calibration import Calibration
 from service.history.components import Components
@@ -17,7 +18,7 @@ from service.history.fingerprints import KEY_BYTES, Fingerprints, digest
 from service.history.history import History
 from service.history.types import Float32s, Float64s, Integers, Query
 
-__all__ = ["calibrate"]
+__all__ = ["LEAST_UNRELATED", "calibrate"]
 
 CHANCE = 0.05
 """Of unrelated queries, the share that each view may take for near."""
@@ -33,15 +34,25 @@ _ROWS = 512
 
 
 def calibrate(
-    unrelated: Sequence[Query], streams: Sequence[Sequence[Query]], *, alpha: float, secret: bytes | None = None
+    unrelated: Sequence[Query],
+    streams: Sequence[Sequence[Query]],
+    *,
+    alpha: float,
+    kinds: Sequence[str] | None = None,
+    every: int = 2,
+    secret: bytes | None = None,
 ) -> Calibration:
     """What the history has to know of benign traffic; nothing of it is learned from attacks.
 
     Args:
         unrelated: queries of different things, as in random traffic; they say what is near.
         streams: the rest of benign traffic, each in the order of time: bursts, retries, videos, random traffic too.
-            Streams of odd places say how benign queries join components, and those of even ones are ranked among: for
-            a level, 2 / level streams together. A p-value promises its rate for a query of a further such stream.
+            The first of every two, or of `every` so many, says how benign queries join components, and the others are
+            ranked among; a p-value promises its rate for a query of a further such stream. Streams with more than a
+            window of `Bounds` between them do not meet.
+        kinds: of each stream; then the promise is for streams of each kind, and a level needs as many of each kind as
+            it else does in all. One of the kind "" counts with each of the others. None: all are of one kind.
+        every: see there.
         alpha: the level of the verdict.
         secret: of `KEY_BYTES` bytes, for the same result again; None for one of the operating system's.
 
@@ -56,25 +67,35 @@ def calibrate(
     key = os.urandom(KEY_BYTES) if secret is None else secret
     edges = _edges(unrelated, alpha, key)
     plain = Calibration.ranked(edges, Rates.of([]), [[0.0]])
-    rates = Rates.of(_joins(plain, streams[0::2], key))
-    return _ranked(Calibration.ranked(edges, rates, [[0.0]]), streams[1::2], key)
+    rates = Rates.of(_joins(plain, streams[::every], key))
+    left = [number for number in range(len(streams)) if number % every]
+    statistics = _statistics(Calibration.ranked(edges, rates, [[0.0]]), [streams[number] for number in left], key)
+    by_kind: defaultdict[str, list[list[float]]] = defaultdict(list)
+    for number, found in zip(left, statistics, strict=True):
+        by_kind["" if kinds is None else kinds[number]].append(found)
+    with_each = by_kind.pop("") if len(by_kind) > 1 and "" in by_kind else []
+    return Calibration.strictest([Calibration.ranked(edges, rates, found + with_each) for found in by_kind.values()])
 
 
 def _edges(unrelated: Sequence[Query], alpha: float, key: bytes) -> Edges:
     queries = list({digest(query.image, key): query for query in unrelated}.values())
     embeddings = np.stack([query.embedding for query in queries])
-    radius = float(np.quantile(_nearest(embeddings, every=1), CHANCE))
+    radius = max(1e-4, float(np.quantile(_nearest(embeddings, every=1), CHANCE)))
     wider = float(np.quantile(_nearest(embeddings, every=FEWER), CHANCE))
     steepness = math.log(wider / radius) if wider > radius > 0 else 0.0
     dimensions = embeddings.shape[1]
+    margins, p_values = (np.array([getattr(query, name) for query in queries]) for name in ("margin", "p_value"))
+    margin, p_value = (float(np.quantile(row, NEAR)) for row in (margins, p_values))
+    is_near = (margins <= margin) | (p_values <= p_value)
     return Edges(
         matches=_least_matches(_shared(queries, key)),
-        radius=max(radius, 1e-4),
+        radius=radius,
         entries=len(queries),
         dimension=min(dimensions, math.log(FEWER) / steepness) if steepness else dimensions,
-        margin=float(np.quantile([query.margin for query in queries], NEAR)),
-        p_value=float(np.quantile([query.p_value for query in queries], NEAR)),
+        margin=margin,
+        p_value=p_value,
         alpha=alpha,
+        beside=max(radius, _apart(embeddings[is_near])),
     )
 
 
@@ -89,6 +110,14 @@ def _nearest(embeddings: Float32s, *, every: int) -> Float64s:
         squares[places[start : start + _ROWS, None] == places[None, ::every]] = np.inf
         found.append(np.sqrt(np.maximum(0.0, squares.min(axis=1))))
     return np.concatenate(found)
+
+
+def _apart(embeddings: Float32s) -> float:
+    """(N, D) of near-boundary queries to a distance that few have to the nearest of `LAST` others."""
+    rows = embeddings.astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    squares = (2.0 - 2.0 * rows @ rows.T)[np.triu_indices(len(rows), 1)]
+    return math.sqrt(max(0.0, float(np.quantile(squares, 1 - (1 - CHANCE) ** (1 / LAST)))))
 
 
 def _shared(queries: Sequence[Query], key: bytes) -> Integers:
@@ -132,19 +161,35 @@ class _Listening(History):
 
 
 def _joins(calibration: Calibration, streams: Sequence[Sequence[Query]], key: bytes) -> list[list[Join]]:
-    history, queries = _playing(calibration, streams, key)
-    for _, query in queries:
-        history.observe(query)
-    return history.joins()
+    found: list[list[Join]] = []
+    for numbers in _meeting(streams):
+        history, queries = _playing(calibration, [streams[number] for number in numbers], key)
+        history.observe_all([query for _, query in queries])
+        found += history.joins()
+    return found
 
 
-def _ranked(calibration: Calibration, streams: Sequence[Sequence[Query]], key: bytes) -> Calibration:
-    """The calibration with the evidence of the components of benign queries."""
-    history, queries = _playing(calibration, streams, key)
+def _statistics(calibration: Calibration, streams: Sequence[Sequence[Query]], key: bytes) -> list[list[float]]:
+    """The evidence of the queries of benign streams."""
     statistics = [list[float]() for _ in streams]
-    for number, query in queries:
-        statistics[number].append(history.observe(query).statistic)
-    return Calibration.ranked(calibration.edges, calibration.rates, statistics)
+    for numbers in _meeting(streams):
+        history, queries = _playing(calibration, [streams[number] for number in numbers], key)
+        seen = history.observe_all([query for _, query in queries])
+        for (place, _), observation in zip(queries, seen, strict=True):
+            statistics[numbers[place]].append(observation.statistic)
+    return statistics
+
+
+def _meeting(streams: Sequence[Sequence[Query]]) -> list[list[int]]:
+    """The numbers of the streams, in groups with more than a window between them."""
+    window_s = Bounds().window_s
+    groups, ended = list[list[int]](), -math.inf
+    for number in sorted(range(len(streams)), key=lambda one: streams[one][0].now):
+        if streams[number][0].now > ended + 2 * window_s:
+            groups.append([])
+        groups[-1].append(number)
+        ended = max(ended, streams[number][-1].now)
+    return groups
 
 
 def _playing(
@@ -159,6 +204,6 @@ def _playing(
         max_bytes=2**40,
         window_s=2 * span,
         client_share=1.0,
-        rotate_s=4 * span,
+        rotate_s=math.inf,
     )
     return _Listening(calibration, dimensions=queries[0][1].embedding.size, bounds=bounds, secret=key), queries

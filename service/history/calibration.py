@@ -13,6 +13,8 @@ flag at once.
 
 import io
 import math
+import zipfile
+import zlib
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +28,9 @@ from service.history.types import Float64s
 
 __all__ = ["Calibration"]
 
+_UNREADABLE = (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile, zlib.error)
+"""What numpy raises of a damaged file."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Calibration:
@@ -38,9 +43,9 @@ class Calibration:
     edges: Edges
     rates: Rates
     statistics: Float64s
-    """(n,) evidence of benign queries, rising; 0 of those without a component."""
+    """(n,) different evidence of benign queries, rising; 0 of those without a component."""
     weights: Float64s
-    """(n,) 1 / queries of its stream, of each of them; they add up to the number of streams."""
+    """(n,) of the queries with this evidence, 1 / queries of their stream, added up: in all the number of streams."""
 
     def __post_init__(self) -> None:
         for name in ("statistics", "weights"):
@@ -53,14 +58,31 @@ class Calibration:
     @classmethod
     def ranked(cls, edges: Edges, rates: Rates, streams: Sequence[Sequence[float]]) -> "Calibration":
         """Of the evidence of the queries of benign streams, each with one query at least."""
-        statistics = np.concatenate([np.array(stream, np.float64) for stream in streams])
-        weights = np.concatenate([np.full(len(stream), 1 / len(stream)) for stream in streams])
-        order = np.argsort(statistics, kind="stable")
-        return cls(edges=edges, rates=rates, statistics=statistics[order], weights=weights[order])
+        every = np.concatenate([np.array(stream, np.float64) for stream in streams])
+        shares = np.concatenate([np.full(len(stream), 1 / len(stream)) for stream in streams])
+        statistics, places = np.unique(every, return_inverse=True)
+        weights = np.bincount(places, weights=shares).astype(np.float64)
+        return cls(edges=edges, rates=rates, statistics=statistics, weights=weights)
+
+    @classmethod
+    def strictest(cls, calibrations: "Sequence[Calibration]") -> "Calibration":
+        """One that gives the largest p-value of several, or of one, which share edges and rates.
+
+        Where each is of another kind of streams, its p-values are valid for streams of each kind, and so for any
+        mixture of them.
+        """
+        streams = min(one.streams for one in calibrations)
+        statistics = np.unique(np.concatenate([one.statistics for one in calibrations]))
+        ranks = np.max([[one.rank(value) for value in statistics.tolist()] for one in calibrations], axis=0)
+        above = ranks * (streams + 1) - 1
+        weights = above - np.append(above[1:], 0.0)
+        keeps = weights > 1e-9
+        first = calibrations[0]
+        return cls(edges=first.edges, rates=first.rates, statistics=statistics[keeps], weights=weights[keeps])
 
     @cached_property
     def streams(self) -> int:
-        """How many were ranked."""
+        """How many were ranked; of several kinds, those of the kind with fewest."""
         return round(float(self.weights.sum()))
 
     @cached_property
@@ -70,9 +92,12 @@ class Calibration:
 
     def p_value(self, evidence: float) -> float:
         """How often a benign query has at least so much evidence, or less often; in [1 / (streams + 1), 1]."""
+        return min(1.0, max(math.exp(-evidence), self.rank(evidence)))
+
+    def rank(self, evidence: float) -> float:
+        """How often a benign query has at least so much evidence, by the streams alone."""
         values, above = self._ranks
-        rank = (1 + above[bisect_left(values, evidence)]) / (self.streams + 1)
-        return min(1.0, max(math.exp(-evidence), rank))
+        return (1 + above[bisect_left(values, evidence)]) / (self.streams + 1)
 
     def check_level(self, level: float) -> None:
         """Refuses a level that no query could reach.
@@ -99,13 +124,16 @@ class Calibration:
             edges.margin,
             edges.p_value,
             edges.alpha,
+            edges.beside,
         ]
         buffer = io.BytesIO()
-        np.savez(
+        np.savez_compressed(
             buffer,
             edges=np.array(numbers, np.float64),
             counts=np.array([rates.joins, rates.near], np.int64),
             allowance=np.array(rates.allowance),
+            ranks=np.array(rates.ranks, np.int64),
+            sizes=np.array(rates.sizes, np.int64),
             matches=np.array(rates.matches, np.int64),
             label_flips=np.array(rates.label_flips, np.float64),
             verdict_flips=np.array(rates.verdict_flips, np.float64),
@@ -124,26 +152,30 @@ class Calibration:
         try:
             with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 found = {name: arrays[name] for name in arrays}
-            matches, radius, entries, dimension, margin, p_value, alpha = found["edges"].tolist()
+            matches, radius, entries, dimension, margin, p_value, alpha, beside = found["edges"].tolist()
             statistics, weights = found["statistics"], found["weights"]
             joins, near = found["counts"].tolist()
             rates = Rates(
                 joins=joins,
                 near=near,
+                ranks=tuple(found["ranks"].tolist()),
+                sizes=tuple(found["sizes"].tolist()),
                 allowance=float(found["allowance"]),
                 matches=tuple(found["matches"].tolist()),
                 label_flips=tuple(found["label_flips"].tolist()),
                 verdict_flips=tuple(found["verdict_flips"].tolist()),
             )
-        except (KeyError, EOFError, OSError, ValueError) as error:
+            sizes = int(matches), int(entries)
+        except (*_UNREADABLE, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"expected a calibration of the history, got another file: {error}") from error
         edges = Edges(
-            matches=int(matches),
+            matches=sizes[0],
             radius=radius,
-            entries=int(entries),
+            entries=sizes[1],
             dimension=dimension,
             margin=margin,
             p_value=p_value,
             alpha=alpha,
+            beside=beside,
         )
         return cls(edges=edges, rates=rates, statistics=statistics, weights=weights)

@@ -1,6 +1,9 @@
 """Components of near queries: union-find over records of fixed size, and what is summed up in each."""
 
+import hashlib
 import math
+import struct
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +12,11 @@ from numpy.typing import NDArray
 
 from service.history.types import Integers, Slots
 
-__all__ = ["RECORD", "Components", "Member"]
+__all__ = ["RECORD", "SAMPLE", "Components", "Member"]
 
 NONE = -1
+SAMPLE = 8
+"""Of its margins that a component remembers."""
 RECORD = np.dtype(
     [
         ("parent", np.int32),
@@ -25,10 +30,14 @@ RECORD = np.dtype(
         ("clients", np.uint64),
         ("began", np.float64),
         ("evidence", np.float64),
+        ("raised", np.int32),
+        ("offered", np.int32),
+        ("sample", np.float32, SAMPLE),
     ]
 )
-"""`label` and `is_adversarial` are those of the last query; `clients` is a bit map for linear counting."""
-_SUMS = ("size", "label_flips", "verdict_flips", "near_boundary", "pixel_links", "evidence")
+"""`label` and `is_adversarial` are those of the last query; `clients` is a bit map for linear counting; `raised` counts
+the queries that added to the evidence; `sample` holds margins drawn at random from the `offered` ones."""
+_SUMS = ("size", "label_flips", "verdict_flips", "near_boundary", "pixel_links", "raised", "evidence")
 _BITS = 64
 
 
@@ -50,10 +59,11 @@ class Components:
     with each expired bucket, and when ids run out.
     """
 
-    def __init__(self, slots: int) -> None:
-        """Takes the capacity of the store."""
+    def __init__(self, slots: int, seed: bytes) -> None:
+        """Takes the capacity of the store, and a secret seed of up to 64 bytes, which draws hang on."""
+        self._seed = seed
         self.of = np.full(slots, NONE, np.int32)
-        self.rows = np.zeros(slots // 2 + 2, RECORD)
+        self.rows = np.zeros(slots // 2 + 3, RECORD)
         self.rows["parent"] = NONE  # free
         self._free: list[int] = []
         self._fresh = 0  # ids from here on were never used
@@ -78,9 +88,9 @@ class Components:
         return self.rows[number]
 
     def joined(self, others: Sequence[tuple[int, Member]]) -> int:
-        """The root of the component that one slot or two are in from now on; takes what each was, too."""
+        """The root of the component that one slot to three are in from now on; takes what each was, too."""
         if len(self._free) + len(self.rows) - self._fresh < len(others):
-            self.rebuild()  # leaves components of two and more, so ids for two more at least
+            self.rebuild()  # leaves components of two and more, so ids for three more at least
         root = NONE
         for slot, member in others:
             number = int(self.of[slot])
@@ -102,10 +112,31 @@ class Components:
         row["label"], row["is_adversarial"] = member.label, member.is_adversarial
         row["clients"] |= np.uint64(1 << member.client % _BITS)
 
+    def evidence(self, slot: int) -> float:
+        """That of the component that a slot is in; 0 of one in none."""
+        number = int(self.of[slot])
+        return 0.0 if number == NONE else float(self.row(self.root(number))["evidence"])
+
+    def ranked(self, root: int, margin: float) -> int:
+        """How many of the remembered margins are at most so large, from 0 to `SAMPLE`; `NONE` while there are fewer.
+
+        Then this one may take the place of one of them: each is remembered as likely as another (Vitter 1985).
+        """
+        row = self.row(root)
+        offered, margin = int(row["offered"]), float(np.float32(margin))  # as it is remembered
+        rank = NONE if offered < SAMPLE else sum(kept <= margin for kept in row["sample"].tolist())
+        place = offered if offered < SAMPLE else self._drawn(struct.pack("<dq", margin, offered)) % (offered + 1)
+        if place < SAMPLE:
+            row["sample"][place] = margin
+        row["offered"] = offered + 1
+        return rank
+
     def sizes(self, slots: Slots) -> Integers:
         """How many queries each slot's component keeps; 1 for those of none."""
-        numbers = self.of[slots]
-        roots = [NONE if number == NONE else self.root(number) for number in numbers.tolist()]
+        numbers, parents = self.of[slots], self.rows["parent"]
+        roots = np.maximum(0, numbers)
+        while not np.array_equal(higher := parents[roots], roots):
+            roots = higher
         return np.where(numbers == NONE, 1, self.rows["size"][roots])
 
     def forget(self, slots: Slots, *, is_expired: bool) -> None:
@@ -114,12 +145,13 @@ class Components:
         With what expires goes its share of the evidence. With what is pushed out it does not, or an attacker could push
         out what speaks against him.
         """
-        numbers = self.of[slots]
-        for number in numbers[numbers != NONE].tolist():
+        counts = Counter(self.of[slots].tolist())
+        del counts[NONE]
+        for number, count in counts.items():
             row = self.row(self.root(number))
             if is_expired:
-                row["evidence"] *= (row["size"] - 1) / row["size"]
-            row["size"] -= 1
+                row["evidence"] *= (row["size"] - count) / row["size"]
+            row["size"] -= count
         self.of[slots] = NONE
 
     def forgive(self, slots: Slots) -> None:
@@ -154,6 +186,10 @@ class Components:
         """About how many clients a component's queries come from (linear counting, Whang et al. 1990)."""
         is_unset = _BITS - int(self.rows["clients"][root]).bit_count()
         return max(1, round(_BITS * math.log(_BITS / max(1, is_unset))))
+
+    def _drawn(self, what: bytes) -> int:
+        """The same number for the same, so that histories with one secret agree, and nobody else can tell."""
+        return int.from_bytes(hashlib.blake2b(what, key=self._seed, digest_size=8).digest(), "little")
 
     def _made(self, slot: int, member: Member) -> int:
         number = self._id()

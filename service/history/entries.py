@@ -1,37 +1,57 @@
-"""A query as the store takes it, and what it finds near it."""
+"""A query as the history keeps it, and what it finds near it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from service.history.types import Float32s, Integers, Keys, Slots
+from service.history.types import Float32s, Keys, Shorts
 
-__all__ = ["ANONYMOUS", "NO_ONE", "Entry", "Near", "nearest_of"]
+__all__ = ["ADVERSARIAL", "ANONYMOUS", "FLAT", "NEAR", "UNIT", "Entry", "Near", "shortened"]
 
 ANONYMOUS = 0
 """The number of the client whom nobody vouches for."""
+ADVERSARIAL, NEAR, FLAT = 1, 2, 4
+"""Marks: the verdict, that the answer was near a boundary, and that the image has too few distinct pieces."""
+UNIT = 16383
+"""What 1 is as a 16-bit number; differences of two such are 16-bit numbers, too."""
 
 
 @dataclass(eq=False, slots=True)
 class Entry:
-    """A query as the store takes it."""
+    """A query as the history keeps it: all that is compared and counted of it, and nothing else."""
 
     client: int
+    """Keyed hash of the name, `ANONYMOUS` without one."""
     digest: int
+    """Keyed hash of the pixels, never 0."""
+    generation: int
+    """Of the secret that the first sketch is under."""
     sketches: tuple[Keys, ...]
     """(SKETCH,) under the secret in use, and under the next one while there are both."""
     cells: Keys
-    """(T,) keys of the embedding, among everyone's."""
+    """(CELLS,) keys of the embedding, among everyone's; it is kept under the first TABLES of them."""
     own_cells: Keys
-    """(T,) keys of it among those of the client."""
-    embedding: Float32s
+    """(CELLS,) keys of it among those of the client."""
+    embedding: Shorts
+    """(D,) in units of 1 / `UNIT`."""
     label: int
+    margin: float
     marks: int
     now: float
 
+    @property
+    def is_low_entropy(self) -> bool:
+        """Too few pieces of the image are distinct to recognise it by them."""
+        return bool(self.marks & FLAT)
 
-@dataclass(frozen=True, slots=True)
-class Near:
+
+def shortened(embeddings: Float32s) -> Shorts:
+    """Embeddings of unit L2 norm in 16-bit numbers."""
+    return np.asarray(np.rint(embeddings * np.float32(UNIT)), np.int16)
+
+
+class Near(NamedTuple):
     """The nearest kept queries of one scope; slots are -1 where there is none."""
 
     by_pixels: int
@@ -41,20 +61,3 @@ class Near:
     """Between the embeddings."""
     by_embedding: int
     distance: float
-
-
-NO_ONE = Near(-1, 0, np.inf, -1, np.inf)
-
-
-def nearest_of(slots: Slots, shared: Integers, distances: Float32s) -> Near:
-    """Of candidates, the one that shares most keys, and the one at the least distance."""
-    if not len(slots):
-        return NO_ONE
-    by_pixels, by_embedding = int(shared.argmax()), int(distances.argmin())
-    return Near(
-        by_pixels=int(slots[by_pixels]) if shared[by_pixels] else -1,
-        matches=int(shared[by_pixels]),
-        pixel_distance=float(distances[by_pixels]),
-        by_embedding=int(slots[by_embedding]),
-        distance=float(distances[by_embedding]),
-    )

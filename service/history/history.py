@@ -6,20 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from service.history.boundary import Beside, Boundary
 from service.history.bounds import Bounds
 from service.history.calibration import Calibration
 from service.history.components import Components, Member
-from service.history.entries import ANONYMOUS, Entry, Near
-from service.history.evidence import LEAST_EVENTS, LEAST_SIZE, Join
-from service.history.fingerprints import KEY_BYTES, Fingerprints, digest
+from service.history.entries import ADVERSARIAL, ANONYMOUS, FLAT, NEAR, Entry, Near, shortened
+from service.history.evidence import LEAST_EVENTS, LEAST_SIZE, STRAY, Join
+from service.history.fingerprints import KEY_BYTES, SKETCH, Fingerprints, digest
 from service.history.projections import Projections
+from service.history.recent import RECENT
+from service.history.search import Found, compared, twins
 from service.history.store import Store
-from service.history.types import NOBODY, Component, Keys, Observation, Query, Slots
+from service.history.types import NOBODY, Component, Integers, Keys, Observation, Query, Slots
 
 __all__ = ["History"]
 
-ADVERSARIAL, NEAR = 1, 2
-"""Marks of an entry."""
+_NO_SKETCH: Keys = np.zeros(SKETCH, np.uint32)
 
 
 class History:
@@ -28,7 +30,14 @@ class History:
     Used from one thread, or from one event loop; it never waits and never reads a clock. A query is compared with those
     before it, put among them, and judged by the component that it joins. All memory is taken at the start, but for the
     table of clients, and for a window's time while the fingerprints' secret is replaced.
+
+    That is two steps: `keyed` makes of queries what is kept of them and changes nothing, `apply` compares and keeps.
+    Histories of one secret, calibration and bounds that apply the same entries in the same order are equal.
     """
+
+    is_degraded = False
+    """Never: it shares nothing with others that may be away."""
+    degraded_reason = ""
 
     def __init__(
         self,
@@ -53,18 +62,19 @@ class History:
         self.secret = os.urandom(KEY_BYTES) if secret is None else secret
         seed = int.from_bytes(self._derived("draws"), "little")
         self.store = Store(self.bounds, dimensions, np.random.default_rng(seed))
-        self.own = Components(self.store.capacity)
-        self.everyone = Components(self.store.capacity)
+        self.own = Components(self.store.capacity + RECENT, self._derived("own margins"))
+        self.everyone = Components(self.store.capacity + RECENT, self._derived("everyone's margins"))
+        self.boundary = Boundary(self.store.capacity + RECENT, dimensions)
         lines = np.random.default_rng(int.from_bytes(self._derived("lines"), "little"))
         self.radius = calibration.edges.radius_among(self.store.capacity)
         """Within which everyone's queries are near; that of a full store, since cells are of one width."""
         self.projections = Projections(dimensions, self.radius, lines)
         self.own_projections = Projections(dimensions, calibration.edges.radius, lines)
-        self.generation = 0
-        """How often the fingerprints' secret was replaced."""
-        self.since = self.next_since = -np.inf
-        """Since when the secret in use is, and the one that follows."""
-        self.fingerprints = [self.fingerprints_of(0)]
+        self.clock = -np.inf
+        """The latest time of an entry."""
+        self.generations: tuple[int, ...] = ()
+        """Of the fingerprints' secrets whose sketches are kept: that in use, and for a window's time the next."""
+        self._fingerprints: dict[int, Fingerprints] = {}
         self._digest_key = self._derived("digests")
         self._client_key = self._derived("clients")
 
@@ -74,73 +84,127 @@ class History:
     @property
     def nbytes(self) -> int:
         """What it holds."""
-        return self.store.nbytes + self.own.nbytes + self.everyone.nbytes
+        return self.store.nbytes + self.own.nbytes + self.everyone.nbytes + self.boundary.nbytes
 
     def observe(self, query: Query) -> Observation:
         """Compares a query with those before it and keeps it."""
         return self.observe_all([query])[0]
 
     def observe_all(self, queries: Sequence[Query]) -> list[Observation]:
-        """The same of one or more images of one shape, each compared with those before it; cheaper than one by one."""
-        self._turn(queries[-1].now)
+        """The same of several images of one shape, each compared with those before it; cheaper than one by one."""
+        return self.apply(self.keyed(queries))
+
+    def keyed(self, queries: Sequence[Query]) -> list[Entry]:
+        """What is kept of one or more images of one shape, under this history's secrets."""
         images = np.stack([query.image for query in queries])
-        sketches = [fingerprints.sketches(images) for fingerprints in self.fingerprints]  # each (N, SKETCH)
-        embeddings = np.stack([query.embedding for query in queries])
+        generations = self._generations(queries)
+        sketches = [self._fingerprints_of(number).sketches(images) for number in generations]  # each (N, SKETCH)
+        embeddings = shortened(np.stack([query.embedding for query in queries]))
         cells, own_cells = self.projections.keys(embeddings), self.own_projections.keys(embeddings)
         return [
-            self._observed(
-                query, tuple(generation[number] for generation in sketches), cells[number], own_cells[number]
+            Entry(
+                client=self.number(query.client),
+                digest=digest(query.image, self._digest_key),
+                generation=generations[0],
+                sketches=tuple(generation[place] for generation in sketches),
+                cells=cells[place],
+                own_cells=own_cells[place],
+                embedding=embeddings[place],
+                label=query.label,
+                margin=query.margin,
+                marks=self._marks(query, is_flat=not sketches[0][place, -1]),
+                now=query.now,
             )
-            for number, query in enumerate(queries)
+            for place, query in enumerate(queries)
         ]
+
+    def apply(self, entries: Sequence[Entry]) -> list[Observation]:
+        """Compares entries with those before them and keeps them; what `keyed` of an equal history gave."""
+        told = list[Observation]()
+        while len(told) < len(entries):
+            rest = entries[len(told) :]
+            self._turn(rest[0].now)
+            self._tidy(rest[0].now)
+            told += self._applied(rest[: self._alike(rest)])
+        return told
+
+    def _alike(self, entries: Sequence[Entry]) -> int:
+        """How many at the front are of one bucket of the clock and of the same secrets."""
+        for number, entry in enumerate(entries):
+            is_turning = self.bounds.generations(max(self.clock, entry.now)) != self.generations
+            if is_turning or self.store.is_later(entry.now):
+                return number
+        return len(entries)
+
+    def _applied(self, entries: Sequence[Entry]) -> list[Observation]:
+        """Those at the front that can be looked for together.
+
+        That is until the recent queries are settled, or one is pushed out that was found near a later one.
+        """
+        told = list[Observation]()
+        for entry in entries:
+            self._align(entry)
+        found = compared(self.store, entries)
+        last: dict[int, int] = {}  # for each slot, the last query that it was found near
+        for number, (entry, one) in enumerate(zip(entries, found, strict=False)):
+            self.clock = max(self.clock, entry.now)
+            if one.twin >= 0:
+                told.append(self._repeat(entry, one.twin))
+                continue
+            told.append(self._kept(entry, one))
+            pushed = self.store.push_out(entry.client, self._sizes)
+            if pushed >= 0:
+                self._forget(np.array([pushed]), is_expired=False)
+                last = last or {slot: at for at, other in enumerate(found) for slot in other.slots}
+                if last.get(pushed, number) > number:
+                    break
+        if len(self.store.recent) == RECENT:
+            self.store.settle()
+        return told
+
+    def repeated(self, entry: Entry) -> Observation | None:
+        """Counts an entry whose pixels are kept already; None where they are not, or will have expired at its time."""
+        twin = twins(self.store, [entry])[0]
+        return self._repeat(entry, twin) if twin >= 0 and self.store.lasts(twin, entry.now) else None
+
+    def _repeat(self, entry: Entry, twin: int) -> Observation:
+        return Observation(
+            is_repeat=True,
+            repeats=self.store.repeated(twin),
+            is_low_entropy=entry.is_low_entropy,
+            own=None,
+            everyone=None,
+            statistic=0.0,
+            p_value=1.0,
+        )
+
+    def close(self) -> None:
+        """Gives its memory back; it cannot be asked any more."""
+        del self.store, self.own, self.everyone, self.boundary
 
     def forgive(self, client: str) -> None:
         """Drops what speaks against the components that a client's queries are in; they stay kept."""
-        slots = self.store.slots_of(self._number(client))
+        self.forgive_number(self.number(client))
+
+    def forgive_number(self, number: int) -> None:
+        """The same of a client as `number` gives it."""
+        slots = self.store.slots_of(number)
         self.own.forgive(slots)
         self.everyone.forgive(slots)
 
-    def _observed(self, query: Query, sketches: tuple[Keys, ...], cells: Keys, own_cells: Keys) -> Observation:
-        self._tidy(query.now)
-        pixels = digest(query.image, self._digest_key)
-        is_low_entropy = not sketches[0][-1]
-        twin = self.store.twin(pixels)
-        if twin >= 0:
-            self.store.repeats[twin] += 1
-            repeats = int(self.store.repeats[twin])
-            return Observation(
-                is_repeat=True,
-                repeats=repeats,
-                is_low_entropy=is_low_entropy,
-                own=None,
-                everyone=None,
-                statistic=0.0,
-                p_value=1.0,
-            )
-        edges = self.calibration.edges
-        is_adversarial = query.p_value <= edges.alpha
-        is_near = query.margin <= edges.margin or query.p_value <= edges.p_value
-        entry = Entry(
-            client=self._number(query.client),
-            digest=pixels,
-            sketches=sketches,
-            cells=cells,
-            own_cells=own_cells,
-            embedding=query.embedding,
-            label=query.label,
-            marks=ADVERSARIAL * is_adversarial + NEAR * is_near,
-            now=query.now,
-        )
-        scope = self.everyone if entry.client == ANONYMOUS else self.own
-        pushed = self.store.make_room(entry.client, scope.sizes)
-        self._forget(pushed, is_expired=False)
-        own, everyone = self.store.nearest(entry)
+    def _kept(self, entry: Entry, found: Found) -> Observation:
+        """Keeps a query and joins it to what is near."""
         kept, kept_own = len(self.store), self.store.count(entry.client)
-        slot = self.store.put(entry)
-        member = _member(entry)
+        before = self.boundary.before(entry)
+        slot, sharing = self.store.put(entry)
+        own, everyone = found.own, found.everyone
+        if sharing is not None:
+            own, everyone = found.with_recent(sharing, self.store.recent, entry.client)
+        self.boundary.put(entry, slot)
+        is_low_entropy = entry.is_low_entropy
         told = (
-            self._joined(self.own, own, slot, member, kept_own, is_low_entropy),
-            self._joined(self.everyone, everyone, slot, member, kept, is_low_entropy),
+            self._joined(self.own, own, before, slot, entry, kept_own, is_low_entropy),
+            self._joined(self.everyone, everyone, [], slot, entry, kept, is_low_entropy),
         )
         statistic = 0.0 if is_low_entropy else max((one.statistic for one in told if one), default=0.0)
         return Observation(
@@ -154,31 +218,51 @@ class History:
         )
 
     def _joined(
-        self, components: Components, near: Near, slot: int, member: Member, kept: int, is_low_entropy: bool
+        self,
+        components: Components,
+        near: Near,
+        before: Sequence[Beside],
+        slot: int,
+        entry: Entry,
+        kept: int,
+        is_low_entropy: bool,
     ) -> Component | None:
         """Joins a query to its neighbours in a scope of so many kept queries."""
-        edges = self.calibration.edges
+        edges, is_own = self.calibration.edges, components is self.own
         matches = near.matches if near.matches >= edges.matches else 0
-        is_close = near.distance <= (self.radius if components is self.everyone else edges.radius_among(kept))
+        if not is_own and near.pixel_distance > edges.beside:
+            matches = 0  # noise on one background is of many images, and one such link would make them one component
+        is_close = near.distance <= (edges.radius_among(kept) if is_own else self.radius)
+        beside = next((one for one in before if one.distance <= edges.beside_of(components.evidence(one.slot))), None)
         others = {near.by_pixels} if matches else set()
         if is_close:
             others.add(near.by_embedding)
+        if beside:
+            others.add(beside.slot)
         if not others:
             return None
-        root = components.joined([(other, self._kept(other)) for other in others])
+        member, neighbours = _member(entry), {other: self._member(other) for other in others}
+        root = components.joined(list(neighbours.items()))
         row = components.row(root)
         join = Join(
             matches=matches,
-            distance=min(near.distance if is_close else np.inf, near.pixel_distance if matches else np.inf),
-            is_label_flip=bool(row["label"] != member.label),
-            is_verdict_flip=bool(row["is_adversarial"] != member.is_adversarial),
+            distance=min(
+                near.distance if is_close else np.inf,
+                near.pixel_distance if matches else np.inf,
+                beside.distance if beside else np.inf,
+            ),
+            is_label_flip=any(member.label != other.label for other in neighbours.values()),
+            is_verdict_flip=any(member.is_adversarial != other.is_adversarial for other in neighbours.values()),
             is_near=member.is_near,
+            rank=components.ranked(root, entry.margin),
+            size=max(0, int(row["size"]) - kept // STRAY) if is_own else 0,
         )
         components.add(slot, root, member)
         row["pixel_links"] += matches > 0
         if not is_low_entropy:
             added = self._added(components, root, join, max(1.0, kept / edges.entries))
             row["evidence"] = max(0.0, row["evidence"] + added)
+            row["raised"] += added > 0
         return self._told(components, root, member.now)
 
     def _added(self, components: Components, root: int, join: Join, crowd: float) -> float:
@@ -188,8 +272,7 @@ class History:
     def _told(self, components: Components, root: int, now: float) -> Component:
         row = components.row(root)
         evidence, size = float(row["evidence"]), int(row["size"])
-        events = row["pixel_links"] + row["label_flips"] + row["verdict_flips"]
-        judged = evidence if size >= LEAST_SIZE and events >= LEAST_EVENTS else 0.0
+        judged = evidence if size >= LEAST_SIZE and row["raised"] >= LEAST_EVENTS else 0.0
         return Component(
             size=size,
             per_s=size / max(1.0, now - float(row["began"])),
@@ -199,10 +282,14 @@ class History:
             near_boundary=int(row["near_boundary"]),
             clients=components.clients(root),
             statistic=judged,
+            number=root,
         )
 
-    def _kept(self, slot: int) -> Member:
+    def _member(self, slot: int) -> Member:
         store = self.store
+        place = store.recent.place(slot)
+        if place >= 0:
+            return _member(store.recent.entries[place])
         marks = int(store.marks[slot])
         return Member(
             client=int(store.client[slot]),
@@ -213,37 +300,66 @@ class History:
         )
 
     def _tidy(self, now: float) -> None:
-        if self.store.advance(now):
+        """Forgets what has expired."""
+        if not self.store.is_later(now):
+            return
+        self.store.settle()
+        expired = self.store.advance(now)
+        if len(expired):
             self.own.rebuild()
             self.everyone.rebuild()
-        self._forget(self.store.sweep(), is_expired=True)
+            self._forget(expired, is_expired=True)
 
     def _forget(self, slots: Slots, *, is_expired: bool) -> None:
-        if len(slots):
-            self.own.forget(slots, is_expired=is_expired)
-            self.everyone.forget(slots, is_expired=is_expired)
+        self.boundary.forget(slots)
+        self.own.forget(slots, is_expired=is_expired)
+        self.everyone.forget(slots, is_expired=is_expired)
+
+    def _sizes(self, slots: Slots) -> Integers:
+        """How many queries hang together with each, in the scope where there are more."""
+        return np.maximum(self.own.sizes(slots), self.everyone.sizes(slots))
 
     def _turn(self, now: float) -> None:
-        """Replaces the fingerprints' secret when it is time; a window before, queries get sketches under both."""
-        if self.since == -np.inf:
-            self.since = now
-        ends = self.since + self.bounds.rotate_s
-        overlap = self.bounds.window_s * (1 + 1 / self.bounds.buckets)
-        if len(self.fingerprints) == 1 and now >= ends - overlap:
-            self.generation += 1
-            self.fingerprints.append(self.fingerprints_of(self.generation))
-            self.store.begin_next()
-            self.next_since = now
-        if len(self.fingerprints) == 2 and now >= self.next_since + overlap:
-            del self.fingerprints[0]
+        """Replaces the fingerprints' secret when it is time; a window before, sketches under both are kept."""
+        self.clock = max(self.clock, now)
+        wanted = self.bounds.generations(self.clock)
+        if wanted == self.generations:
+            return
+        self.store.settle()
+        if len(self.generations) == 2 and self.generations[0] != wanted[0]:
             self.store.end_last()
-            self.since = now
+        if len(wanted) > len(self.store.sketches):
+            self.store.begin_next()
+        self.generations = wanted
+        self._fingerprints = {number: made for number, made in self._fingerprints.items() if number >= wanted[0]}
 
-    def fingerprints_of(self, generation: int) -> Fingerprints:
+    def _align(self, entry: Entry) -> None:
+        """Gives an entry sketches under the secrets in use; it may have been made just before one was replaced."""
+        if entry.generation == self.generations[0] and len(entry.sketches) == len(self.generations):
+            return
+        made = dict(enumerate(entry.sketches, start=entry.generation))
+        entry.sketches = tuple(made.get(number, _NO_SKETCH) for number in self.generations)
+        entry.generation = self.generations[0]
+
+    def _fingerprints_of(self, generation: int) -> Fingerprints:
         """Under one of the secrets that follow each other."""
-        return Fingerprints(self._derived(f"pixels {generation}"))
+        if generation not in self._fingerprints:
+            self._fingerprints[generation] = Fingerprints(self._derived(f"pixels {generation}"))
+        return self._fingerprints[generation]
 
-    def _number(self, client: str) -> int:
+    def _generations(self, queries: Sequence[Query]) -> range:
+        """Of the secrets in use while these queries came."""
+        first, last = (self.bounds.generations(max(self.clock, query.now)) for query in (queries[0], queries[-1]))
+        return range(max(first[0], last[0] - 1), last[-1] + 1)
+
+    def _marks(self, query: Query, *, is_flat: bool) -> int:
+        edges = self.calibration.edges
+        is_adversarial = query.p_value <= edges.alpha
+        is_near = query.margin <= edges.margin or query.p_value <= edges.p_value
+        return ADVERSARIAL * is_adversarial + NEAR * is_near + FLAT * is_flat
+
+    def number(self, client: str) -> int:
+        """A keyed hash of a client's name; `ANONYMOUS` of nobody's."""
         if client == NOBODY:
             return ANONYMOUS
         made = hashlib.blake2b(client.encode(), key=self._client_key, digest_size=8).digest()

@@ -6,13 +6,14 @@ import numpy as np
 
 from service.history.types import Keys, Slots
 
-__all__ = ["Postings"]
+__all__ = ["EMPTY", "PLACES", "Postings"]
 
 PLACES = 8
 """In a bucket."""
 LOAD = 0.7
 """Share of the places that are taken when every slot is."""
-_EMPTY = np.uint32(0xFFFFFFFF)
+EMPTY = 0xFFFFFFFF
+"""No slot."""
 
 
 class Postings:
@@ -26,33 +27,34 @@ class Postings:
     def __init__(self, slots: int, keys: int, generator: np.random.Generator) -> None:
         """Takes how many slots there are, and how many keys each has."""
         self._buckets = buckets(slots, keys)
-        self.table = np.full((self._buckets, PLACES), _EMPTY, np.uint32)
+        self.table = np.full((self._buckets, PLACES), EMPTY, np.uint32)
         self._generator = generator
 
-    def find(self, keys: Keys) -> Slots:
-        """Slots in the buckets of (m,) keys, as often as they are there."""
-        found = self.table[self._of(keys)].ravel()
-        return np.asarray(found[found != _EMPTY], np.int64)
+    def find(self, keys: Keys) -> Keys:
+        """(N, m) keys to (N, m `PLACES`) slots in their buckets, as often as they are there, and `EMPTY` elsewhere."""
+        return self.table.take(self._of(keys), axis=0).reshape(len(keys), -1)
 
-    def add(self, keys: Keys, slot: int) -> None:
-        """Enters a slot under (m,) keys."""
+    def add(self, keys: Keys, slots: Slots) -> None:
+        """Enters (M,) slots, each under one of (M,) keys."""
         places = self._of(keys)
-        is_empty = self.table[places] == _EMPTY  # (m, PLACES)
-        column = is_empty.argmax(axis=1)
-        is_full = ~is_empty.any(axis=1)
-        if is_full.any():
-            column[is_full] = self._generator.integers(0, PLACES, int(is_full.sum()))
-        self.table[places, column] = slot
+        order = places.argsort(kind="stable")
+        places, slots = places[order], slots[order]
+        numbers = np.arange(len(places))
+        is_first = np.ones(len(places), np.bool_)
+        is_first[1:] = places[1:] != places[:-1]
+        ranks = numbers - np.maximum.accumulate(np.where(is_first, numbers, 0))  # among newcomers to one bucket
+        empty = (self.table.take(places, axis=0) == EMPTY).cumsum(axis=1, dtype=np.int8)  # (M, PLACES)
+        columns = (empty > ranks[:, None]).argmax(axis=1)
+        is_full = empty[:, -1] <= ranks
+        columns[is_full] = self._generator.integers(0, PLACES, np.count_nonzero(is_full))
+        self.table[places, columns] = slots
 
     def remove(self, keys: Keys, slots: Slots) -> None:
         """Takes (r,) slots out, which were entered under (r, m) keys."""
-        places = self._of(keys)[..., None] * PLACES + np.arange(PLACES)  # (r, m, PLACES)
-        flat = self.table.reshape(-1)
-        flat[places[flat[places] == slots[:, None, None]]] = _EMPTY
-
-    def clear(self) -> None:
-        """Takes all out."""
-        self.table.fill(_EMPTY)
+        places = self._of(keys)  # (r, m)
+        is_there = self.table.take(places, axis=0) == slots.astype(np.uint32)[:, None, None]
+        rows, keys_of, columns = is_there.nonzero()
+        self.table[places[rows, keys_of], columns] = EMPTY
 
     def _of(self, keys: Keys) -> Slots:
         return (keys % np.uint32(self._buckets)).astype(np.int64)

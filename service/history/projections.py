@@ -3,15 +3,23 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.history.types import Float32s, Keys
+from service.history.entries import UNIT
+from service.history.types import Keys, Shorts
 
-__all__ = ["TABLES", "Projections", "of_client"]
+__all__ = ["CELLS", "PROBES", "TABLES", "Projections", "of_client"]
 
 TABLES = 16
-LINES = 6
+PROBES = 2
+"""Cells of a table that a query is looked for in: its own, and the one beside it that it lies nearest to."""
+CELLS = PROBES * TABLES
+LINES = 8
 """Projections that make one key."""
 WIDTH = 4.0
 """Of a cell, in radii of the search."""
+_FINE = 2.0**20
+"""What 1 is, in lines of integers."""
+_COLUMNS = np.arange(TABLES)
+_TABLES = _COLUMNS.astype(np.uint64)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
 
 
@@ -19,33 +27,48 @@ class Projections:
     """Random projections cut into cells (Datar et al. 2004, locality-sensitive hashing for the Euclidean norm).
 
     Two embeddings at the radius from each other fall into one cell of one line with probability 0.8, of all `LINES` of
-    a table with 0.26, and of some table with 0.99; at half the radius with more than 0.9999. Cells are as wide as the
-    search is, wherever the embeddings lie, so classes that lie close together do not spoil it as they would planes
+    a table with 0.17, into a cell that is looked in (Lv et al. 2007, multi-probe) with 0.28, and that in some table
+    with 0.99; at half the radius with more than 0.9999. The more lines, the fewer share a cell and are lost from its
+    list. Cells are as wide as the search is, wherever the embeddings lie, so classes that lie close together do not
+    spoil it as they would planes
     through the origin.
     """
-
-    _factors: NDArray[np.uint64]
 
     def __init__(self, dimensions: int, radius: float, generator: np.random.Generator) -> None:
         """Takes the radius within which others are looked for; the generator's seed must be secret."""
         lines = TABLES * LINES
-        scale = 1 / (WIDTH * radius)
-        self._lines = (generator.standard_normal((dimensions, lines)) * scale).astype(np.float32)
-        self._shifts = generator.uniform(0, 1, lines).astype(np.float32)
-        self._factors = generator.integers(0, 2**63, (TABLES, LINES), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+        self._lines = np.rint(generator.standard_normal((dimensions, lines)) * _FINE)
+        self._scale = 1 / (WIDTH * radius * _FINE * UNIT)
+        self._shifts = generator.uniform(0, 1, lines)
+        self._factors = generator.integers(0, 2**63, (LINES, TABLES), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
 
-    def keys(self, embeddings: Float32s) -> Keys:
-        """(N, D) embeddings to (N, TABLES) keys."""
-        cells = np.floor(embeddings @ self._lines + self._shifts).astype(np.int64).view(np.uint64)  # (N, T L)
-        mixed = (cells.reshape(-1, TABLES, LINES) * self._factors).sum(axis=2, dtype=np.uint64)
-        return _folded(mixed + np.arange(TABLES, dtype=np.uint64))
+    def keys(self, embeddings: Shorts) -> Keys:
+        """(N, D) embeddings in 16-bit numbers to (N, CELLS) keys to look under; they are kept under the first TABLES.
+
+        Products and sums are of integers, and exact, so that keys do not hang on the batch.
+        """
+        places = embeddings.astype(np.float64) @ self._lines  # (N, L T)
+        places *= self._scale
+        places += self._shifts
+        floors = np.floor(places)
+        cells = floors.astype(np.int64).view(np.uint64).reshape(-1, LINES, TABLES)
+        cells *= self._factors
+        own = cells.sum(axis=1) + _TABLES
+        places -= floors
+        places -= 0.5
+        above = places.reshape(-1, LINES, TABLES)  # the middle of the cell
+        lines = np.abs(above).argmax(axis=1)  # (N, T), that leave the cell soonest
+        steps = self._factors[lines, _COLUMNS]
+        is_below = np.take_along_axis(above, lines[:, None], axis=1)[:, 0] < 0
+        np.negative(steps, out=steps, where=is_below)
+        return _folded(np.concatenate([own, own + steps], axis=1))
 
 
 def of_client(keys: Keys, clients: NDArray[np.uint64]) -> Keys:
     """Other keys for the same cells, which only queries of one client share.
 
     Args:
-        keys: (..., TABLES).
+        keys: (..., m).
         clients: of the same shape without its last axis.
     """
     return _folded(keys + clients[..., None])

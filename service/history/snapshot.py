@@ -14,7 +14,7 @@ from service.history.history import History
 
 __all__ = ["load", "save"]
 
-FORMAT = 1
+FORMAT = 4
 _SCOPES = ("own", "everyone")
 
 
@@ -26,13 +26,14 @@ def save(history: History, path: Path) -> None:
     Raises:
         SetupError: the file cannot be written.
     """
+    history.store.settle()
     arrays = {f"store.{name}": array for name, array in history.store.arrays().items()}
     for scope in _SCOPES:
         components = getattr(history, scope)
         components.rebuild()
         arrays |= {f"{scope}.of": components.of, f"{scope}.rows": components.rows}
     arrays["secret"] = np.frombuffer(history.secret, np.uint8)
-    arrays["turns"] = np.array([history.generation, history.since, history.next_since])
+    arrays["turns"] = np.array([history.clock, *history.generations])
     arrays["made_for"] = _made_for(history.calibration, history.bounds)
     beside = path.with_name(f".{path.name}.new")
     try:
@@ -59,11 +60,9 @@ def load(path: Path, calibration: Calibration, *, dimensions: int, bounds: Bound
         if not np.array_equal(arrays["made_for"], _made_for(calibration, bounds)):
             raise ValueError("made with another calibration, other bounds or by another version")
         history = History(calibration, dimensions=dimensions, bounds=bounds, secret=arrays["secret"].tobytes())
-        generation, history.since, history.next_since = arrays["turns"].tolist()
-        history.generation = int(generation)
-        history.fingerprints = [history.fingerprints_of(history.generation)]
-        if "store.sketches1" in arrays:
-            history.fingerprints.insert(0, history.fingerprints_of(history.generation - 1))
+        history.clock, *generations = arrays["turns"].tolist()
+        history.generations = tuple(int(number) for number in generations)
+        if len(generations) == 2:
             history.store.begin_next()
         prefix = "store."
         history.store.restore(

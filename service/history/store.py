@@ -1,29 +1,27 @@
-"""The queries that are kept, within bounds of time, count and bytes, and the nearest of them to a new one."""
+"""The queries that are kept, within bounds of time, count and bytes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.history.bounds import CLIENT_BYTES, FIELDS, Bounds
-from service.history.entries import ANONYMOUS, NO_ONE, Entry, Near, nearest_of
+from service.history.entries import ANONYMOUS, Entry
 from service.history.fingerprints import SKETCH
-from service.history.postings import Postings
-from service.history.projections import TABLES, of_client
-from service.history.types import Integers, Keys, Slots
+from service.history.index import Index, Rows
+from service.history.projections import TABLES
+from service.history.recent import RECENT, Recent, Sharing
+from service.history.types import Integers, Slots
 
-__all__ = ["Store"]
+__all__ = ["Store", "rows_of"]
 
-SWEPT = 64
-"""Expired entries that are cleared away with each query, so that none has to wait for all."""
-DRAWN = 256
+CLEARED = 256
+"""What has expired is cleared away in such portions, so that no query has to wait for all."""
+DRAWN = 64
 """Slots that are looked at to find one to push out."""
-CANDIDATES = 64
-"""Entries that are compared with a query, of those that share most keys with it."""
-LEAST_VOTES = 2
-"""Keys of a sketch that a candidate shares."""
-_UNIT = 32767
-"""What 1 is as a 16-bit number."""
+_NEVER = np.iinfo(np.int64).max
+
+Worth = Callable[[Slots], Integers]
 
 
 class Store:
@@ -32,6 +30,10 @@ class Store:
     When it is full, the client with most entries loses one; one who has his share loses one of his own. Of some that
     are drawn at random the one goes that belongs to the smallest component, the oldest of these. So a flood of images
     that have nothing to do with each other pushes out itself, and neither others nor the trail of its sender's search.
+
+    The index learns of `RECENT` queries at once (`settle`) and does not change between, so that many can be looked for
+    together and find what each would find alone. What was pushed out or has expired is dead at once, and its slot is
+    free again only when the index no longer has it; there are `RECENT` slots more than entries for that.
     """
 
     def __init__(self, bounds: Bounds, dimensions: int, generator: np.random.Generator) -> None:
@@ -42,197 +44,212 @@ class Store:
         """
         self.bounds = bounds
         self.capacity = bounds.capacity(dimensions)
+        self._width = bounds.window_s / bounds.buckets
         self._generator = generator
-        shapes = {name: ((self.capacity, columns), kind) for name, (kind, columns) in FIELDS.items()}
+        slots = self.capacity + RECENT
+        shapes = {name: ((slots, columns), kind) for name, (kind, columns) in FIELDS.items()}
         made = {name: np.zeros(shape if shape[1] else shape[0], kind) for name, (shape, kind) in shapes.items()}
         self.bucket, self.client, self.digest = made["bucket"], made["client"], made["digest"]
         self.repeats, self.label, self.marks = made["repeats"], made["label"], made["marks"]
         self.since, self.cells, self.own_cells = made["since"], made["cells"], made["own_cells"]
         self._free = made["free"]
-        self._free[:] = np.arange(self.capacity)[::-1]
-        self._left = self.capacity
-        self.embeddings = np.zeros((self.capacity, dimensions), np.int16)
-        self.sketches = [np.zeros((self.capacity, SKETCH), np.uint32)]
-        self._pixels = [Postings(self.capacity, SKETCH, generator)]
-        self._twins = Postings(self.capacity, 1, generator)
-        self._everyone = Postings(self.capacity, TABLES, generator)
-        self._own = Postings(self.capacity, TABLES, generator)
+        self._free[:] = np.arange(slots)[::-1]
+        self._left = slots
+        self.embeddings = np.zeros((slots, dimensions), np.int16)
+        self.sketches = [np.zeros((slots, SKETCH), np.uint32)]
+        self.index = Index(slots, generator)
+        self.recent = Recent(dimensions)
         self._counts: dict[int, int] = {}
+        self._size = 0
+        self._dead: list[int] = []
+        self._expired = np.empty(0, np.int64)
+        self._drawn: tuple[Slots, Integers] | None = None
         self._base: float | None = None
         self._bucket = 1
-        self._oldest = 1
-        self._expired = np.empty(0, np.int64)
+        self._begin()
 
     def __len__(self) -> int:
-        return self.capacity - self._left
+        return self._size
 
     @property
     def nbytes(self) -> int:
-        """Of all arrays, and about that of the table of clients."""
-        tables = sum(index.table.nbytes for index in self.indexes) + sum(sketch.nbytes for sketch in self.sketches)
+        """Of all arrays, and about that of the recent queries and of the table of clients."""
+        tables = sum(postings.table.nbytes for postings in self.index.postings)
+        sketches = sum(sketch.nbytes for sketch in self.sketches)
         fields = sum(getattr(self, "_free" if name == "free" else name).nbytes for name in FIELDS)
-        return int(fields + self.embeddings.nbytes + tables + CLIENT_BYTES * len(self._counts))
-
-    @property
-    def indexes(self) -> tuple[Postings, ...]:
-        """All that find queries by a key."""
-        return (*self._pixels, self._twins, self._everyone, self._own)
+        clients = CLIENT_BYTES * len(self._counts)
+        return int(fields + self.embeddings.nbytes + tables + sketches + self.recent.nbytes + clients)
 
     def count(self, client: int) -> int:
         """How many entries a client has."""
         return self._counts.get(client, 0)
 
     def slots_of(self, client: int) -> Slots:
-        """The slots of a client's entries."""
-        return np.flatnonzero((self.client == np.uint64(client)) & (self.bucket >= self._oldest))
+        """The slots of a client's entries, the recent ones last."""
+        settled = np.flatnonzero((self.client == np.uint64(client)) & (self.bucket > 0))
+        return np.concatenate([settled, np.array(self.recent.slots_of(client), np.int64)])
 
-    def advance(self, now: float) -> bool:
-        """Sets the clock, which never goes back; gives whether a bucket has expired."""
+    def is_later(self, now: float) -> bool:
+        """Whether the clock would go on by a bucket."""
+        return self._base is None or self._at(now) > self._bucket
+
+    def advance(self, now: float) -> Slots:
+        """Sets the clock, which never goes back; gives the slots of what has expired with that, which are dead.
+
+        What was kept before must be settled.
+        """
         if self._base is None:
-            self._base = now
-        bucket = 1 + int((now - self._base) / (self.bounds.window_s / self.bounds.buckets))
-        if bucket <= self._bucket:
-            return False
-        self._bucket = bucket
-        self._oldest = max(1, bucket - self.bounds.buckets)
-        self._expired = np.flatnonzero((self.bucket > 0) & (self.bucket < self._oldest))
-        return len(self._expired) > 0
-
-    def sweep(self) -> Slots:
-        """Clears some of what has expired, and gives its slots."""
-        slots, self._expired = self._expired[:SWEPT], self._expired[SWEPT:]
-        self._clear(slots)
+            self._base = now - now % self._width  # so that all whose bounds are equal cut time at the same moments
+        self._bucket = max(self._bucket, self._at(now))
+        slots = np.flatnonzero((self.bucket > 0) & (self.bucket < self._bucket - self.bounds.buckets))
+        clients, counts = np.unique(self.client[slots], return_counts=True)
+        for client, count in zip(clients.tolist(), counts.tolist(), strict=True):
+            self._count(client, -count)
+        self.bucket[slots] = 0
+        self._expired = np.concatenate([self._expired, slots])
         return slots
 
-    def make_room(self, client: int, worth: Callable[[Slots], Integers]) -> Slots:
-        """Pushes an entry out where one more of this client would be too many; gives its slot.
+    def _at(self, now: float) -> int:
+        return 1 + int((now - (self._base or 0.0)) / self._width)
+
+    def put(self, entry: Entry) -> tuple[int, Sharing | None]:
+        """Keeps a query; gives its slot, and which of the recent queries share keys with it.
+
+        There must be room among them.
+        """
+        slot = self.recent.slots[len(self.recent)]
+        sharing = self.recent.put(entry)
+        self._count(entry.client, 1)
+        return slot, sharing
+
+    def lasts(self, slot: int, now: float) -> bool:
+        """Whether a kept query is within the window at a time, too."""
+        bucket = self._bucket if self.recent.place(slot) >= 0 else int(self.bucket[slot])
+        return bucket >= self._at(now) - self.bounds.buckets
+
+    def repeated(self, slot: int) -> int:
+        """Counts that a kept query came again; gives how often it did."""
+        place = self.recent.place(slot)
+        repeats: list[int] | NDArray[np.uint32] = self.recent.repeats if place >= 0 else self.repeats
+        number = place if place >= 0 else slot
+        repeats[number] += 1
+        return int(repeats[number])
+
+    def push_out(self, client: int, worth: Worth) -> int:
+        """Pushes an entry out where there are too many, or too many of this client; gives its slot, else -1.
 
         Args:
             worth: of slots; what is worth least goes first.
         """
-        share = int(self.bounds.client_share * self.capacity)
-        if client != ANONYMOUS and self.count(client) >= share:
+        loser: int | None = None
+        if client != ANONYMOUS and self.count(client) > int(self.bounds.client_share * self.capacity):
             loser = client
-        elif self._left == 0:
-            drawn = self._drawn()
-            loser = max(set(self.client[drawn].tolist()), key=self.count)
+        elif self._size <= self.capacity:
+            return -1
+        slot = self._loss(loser, worth)
+        place = self.recent.place(slot)
+        if place >= 0:
+            self._count(self.recent.entries[place].client, -1)
+            self.recent.drop(place)
         else:
-            return np.empty(0, np.int64)
-        drawn = self._drawn()
-        theirs = drawn[self.client[drawn] == np.uint64(loser)]
-        if not len(theirs):
-            theirs = np.flatnonzero((self.client == np.uint64(loser)) & (self.bucket > 0))[:DRAWN]
-        order = np.lexsort((self.bucket[theirs], worth(theirs)))
-        slots: Slots = theirs[order[:1]]
-        self._clear(slots)
-        return slots
-
-    def _drawn(self) -> Slots:
-        drawn = self._generator.integers(0, self.capacity, DRAWN)
-        return np.asarray(drawn[self.bucket[drawn] > 0])
-
-    def put(self, entry: Entry) -> int:
-        """Keeps a query, and gives its slot; there must be room."""
-        self._left -= 1
-        slot = int(self._free[self._left])
-        self.bucket[slot], self.client[slot], self.digest[slot] = self._bucket, entry.client, entry.digest
-        self.repeats[slot], self.label[slot], self.marks[slot] = 0, entry.label, entry.marks
-        self.since[slot] = entry.now
-        self.cells[slot], self.own_cells[slot] = entry.cells, entry.own_cells
-        self.embeddings[slot] = np.rint(entry.embedding * _UNIT)
-        for generation, sketch in enumerate(entry.sketches):
-            self.sketches[generation][slot] = sketch
-            if sketch[-1]:
-                self._pixels[generation].add(sketch[sketch > 0], slot)
-        self._twins.add(_short(np.array([entry.digest], np.uint64)), slot)
-        self._everyone.add(entry.cells, slot)
-        if entry.client != ANONYMOUS:
-            self._own.add(of_client(entry.own_cells, np.array(entry.client, np.uint64)), slot)
-        self._counts[entry.client] = self.count(entry.client) + 1
+            self._count(int(self.client[slot]), -1)
+            self.bucket[slot] = 0
+            self._dead.append(slot)
         return slot
 
-    def twin(self, digest: int) -> int:
-        """The slot of a kept query of the same pixels, -1 where there is none."""
-        value = np.array([digest], np.uint64)
-        found = self._alive(self._twins.find(_short(value)))
-        same = found[self.digest[found] == value]
-        return int(same[0]) if len(same) else -1
+    def _loss(self, loser: int | None, worth: Worth) -> int:
+        """What goes of a client, or of the one who has most of those drawn."""
+        if self._drawn is None:
+            drawn = self._generator.integers(0, len(self._free), (RECENT, DRAWN))
+            self._drawn = (drawn, (worth(drawn.ravel()) << 32).reshape(drawn.shape) | self.bucket[drawn])
+        number = len(self.recent) - 1
+        drawn, worths = self._drawn[0][number], self._drawn[1][number]
+        clients, is_kept = self.client[drawn], self.bucket[drawn] > 0
+        if loser is None:
+            loser = max(set(clients[is_kept].tolist()) or self._counts, key=self.count)
+        worths = np.where(is_kept & (clients == np.uint64(loser)), worths, _NEVER)
+        least = int(worths.argmin())
+        if worths[least] >> 32 <= 1:  # hangs together with nothing, as most do
+            return int(drawn[least])
+        others = self.slots_of(loser)[-DRAWN:]  # the recent ones, who are not drawn, and some more where they are few
+        of_others = worth(others)
+        other = int(of_others.argmin())
+        return int(others[other] if of_others[other] < worths[least] >> 32 else drawn[least])
 
-    def nearest(self, entry: Entry) -> tuple[Near, Near]:
-        """The nearest of the client's own queries, and of everyone's."""
-        client = np.array(entry.client, np.uint64)
-        sketch = entry.sketches[0]
-        by_pixels, matches = self._by_pixels(sketch[sketch > 0])
-        found = self._everyone.find(entry.cells)
-        if entry.client != ANONYMOUS:
-            found = np.concatenate([found, self._own.find(of_client(entry.own_cells, client))])
-        by_embedding = self._voted(found, 1)
-        slots = np.concatenate([by_pixels, by_embedding])
-        if not len(slots):
-            return NO_ONE, NO_ONE
-        cosines = self.embeddings[slots].astype(np.float32) @ entry.embedding / _UNIT
-        distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * cosines))
-        shared = np.concatenate([matches, np.zeros(len(by_embedding), np.int64)])
-        everyone = nearest_of(slots, shared, distances)
-        if entry.client == ANONYMOUS:
-            return NO_ONE, everyone
-        is_own = self.client[slots] == client
-        return nearest_of(slots[is_own], shared[is_own], distances[is_own]), everyone
+    def settle(self) -> None:
+        """Brings the index up to date."""
+        recent, entries = self.recent, self.recent.entries
+        self._left -= len(entries)
+        kept = [place for place in range(len(entries)) if not recent.is_gone[place]]
+        unused = [recent.slots[place] for place in range(len(entries)) if recent.is_gone[place]]
+        missing = RECENT - (len(self._free) - self._size - len(self._dead) - len(self._expired))
+        portion = max(CLEARED, missing)
+        cleared = np.concatenate([np.array(self._dead, np.int64), self._expired[:portion]])
+        self._expired, self._dead = self._expired[portion:], []
+        if len(cleared):
+            self.index.remove(self._rows(cleared), cleared)
+        if kept:
+            self._write(np.array([recent.slots[place] for place in kept]), kept)
+        freed = np.concatenate([cleared, np.array(unused, np.int64)])
+        self._free[self._left : self._left + len(freed)] = freed
+        self._left += len(freed)
+        self._begin()
 
-    def _by_pixels(self, sketch: Keys) -> tuple[Slots, Integers]:
-        """Slots that may be near, and how many keys of (m,) each shares."""
-        found = self._voted(self._pixels[0].find(sketch), LEAST_VOTES)
-        if not len(found):
-            return found, np.empty(0, np.int64)
-        places = np.searchsorted(sketch, self.sketches[0][found])  # (f, SKETCH)
-        is_shared = sketch[np.minimum(places, len(sketch) - 1)] == self.sketches[0][found]
-        return found, np.count_nonzero(is_shared, axis=1)
+    def _begin(self) -> None:
+        self.recent.clear(self._free[self._left - RECENT : self._left][::-1].tolist())
+        self._drawn = None
 
-    def _voted(self, found: Slots, least: int) -> Slots:
-        """Of slots found under several keys, those found most often, the last of equal ones by slot."""
-        slots, votes = np.unique(self._alive(found), return_counts=True)
-        slots, votes = slots[votes >= least], votes[votes >= least]
-        return slots if len(slots) <= CANDIDATES else slots[np.argpartition(votes, -CANDIDATES)[-CANDIDATES:]]
+    def _write(self, slots: Slots, places: Sequence[int]) -> None:
+        entries = [self.recent.entries[place] for place in places]
+        rows = rows_of(entries)
+        self.bucket[slots], self.client[slots] = self._bucket, rows.clients
+        self.digest[slots], self.embeddings[slots] = rows.digests, rows.embeddings
+        self.cells[slots], self.own_cells[slots] = rows.cells[:, :TABLES], rows.own_cells[:, :TABLES]
+        self.label[slots] = [entry.label for entry in entries]
+        self.marks[slots] = [entry.marks for entry in entries]
+        self.since[slots] = [entry.now for entry in entries]
+        self.repeats[slots] = [self.recent.repeats[place] for place in places]
+        for kept, sketches in zip(self.sketches, rows.sketches, strict=True):
+            kept[slots] = sketches
+        self.index.add(rows, slots)
 
-    def _alive(self, slots: Slots) -> Slots:
-        return slots[self.bucket[slots] >= self._oldest]
+    def _rows(self, slots: Slots) -> Rows:
+        return Rows(
+            digests=self.digest[slots],
+            clients=self.client[slots],
+            sketches=[sketches[slots] for sketches in self.sketches],
+            cells=self.cells[slots],
+            own_cells=self.own_cells[slots],
+            embeddings=self.embeddings[:0],
+        )
 
-    def _clear(self, slots: Slots) -> None:
-        """Takes entries out of everything; their slots are free."""
-        if not len(slots):
-            return
-        for sketches, index in zip(self.sketches, self._pixels, strict=True):
-            index.remove(sketches[slots], slots)
-        self._twins.remove(_short(self.digest[slots])[:, None], slots)
-        self._everyone.remove(self.cells[slots], slots)
-        self._own.remove(of_client(self.own_cells[slots], self.client[slots]), slots)
-        for client in self.client[slots].tolist():
-            left = self._counts[client] - 1
-            if left:
-                self._counts[client] = left
-            else:
-                del self._counts[client]
-        self.bucket[slots] = 0
-        self._free[self._left : self._left + len(slots)] = slots
-        self._left += len(slots)
+    def _count(self, client: int, change: int) -> None:
+        self._size += change
+        count = self._counts.get(client, 0) + change
+        if count:
+            self._counts[client] = count
+        else:
+            del self._counts[client]
 
     def begin_next(self) -> None:
-        """From now on entries bring sketches under the next secret, too."""
-        self.sketches.append(np.zeros((self.capacity, SKETCH), np.uint32))
-        self._pixels.append(Postings(self.capacity, SKETCH, self._generator))
+        """From now on entries bring sketches under the next secret, too; what was kept before must be settled."""
+        self.sketches.append(np.zeros_like(self.sketches[0]))
+        self.index.begin_next()
 
     def end_last(self) -> None:
-        """Drops the sketches under the secret in use for those under the next."""
-        del self.sketches[0], self._pixels[0]
+        """Drops the sketches under the secret in use for those under the next; what was kept must be settled."""
+        del self.sketches[0]
+        self.index.end_last()
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """All that is kept, by name."""
+        """All that is kept and settled, by name."""
         found: dict[str, NDArray[np.generic]] = {name: getattr(self, name) for name in FIELDS if name != "free"}
         found |= {"free": self._free, "embeddings": self.embeddings}
         found |= {f"sketches{number}": sketches for number, sketches in enumerate(self.sketches)}
-        found |= {f"pixels{number}": index.table for number, index in enumerate(self._pixels)}
-        found |= {"twins": self._twins.table, "everyone": self._everyone.table, "own": self._own.table}
-        found["clock"] = np.array([self._base or 0.0, self._bucket, self._oldest, self._left])
+        found |= {f"pixels{number}": postings.table for number, postings in enumerate(self.index.pixels)}
+        found |= {"twins": self.index.twins.table}
+        found |= {"everyone": self.index.everyone.table, "own": self.index.own.table}
+        found["clock"] = np.array([self._base or 0.0, self._bucket, self._left])
         return found
 
     def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
@@ -248,15 +265,27 @@ class Store:
                 raise ValueError(f"{name}: expected {array.dtype} {array.shape}, got {_of_kind(found)}")
             array[...] = found
         self._base, clock = float(own["clock"][0]), own["clock"][1:].astype(np.int64).tolist()
-        self._bucket, self._oldest, self._left = clock
+        self._bucket, self._left = clock
         clients, counts = np.unique(self.client[self.bucket > 0], return_counts=True)
         self._counts = dict(zip(clients.tolist(), counts.tolist(), strict=True))
-        self._expired = np.flatnonzero((self.bucket > 0) & (self.bucket < self._oldest))
+        self._size = sum(self._counts.values())
+        is_taken = np.ones(len(self._free), np.bool_)
+        is_taken[self._free[: self._left]] = False
+        self._expired = np.flatnonzero(is_taken & (self.bucket == 0))
+        self._begin()
+
+
+def rows_of(entries: Sequence[Entry]) -> Rows:
+    """Of one entry or more, with sketches under the same secrets."""
+    return Rows(
+        digests=np.array([entry.digest for entry in entries], np.uint64),
+        clients=np.array([entry.client for entry in entries], np.uint64),
+        sketches=[np.array(generation) for generation in zip(*(entry.sketches for entry in entries), strict=True)],
+        cells=np.array([entry.cells for entry in entries]),
+        own_cells=np.array([entry.own_cells for entry in entries]),
+        embeddings=np.array([entry.embedding for entry in entries]),
+    )
 
 
 def _of_kind(array: NDArray[np.generic] | None) -> str:
     return "none" if array is None else f"{array.dtype} {array.shape}"
-
-
-def _short(digests: NDArray[np.uint64]) -> Keys:
-    return (digests >> np.uint64(32)).astype(np.uint32)

@@ -17,10 +17,12 @@ __all__ = [
     "Component",
     "Float32s",
     "Float64s",
+    "Hashes",
     "Integers",
     "Keys",
     "Observation",
     "Query",
+    "Shorts",
     "Slots",
 ]
 
@@ -28,9 +30,11 @@ Bytes8: TypeAlias = NDArray[np.uint8]
 Bools: TypeAlias = NDArray[np.bool_]
 Float32s: TypeAlias = NDArray[np.float32]
 Float64s: TypeAlias = NDArray[np.float64]
+Hashes: TypeAlias = NDArray[np.uint64]
 Integers: TypeAlias = NDArray[np.int64]
 Keys: TypeAlias = NDArray[np.uint32]
 """Hashes under a secret; 0 stands for none."""
+Shorts: TypeAlias = NDArray[np.int16]
 Slots: TypeAlias = NDArray[np.int64]
 
 NOBODY = ""
@@ -77,6 +81,8 @@ class Component:
     """About how many sent them."""
     statistic: float
     """Evidence in nats, at least 0; 0 of components with too little to be judged by."""
+    number: int = -1
+    """By which it is known until it is gone or part of a larger one; -1 where it has none."""
 
 
 @dataclass(frozen=True, kw_only=True)

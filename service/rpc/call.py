@@ -10,7 +10,7 @@ from service.errors import Overloaded
 from service.rpc.rates import Bucket, Slots
 from service.rpc.shares import Share
 
-__all__ = ["ANONYMOUS", "Call", "Caller", "EndedCall", "Scope", "begin_call", "current_call"]
+__all__ = ["ANONYMOUS", "Call", "Caller", "EndedCall", "Scope", "begin_call", "current_call", "is_trusted"]
 
 
 CHECK_S = 1.0
@@ -43,6 +43,11 @@ class Caller:
 
 ANONYMOUS = Caller(name="anonymous", scopes=frozenset(Scope))
 """Everybody, where there are no identities: the reveal mode alone says what is shown."""
+
+
+def is_trusted(caller: Caller) -> bool:
+    """Whether somebody gave a caller the scope of scores; where there are no identities, nobody has given anything."""
+    return caller is not ANONYMOUS and Scope.SCORES in caller.scopes
 
 
 @dataclass(kw_only=True, slots=True)

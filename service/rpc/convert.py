@@ -11,7 +11,8 @@ from protos import detection_pb2 as pb
 from service.detection.bundle import Bundle
 from service.detection.images import MIME_TYPES, PREPROCESSING_ID, ImageLimits
 from service.detection.manifest import DetectorEntry
-from service.detection.verdict import Shown, Wish, flag_of
+from service.detection.types import Flag
+from service.detection.verdict import Shown, Wish, flag_of, flag_of_history
 from service.errors import AdvsentryError, ErrorReason, InvalidRequest
 from service.rpc.status import item_reason
 from service.rpc.wire import AnyMessage, check_id, has_more_fields, parsed
@@ -120,6 +121,7 @@ class ServerFacts:
     images: ImageLimits
     max_alpha: float
     alpha_steps: tuple[float, ...]
+    names_detectors: bool = True
 
 
 NO_OPTIONS = Asked()
@@ -339,6 +341,8 @@ def _detections(shown: Shown) -> list[bytes]:
             parts.append(_detector_part(entry.name, score, p_value, threshold, is_flagged, shown.is_at_floor[i][r]))
             if is_flagged:
                 parts.append(_flag_part(entry, p_value))
+        if shown.history is not None and (history := shown.history[i]) is not None:
+            parts.append(_flag_bytes(flag_of_history(history)))
         if shown.embeddings is not None:
             parts.append(pb.Detection(embedding=shown.embeddings[i]).SerializeToString())
         made.append(b"".join(parts))
@@ -377,7 +381,10 @@ def _detector_part(
 
 @_cached
 def _flag_part(entry: DetectorEntry, p_value: float) -> bytes:
-    flag = flag_of(entry, p_value)
+    return _flag_bytes(flag_of(entry, p_value))
+
+
+def _flag_bytes(flag: Flag) -> bytes:
     message = pb.Flag(
         reason=f"FLAG_REASON_{flag.reason}", detector=flag.detector, message=flag.message, p_value=flag.p_value
     )
@@ -399,7 +406,7 @@ def info_answer(bundle: Bundle, facts: ServerFacts) -> bytes:
         input_channels=manifest.input.channels,
         embedding_dim=manifest.embedding_dim,
         calibration_id=bundle.calibration_id,
-        detectors=_detector_infos(bundle),
+        detectors=_detector_infos(bundle) if facts.names_detectors else (),
         limits=_limits(bundle, facts),
         default_target_fpr=manifest.default_alpha,
         execution_provider=facts.provider,

@@ -4,6 +4,7 @@ Its few messages are declared here, in a descriptor pool of our own: the wire is
 needed at run time, and nothing clashes with it where both are loaded.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, duration_pb2, message_factory
@@ -46,6 +47,7 @@ def _classes() -> dict[str, Any]:
 
 
 _CLASSES = _classes()
+_STATUS = _CLASSES["google.rpc.Status"]
 
 
 def status_bytes(code: int, text: str, error: AdvsentryError) -> bytes:
@@ -56,17 +58,25 @@ def status_bytes(code: int, text: str, error: AdvsentryError) -> bytes:
     Args:
         code: number of the gRPC code; with `text` it must be what the call ends with, which clients check.
     """
-    status = _CLASSES["google.rpc.Status"](code=code, message=text)
+    status: bytes = _STATUS(code=code, message=text).SerializeToString()
     if isinstance(error, Overloaded):
-        info = _CLASSES["google.rpc.RetryInfo"]()
-        info.retry_delay.FromMilliseconds(error.retry_after_ms)
-        _add(status, info)
-    elif isinstance(error, InvalidRequest) and error.field:
+        return status + _retry_info(error.retry_after_ms)
+    if isinstance(error, InvalidRequest) and error.field:
         request = _CLASSES["google.rpc.BadRequest"]()
         request.field_violations.add(field=error.field, description=text)
-        _add(status, request)
+        return status + _detail(request)
+    return status
+
+
+@lru_cache(maxsize=8192)  # more than there are hints of a full queue
+def _retry_info(milliseconds: int) -> bytes:
+    info = _CLASSES["google.rpc.RetryInfo"]()
+    info.retry_delay.FromMilliseconds(milliseconds)
+    return _detail(info)
+
+
+def _detail(message: Any) -> bytes:
+    """What stands behind the code and the text: serialised parts of a message, one after the other, are all of it."""
+    status = _STATUS()
+    status.details.add(type_url=_TYPES + message.DESCRIPTOR.full_name, value=message.SerializeToString())
     return bytes(status.SerializeToString())
-
-
-def _add(status: Any, detail: Any) -> None:
-    status.details.add(type_url=_TYPES + detail.DESCRIPTOR.full_name, value=detail.SerializeToString())

@@ -83,7 +83,7 @@ class DetectorServicer:
             convert.locate(error, request.picture)
             pipeline.count_failed(error)
             raise
-        shown = pipeline.answer([scored], applied)
+        shown = await pipeline.answer([scored], applied)
         timings = timings_of(started, decode_s, [scored])
         tell(context, timings)
         return convert.detect_answer(self._meta(pipeline), request.request_id, shown, timings)
@@ -107,7 +107,7 @@ class DetectorServicer:
             if error is not None:
                 pipeline.count_failed(error)
         scored = [outcome for outcome in outcomes if isinstance(outcome, Scored)]
-        shown = pipeline.answer(scored, applied) if scored else None
+        shown = await pipeline.answer(scored, applied) if scored else None
         timings = timings_of(started, decode_s, scored)
         tell(context, timings)
         return convert.batch_answer(self._meta(pipeline), request.request_id, errors, shown, timings)
@@ -130,7 +130,7 @@ class DetectorServicer:
         return meta
 
     def _facts(self, pipeline: Pipeline) -> ServerFacts:
-        policy = pipeline.policy
+        policy, caller = pipeline.policy, current_call().caller
         return ServerFacts(
             provider=pipeline.engine.graph.provider,
             loaded_at_s=pipeline.loaded_at_s,
@@ -140,7 +140,8 @@ class DetectorServicer:
             max_deadline_s=policy.max_deadline_s,
             images=policy.images,
             max_alpha=MAX_ALPHA,
-            alpha_steps=pipeline.alpha_steps(pipeline.reveal_to(current_call().caller)),
+            alpha_steps=pipeline.alpha_steps(pipeline.reveal_to(caller)),
+            names_detectors=pipeline.names_detectors(caller),
         )
 
 

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2
 
 from service.errors import InvalidRequest, Overloaded, Unavailable
 
-__all__ = ["HEALTH", "LIVE", "READY", "Health"]
+__all__ = ["HEALTH", "HISTORY", "LIVE", "READY", "Health"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[bytes, bytes]"
 
@@ -22,6 +22,8 @@ LIVE = "live"
 """The loop and the worker work; never a matter of load."""
 READY = "ready"
 """The bundle is loaded and warm, the canary right, and no end in sight."""
+HISTORY = "history"
+"""The query history sees all that it should, where there is one; never a matter of the others."""
 MOST_WATCHERS = 500
 """Of all callers. A Watch takes no identity and no end, so whoever has some addresses could hold every call that the
 server takes; these are a quarter of them. `Check` is not bounded by it."""
@@ -48,12 +50,19 @@ class Health:
         return self._serving[LIVE]
 
     def set_ready(self, is_ready: bool) -> None:
-        """Sets every service but `LIVE`."""
-        self._set({name: is_ready for name in self._serving if name != LIVE})
+        """Sets every service but `LIVE` and `HISTORY`."""
+        self._set({name: is_ready for name in self._serving if name not in (LIVE, HISTORY)})
 
     def set_live(self, is_live: bool) -> None:
         """Sets `LIVE`."""
         self._set({LIVE: is_live})
+
+    def set_history(self, is_well: bool | None) -> None:
+        """Sets `HISTORY`; None where there is none."""
+        if is_well != self._serving.get(HISTORY):
+            if is_well is None:
+                del self._serving[HISTORY]
+            self._set({} if is_well is None else {HISTORY: is_well})
 
     def close(self) -> None:
         """Ends every Watch, which would hold up the server's stop for as long as it may."""

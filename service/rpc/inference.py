@@ -72,7 +72,8 @@ class InferenceServicer:
     async def model_metadata(self, data: bytes, context: Context) -> bytes:
         """The tensors that the caller may send and get."""
         asked, pipeline = facts.model_request(data), self._served.current
-        return facts.model_metadata(asked.name, pipeline.engine.bundle, _applied(pipeline, asked).reveal)
+        reveal, named = _applied(pipeline, asked).reveal, pipeline.names_detectors(current_call().caller)
+        return facts.model_metadata(asked.name, pipeline.engine.bundle, reveal, names_detectors=named)
 
     async def model_config(self, data: bytes, context: Context) -> bytes:
         """How the model is run."""

@@ -10,7 +10,7 @@ from service.rpc.convert import Picture, Timings
 from service.rpc.convert_inference import Answer, InferRequest
 from service.rpc.detector import timings_of
 from service.rpc.inference_inputs import INPUT
-from service.rpc.inference_outputs import outputs_of
+from service.rpc.inference_outputs import outputs_in, outputs_of
 from service.rpc.pipeline import Applied, Pipeline
 
 __all__ = ["infer"]
@@ -48,10 +48,11 @@ async def infer(
         for _ in range(count):
             pipeline.count_failed(known)
         raise known from None
+    shown = await pipeline.answer(scored, applied)
     answer = Answer(
         request=request,
-        outputs=outputs,
-        shown=pipeline.answer(scored, applied),
+        outputs=outputs_in(shown, outputs),
+        shown=shown,
         bundle=pipeline.engine.bundle,
         provider=pipeline.engine.graph.provider,
     )

@@ -99,14 +99,16 @@ def _image_dims(bundle: Bundle) -> tuple[int, int, int]:
     return shape.height, shape.width, shape.channels
 
 
-def model_metadata(name: str, bundle: Bundle, mode: RevealMode) -> bytes:
+def model_metadata(name: str, bundle: Bundle, mode: RevealMode, *, names_detectors: bool) -> bytes:
     """Writes a ModelMetadataResponse.
 
     Args:
         name: the one of the model's names that the caller knows.
         mode: what he may see; the rest is not spoken of.
+        names_detectors: whether he may learn what detectors there are.
     """
     manifest = bundle.manifest
+    names = ",".join(entry.name for entry in manifest.detectors)
     tensor = pb.ModelMetadataResponse.TensorMetadata
     return pb.ModelMetadataResponse(
         name=name,
@@ -121,7 +123,7 @@ def model_metadata(name: str, bundle: Bundle, mode: RevealMode) -> bytes:
             "bundle": manifest.name,
             "calibration_id": bundle.calibration_id,
             "classes": ",".join(manifest.class_names),
-            "detectors": ",".join(entry.name for entry in manifest.detectors),
+            **({"detectors": names} if names_detectors else {}),
             "default_target_fpr": repr(manifest.default_alpha),
             "also_takes": f"{INPUT} BYTES [-1]: encoded files",
         },

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.detection.manifest import Manifest
+from service.detection.types import FlagReason
 from service.detection.verdict import RevealMode, Shown
 from service.errors import InvalidRequest, PermissionRefused
 
-__all__ = ["OUTPUTS", "Output", "outputs_of", "visible_outputs"]
+__all__ = ["OUTPUTS", "Output", "outputs_in", "outputs_of", "visible_outputs"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +48,13 @@ def _probabilities(shown: Shown) -> bytes:
 
 def _reasons(shown: Shown) -> bytes:
     reasons = [entry.reason for entry in shown.detectors]
-    return _strings(
-        ",".join(dict.fromkeys(reason for reason, fired in zip(reasons, row, strict=True) if fired))
-        for row in shown.is_flagged
-    )
+    found = [
+        dict.fromkeys(reason for reason, fired in zip(reasons, row, strict=True) if fired) for row in shown.is_flagged
+    ]
+    for fired, history in zip(found, shown.history or (), strict=False):
+        if history is not None:
+            fired[FlagReason.NEAR_DUPLICATE_QUERIES] = None
+    return _strings(map(",".join, found))
 
 
 OUTPUTS = {
@@ -86,6 +90,11 @@ OUTPUTS = {
 def visible_outputs(mode: RevealMode) -> tuple[str, ...]:
     """Names of what a caller may see."""
     return tuple(name for name, output in OUTPUTS.items() if output.in_decision or mode is not RevealMode.DECISION)
+
+
+def outputs_in(shown: Shown, outputs: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the outputs that an answer has: it may be plainer than was promised."""
+    return outputs if shown.probabilities is not None else tuple(name for name in outputs if OUTPUTS[name].in_decision)
 
 
 def outputs_of(asked: tuple[str, ...], mode: RevealMode) -> tuple[str, ...]:

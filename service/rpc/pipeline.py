@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from service.detection.engine import MAX_ALPHA, Engine
@@ -20,19 +20,23 @@ from service.detection.verdict import (
     check_wish,
     judge,
     reveal,
+    round_up,
 )
-from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, UnknownModel
+from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, PermissionRefused, UnknownModel
 from service.metrics import Metrics
 from service.rpc.call import Caller, Scope, current_call
 from service.rpc.convert import Asked
 from service.rpc.decoding import Decoder
 from service.rpc.status import item_reason
 from service.rpc.together import Together
+from service.rpc.watch import Noticed, Watch
 
-__all__ = ["Applied", "Pipeline", "Policy", "Queue", "Served"]
+__all__ = ["REFUSED", "Applied", "Pipeline", "Policy", "Queue", "Served"]
 
 BULK_PRIORITY = 2
 """From here on a call's images are bulk; 0, the default, and 1 are interactive."""
+REFUSED = "REFUSED"
+"""Of an image whose caller gets no more answers, in metrics and logs; no reason of the wire, since the call ends."""
 
 
 class Queue(Protocol):
@@ -116,11 +120,21 @@ class Served:
 class Pipeline:
     """One bundle behind its queue; used from one event loop."""
 
-    def __init__(self, engine: Engine, queue: Queue, decoders: Executor, *, policy: Policy, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        queue: Queue,
+        decoders: Executor,
+        *,
+        policy: Policy,
+        metrics: Metrics,
+        watch: Watch | None = None,
+    ) -> None:
         """Puts the parts together.
 
         Args:
             decoders: a small pool; decoding lets the interpreter's lock go.
+            watch: looks at each answered image; the queue gives images with their rows then.
         """
         self.engine = engine
         self.loaded_at_s = time.time()
@@ -130,14 +144,20 @@ class Pipeline:
         self.decoder = Decoder(engine, decoders, limits=policy.images, most_bytes=policy.decode_bytes, metrics=metrics)
         self._alpha_steps = alpha_steps(engine.bundle.calibration, engine.bundle.manifest.default_alpha, MAX_ALPHA)
         self._default_alpha = engine.resolve_alpha(None)
+        self._watch = watch
         self._last_measured: Measurements | None = None
         self._last_shown: dict[Applied, tuple[Judged, Shown]] = {}
 
     def reveal_to(self, caller: Caller) -> RevealMode:
         """What a caller may see at most."""
-        if self.policy.reveal is RevealMode.SCORES and Scope.SCORES not in caller.scopes:
-            return RevealMode.P_VALUES
-        return self.policy.reveal
+        mode = self.policy.reveal
+        if mode is RevealMode.SCORES and Scope.SCORES not in caller.scopes:
+            mode = RevealMode.P_VALUES
+        return mode if self._watch is None else self._watch.ceiling(caller, mode)
+
+    def names_detectors(self, caller: Caller) -> bool:
+        """Whether a caller may learn what detectors there are."""
+        return self._watch is None or self._watch.names_detectors(caller)
 
     def alpha_steps(self, reveal: RevealMode) -> tuple[float, ...]:
         """The only rates that are taken from those who see so much; empty when any in the range will do."""
@@ -158,7 +178,7 @@ class Pipeline:
         call = current_call()
         call.model_version = manifest.version
         seen = self.reveal_to(call.caller)
-        check_wish(asked.wish, self.engine.bundle, seen)
+        check_wish(asked.wish, self.engine.bundle, seen, names_detectors=self.names_detectors(call.caller))
         alpha = self._default_alpha if asked.alpha is None else self._alpha(asked.alpha, self.alpha_steps(seen))
         return Applied(alpha, asked.wish, seen, asked.priority >= BULK_PRIORITY)
 
@@ -188,8 +208,36 @@ class Pipeline:
             raise DeadlinePassed("the deadline had passed before the call was read")
         return time.monotonic() + (most if left_s is None else min(left_s, most))
 
-    def answer(self, scored: Sequence[Scored], applied: Applied) -> Shown:
-        """What the caller sees of images, one or more; counts what he may not see, too."""
+    async def answer(self, scored: Sequence[Scored], applied: Applied) -> Shown:
+        """What the caller sees of images, one or more; counts what he may not see, too.
+
+        Raises:
+            PermissionRefused: the watch has it that this caller gets no more answers; the images are counted as failed.
+        """
+        if self._watch is None:
+            return self._shown(scored, applied)
+        noticed = await self._noticed(self._watch, scored)
+        if noticed.is_plain:
+            applied = replace(applied, reveal=RevealMode.DECISION, wish=Wish())
+        shown = self._shown(scored, applied)
+        if noticed.p_values is None:
+            return shown
+        exact = applied.reveal is RevealMode.SCORES
+        told = [p if exact or p is None else round_up(p) for p in noticed.p_values]
+        return replace(shown, history=told)
+
+    async def _noticed(self, watch: Watch, scored: Sequence[Scored]) -> Noticed:
+        try:
+            return await watch.look(scored, current_call().caller)
+        except PermissionRefused:
+            self.metrics.images_failed.inc(len(scored))
+            self.metrics.work.failed += len(scored)
+            self.metrics.image_error(REFUSED).inc(len(scored))
+            for _ in scored:
+                current_call().failed(REFUSED)
+            raise
+
+    def _shown(self, scored: Sequence[Scored], applied: Applied) -> Shown:
         started = time.perf_counter()
         if len(scored) == 1:
             row = scored[0].row

@@ -65,11 +65,21 @@ def trailers_of(error: AdvsentryError) -> Trailers:
 
 def times_trailers(queue_s: float, inference_s: float, batch_size: int) -> Trailers:
     """What the trailing metadata of a unary call says of its images."""
+    if not batch_size:
+        return _NO_TIMES
     return (
         ("x-advsentry-queue-ms", f"{1000 * queue_s:.3f}"),
         ("x-advsentry-infer-ms", f"{1000 * inference_s:.3f}"),
         ("x-advsentry-batch", str(batch_size)),
     )
+
+
+_NO_TIMES: Trailers = (
+    ("x-advsentry-queue-ms", "0.000"),
+    ("x-advsentry-infer-ms", "0.000"),
+    ("x-advsentry-batch", "0"),
+)
+"""Of a call whose images did not run."""
 
 
 def item_reason(error: AdvsentryError) -> tuple[ErrorReason, bool]:

@@ -211,7 +211,7 @@ class Stream:
     async def _write_ready(self, context: Context) -> None:
         self._is_writing, call = True, current_call()
         while slots := self._next():
-            answers = self._answers(slots)
+            answers = await self._answers(slots)
             for slot, answer in zip(slots, answers, strict=True):
                 del self._open[slot]
                 call.gave(1)
@@ -229,17 +229,12 @@ class Stream:
         self._ready.clear()
         return slots
 
-    def _answers(self, slots: list[_Slot]) -> list[bytes]:
+    async def _answers(self, slots: list[_Slot]) -> list[bytes]:
         """Of all slots, in their order; those with a row of one bundle are judged, hidden and counted together."""
         now = time.monotonic()
         good = [slot for slot in slots if slot.row is not None]
-        answers = iter(
-            [
-                answer
-                for bound, same in groupby(good, key=lambda slot: slot.bound)
-                for answer in _detections(bound, list(same), now)
-            ]
-        )
+        groups = [(bound, list(same)) for bound, same in groupby(good, key=lambda slot: slot.bound)]
+        answers = iter([answer for bound, same in groups for answer in await _detections(bound, same, now)])
         return [next(answers) if slot.error is None else _error(slot, slot.error, now) for slot in slots]
 
 
@@ -251,9 +246,9 @@ def _apply(pipeline: Pipeline, asked: Asked) -> Applied:
         raise
 
 
-def _detections(bound: _Bound, slots: list[_Slot], now: float) -> list[bytes]:
+async def _detections(bound: _Bound, slots: list[_Slot], now: float) -> list[bytes]:
     rows = [slot.row for slot in slots if slot.row is not None]
-    shown = bound.pipeline.answer(rows, bound.applied)
+    shown = await bound.pipeline.answer(rows, bound.applied)
     call = current_call()
     call.decode_s = max(call.decode_s, *[slot.decode_s for slot in slots])
     bound.pipeline.metrics.stage["decode"].observe_all([slot.decode_s for slot in slots if slot.work is None])

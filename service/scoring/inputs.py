@@ -153,7 +153,7 @@ def _kind(name: str) -> Kind:
 
 
 def _below(folder: str) -> Iterator[Entry]:
-    """Of links those to files are followed, as when images are found for `detect`."""
+    """Of links those to files are followed, as when images are found for `detect`; one to nothing is a lost image."""
     try:
         with os.scandir(folder) as found:
             names = sorted(
@@ -167,7 +167,7 @@ def _below(folder: str) -> Iterator[Entry]:
         path = os.path.join(folder, name)
         if is_folder:
             yield from _below(path)
-        elif os.path.isfile(path):
+        elif os.path.isfile(path) or not os.path.exists(path):
             yield _entry(path, _kind(name))
 
 

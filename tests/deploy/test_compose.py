@@ -3,14 +3,17 @@
 import re
 from pathlib import Path
 
+import yaml
+
 from service.settings import PREFIX, Settings, env_name, setting_fields
 
 FOLDER = Path(__file__).parent.parent.parent / "deploy"
-COMPOSE, GPU, PROMETHEUS, SOURCES, BOARDS = (
+COMPOSE, GPU, HISTORY, PROMETHEUS, SOURCES, BOARDS = (
     (FOLDER / name).read_text(encoding="utf-8")
     for name in (
         "compose.yaml",
         "compose.gpu.yaml",
+        "compose.history.yaml",
         "prometheus/prometheus.yml",
         "grafana/provisioning/datasources/prometheus.yml",
         "grafana/provisioning/dashboards/advsentry.yml",
@@ -60,3 +63,26 @@ def test_nothing_is_open_to_others_and_every_version_is_named() -> None:
     images = re.findall(r"image: (\S+)", COMPOSE)[1:]
     assert all(re.search(r":v?\d+\.\d+\.\d+$", image) for image in images)
     assert COMPOSE.count("cap_drop: [ALL]") == COMPOSE.count("no-new-privileges:true") == len(SERVICES)
+
+
+def test_the_history_finds_its_redis_which_keeps_nothing_and_pushes_nothing_out() -> None:
+    made = yaml.safe_load(HISTORY)
+    service, redis = made["services"]["advsentry"], made["services"]["redis"]
+    settings = Settings.build(service["environment"], {})
+    assert settings.history_url == "redis://redis:6379"
+    assert settings.history_secret == f"/run/secrets/{service['secrets'][0]}"
+    assert made["secrets"].keys() == set(service["secrets"])
+    assert set(yaml.safe_load(COMPOSE)["services"]["advsentry"]["networks"]) < set(service["networks"])
+    assert redis["networks"] == ["history"]
+    assert made["networks"]["history"] == {"internal": True}
+    assert "ports" not in redis
+    assert redis["command"][1:5] == ["--save", "", "--appendonly", "no"]
+    assert redis["command"][-1] == "noeviction"
+    assert redis["cap_drop"] == ["ALL"]
+    assert re.search(r":\d+\.\d+\.\d+$", redis["image"])
+
+
+def test_the_image_has_what_the_history_asks_redis_with() -> None:
+    extras = re.findall(r"^ARG EXTRAS=(\S+)$", (FOLDER / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    assert len(extras) == 2
+    assert all("redis" in one.split(",") for one in extras)

@@ -18,14 +18,18 @@ exit {status}
 def run(
     tmp_path: Path, *arguments: str, slow: str = "none", status: int = 0, limit: int = 60
 ) -> tuple[int, str, list[str]]:
-    """Status, standard error, and the calls of advsentry-train."""
+    """Status, standard error, and the calls of advsentry-train and of Python."""
     program, notes = tmp_path / "train", tmp_path / "notes"
     program.write_text(NOTES.format(notes=notes, slow=slow, status=status), encoding="utf-8")
     program.chmod(0o755)
     notes.touch()
     ended = subprocess.run(
         [ROOT / "deploy" / "gpu_runs.sh", *arguments],
-        env={**os.environ, "TRAIN": str(program), "NAME": NAME, "RESULTS": str(tmp_path), "LIMIT": str(limit)},
+        env={
+            **os.environ,
+            **{"TRAIN": str(program), "PYTHON": str(program)},
+            **{"NAME": NAME, "RESULTS": str(tmp_path), "LIMIT": str(limit)},
+        },
         capture_output=True,
         text=True,
         timeout=60,
@@ -42,6 +46,19 @@ def test_a_call_trains_and_measures(tmp_path: Path) -> None:
         f"fit cifar10-at --out runs/{NAME} --data data train.seed=1 data.set=cifar10-jpeg75",
         f"robustness runs/{NAME} --out {tmp_path}/{NAME}.json --data data --restarts 2",
     ]
+
+
+def test_a_bundle_in_float16_is_made_and_measured_on_the_gpu(tmp_path: Path) -> None:
+    status, _, calls = run(tmp_path, "fp16", "data", "gtsrb", "runs/gtsrb-s0", "--images", "50")
+    assert status == 0
+    assert calls == [
+        f"export runs/gtsrb-s0 --out bundles/{NAME} --fp16 --like gtsrb --data data --force",
+        f"-m deploy.int8_check gtsrb bundles/{NAME} --run runs/gtsrb-s0 --data data --device cuda "
+        f"--result {tmp_path}/{NAME}.json --images 50",
+    ]
+    status, error, calls = run(tmp_path, "fp16", "data", "gtsrb")
+    assert (status != 0, len(calls)) == (True, 2)
+    assert "expected the run that the bundle was exported from" in error
 
 
 @pytest.mark.parametrize(("slow", "calls"), [("fit", 1), ("robustness", 2)])

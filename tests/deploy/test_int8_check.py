@@ -1,4 +1,4 @@
-"""The comparison of an int8 bundle with its float one: ratios, AUROCs, and which pairs are refused."""
+"""The comparison of an int8 or fp16 bundle with its float one: ratios, AUROCs, and which pairs are refused."""
 
 import dataclasses
 from pathlib import Path
@@ -11,9 +11,8 @@ from deploy.int8_check import (
     check_made_of,
     differences,
     main,
-    measured_speed,
-    speed_metrics,
 )
+from deploy.paired_speed import measured_speed, speed_metrics
 from service.detection.bundle import Bundle, load_bundle
 from service.detection.manifest import Quantised
 from service.errors import SetupError
@@ -25,9 +24,9 @@ def bundle(bundle_path: Path) -> Bundle:
     return load_bundle(bundle_path)
 
 
-def quantised(bundle: Bundle, of: str) -> Bundle:
+def quantised(bundle: Bundle, of: str, precision: str = "int8") -> Bundle:
     how = Quantised(
-        precision="int8",
+        precision=precision,
         run="run",
         float_graph=of,
         convolutions=2,
@@ -57,6 +56,14 @@ def test_a_graph_beside_itself_is_as_fast(bundle: Bundle) -> None:
     assert 0.3 < found["ratio_lower_quartile"] <= found["ratio"] <= found["ratio_upper_quartile"] < 3
     assert found["images_per_cpu_s_int8"] > 0
     assert found["best_batch_float"] in (1, 8, 16, 32, 64)
+    again = speed_metrics(measured_speed([bundle, bundle], rounds=1, seconds=0.002), ("float", "fp16"), "cuda")
+    assert again["images_per_s_fp16"] > 0
+
+
+def test_a_gpu_that_does_not_come_up_is_no_comparison(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(SetupError, match="--device cuda: CUDAExecutionProvider does not come up"):
+        measured_speed([bundle, bundle], device="cuda", rounds=1, seconds=0.001)
 
 
 def test_aurocs_are_of_the_same_images_and_of_those_that_fool(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +80,9 @@ def test_aurocs_are_of_the_same_images_and_of_those_that_fool(monkeypatch: pytes
 def test_only_a_bundle_that_was_made_of_the_other_is_compared(
     bundle: Bundle, bundle_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check_made_of(bundle, quantised(bundle, bundle.manifest.files["model.onnx"].sha256))
+    graph = bundle.manifest.files["model.onnx"].sha256
+    assert check_made_of(bundle, quantised(bundle, graph)) == ("float", "int8")
+    assert check_made_of(bundle, quantised(bundle, graph, "float16")) == ("float", "fp16")
     with pytest.raises(
         SetupError, match=r"expected a bundle that was made of the graph .* got one made of 00000000000"
     ):

@@ -270,6 +270,42 @@ def test_the_pages_commands_make_the_secrets_that_are_mounted(tmp_path: Path) ->
         assert any(file == f"{secrets[name]}/{key}" for name, keys in made.items() for key in keys), file
 
 
+def test_the_history_has_a_redis_that_only_the_pods_reach(tmp_path: Path) -> None:
+    if KUBECTL is None:
+        pytest.skip("kubectl is not installed: nothing renders the kustomizations")
+    shutil.copytree(FOLDER, tmp_path / "all")
+    words = {"resources": ["../base"], "components": ["../components/history"]}
+    (tmp_path / "all" / "own").mkdir()
+    (tmp_path / "all" / "own" / "kustomization.yaml").write_text(yaml.safe_dump(words))
+    done = subprocess.run([KUBECTL, "kustomize", tmp_path / "all" / "own"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = documents(done.stdout)
+    for version in VERSIONS:
+        for manifest in made:
+            check(manifest, version)
+    own = {one["kind"]: one for one in made if one["metadata"]["name"] == "advsentry-history"}
+    ours = {one["kind"]: one for one in made if one["metadata"]["name"] != "advsentry-history"}
+    settings_made = settings(ours)
+    assert settings_made.history_url == f"redis://advsentry-history:{own['Service']['spec']['ports'][0]['port']}"
+    mounts = {mount["mountPath"] for mount in container(ours)["volumeMounts"]}
+    assert str(Path(settings_made.history_secret).parent) in mounts
+    labels = own["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert own["Service"]["spec"]["selector"] == labels
+    assert own["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    (comes_in,) = own["NetworkPolicy"]["spec"]["ingress"][0]["from"]
+    assert comes_in["podSelector"]["matchLabels"] == ours["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"]
+    goes_out = ours["NetworkPolicy"]["spec"]["egress"]
+    assert goes_out[0]["to"] == [{"podSelector": {"matchLabels": labels}}]
+    assert [port["port"] for port in goes_out[1]["ports"]] == [53, 53]
+    assert len(goes_out) == 2
+    (redis,) = pod(own)["containers"]
+    assert redis["args"][:4] == ["--save", "", "--appendonly", "no"]
+    assert redis["args"][redis["args"].index("--maxmemory-policy") + 1] == "noeviction"
+    assert int(re.sub(r"\D", "", redis["args"][redis["args"].index("--maxmemory") + 1])) < 1024
+    assert redis["securityContext"] == container(ours)["securityContext"]
+    assert pod(own)["automountServiceAccountToken"] is False
+
+
 def test_the_gpu_has_one_and_runs_on_it(base: dict[str, Manifest]) -> None:
     found = rendered("gpu")
     assert settings(found).device == "cuda"

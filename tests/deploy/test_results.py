@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deploy import results
+from deploy.front.tables import bench_table
 
 RESULT = {
     "name": "run",
@@ -82,9 +83,20 @@ def test_the_committed_readme_has_the_table_that_the_script_makes() -> None:
     assert text == results.readme(text, results.load())
 
 
+def test_the_committed_page_on_performance_has_the_table_that_the_script_makes() -> None:
+    text = results.PERFORMANCE.read_text(encoding="utf-8")
+    assert text == results.performance(text, results.load())
+
+
 def test_a_readme_without_its_marks_is_an_error() -> None:
     with pytest.raises(ValueError, match="expected <!-- made by"):
         results.readme("# advsentry", [])
+
+
+def test_only_the_benchmark_fills_its_table_in_the_readme() -> None:
+    """That of bulk scoring names the bare graph's images a second as well."""
+    other = {"name": "score", "metrics": {"digits_bare_images_per_s": 1.0}}
+    assert bench_table([other]) == ""
 
 
 def test_a_quick_runs_figures_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

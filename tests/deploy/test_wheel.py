@@ -21,14 +21,16 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
 def build(tree: Path, kind: str) -> Path:
-    done = subprocess.run([sys.executable, "-c", BUILD, kind], cwd=tree, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, kind], cwd=tree, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     return tree / "out" / done.stdout.splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a build can see of a checkout, with a test in the place where setuptools looks for them."""
+    """What a build can see of a checkout, with tests where setuptools looks for them and a folder that has no end."""
     made = tmp_path_factory.mktemp("tree")
     for package in PACKAGES:
         copytree(ROOT / package, made / package, ignore=ignore_patterns("__pycache__"))
@@ -38,6 +40,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (made / folder).mkdir()
         (made / folder / "__init__.py").touch()
         (made / folder / "test_something.py").touch()
+    (made / "build").mkdir()
+    for name in ("one", "other"):
+        (made / "build" / name).symlink_to(made)
     return made
 
 

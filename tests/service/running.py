@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from service.app import App, Ports
 from service.detection.engine import Engine
 from service.settings import Settings
+from service.watching.opening import OpenWatch, open_watch
 
 
 class Running:
@@ -29,7 +30,7 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(engine: Engine, **settings: object) -> Iterator[Running]:
+def running(engine: Engine, *, open_watch: OpenWatch = open_watch, **settings: object) -> Iterator[Running]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -37,7 +38,7 @@ def running(engine: Engine, **settings: object) -> Iterator[Running]:
     merged = {"port": 0, "metrics_port": 0, "lame_duck_s": 0.0, "drain_s": 2.0, **settings}
 
     async def start() -> tuple[App, Ports]:
-        app = App(Settings(**merged), engine, registry)  # type: ignore[arg-type]
+        app = App(Settings(**merged), engine, registry, open_watch=open_watch)  # type: ignore[arg-type]
         return app, await app.start()
 
     try:

@@ -11,7 +11,12 @@ from service.settings import Settings
 
 def made(**settings: object) -> PrivateHttp:
     names = metrics_names(Settings(**settings))  # type: ignore[arg-type]
-    return PrivateHttp(("127.0.0.1", 0), scrape=lambda _: (b"page", "text/plain"), reload=lambda: "done", names=names)
+    return PrivateHttp(
+        ("127.0.0.1", 0),
+        scrape=lambda _: (b"page", "text/plain"),
+        commands={"/-/reload": lambda _: "done"},
+        names=names,
+    )
 
 
 @pytest.fixture(scope="module")

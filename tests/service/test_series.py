@@ -13,6 +13,7 @@ from service.detection.manifest import Manifest
 from service.detection.types import FlagReason, Verdict
 from service.errors import ErrorReason
 from service.rpc.access import SCOPE_OF, takes_images
+from service.rpc.pipeline import REFUSED
 from service.rpc.status import CODES
 from tests.service.running import Running, running
 
@@ -56,7 +57,8 @@ def test_series_stay_below_500_with_every_method_code_and_detector(engine: Engin
             metrics.drift_alarm.labels(detector).set(0)
         for reason in ErrorReason:
             metrics.image_error(reason).inc()
-        for flag in FlagReason:
+        metrics.image_error(REFUSED).inc()
+        for flag in set(FlagReason) - {FlagReason.UNSPECIFIED, FlagReason.NEAR_DUPLICATE_QUERIES}:  # of no detector
             metrics.flag(flag).inc()
         for verdict in Verdict:
             metrics.verdict(verdict).inc()

@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from service.__main__ import main
-from service.detection.bundle import SHIPPED, find_bundle
+from service.detection.bundle import SHIPPED, find_bundle, load_bundle
 from service.detection.engine import Engine
 from service.settings import Settings
 
+RESULTS = Path(__file__).parent.parent.parent / "docs" / "results"
 BUNDLES = sorted(path.name for path in SHIPPED.iterdir() if path.is_dir())
 
 
@@ -29,9 +30,18 @@ def test_each_starts_answers_its_canaries_and_has_been_evaluated(name: str) -> N
 
 
 @pytest.mark.parametrize("name", BUNDLES)
+def test_each_has_a_query_history_that_is_checked(name: str) -> None:
+    history = load_bundle(find_bundle(name)).history
+    assert history is not None
+    checked = json.loads((RESULTS / f"history-benign-{name}.json").read_text(encoding="utf-8"))
+    history.check_level(checked["recipe"]["level"])
+    assert checked["metrics"]["streams_ranked"] == history.streams
+    assert (find_bundle(name) / "history.npz").stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("name", BUNDLES)
 def test_the_figures_that_ship_are_those_of_the_results(name: str) -> None:
-    result = Path(__file__).parent.parent.parent / "docs" / "results" / f"{name}.json"
-    measured = json.loads(result.read_text(encoding="utf-8"))
+    measured = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     shipped = Engine.load(find_bundle(name), threads=1).bundle.manifest
     assert dict(shipped.metrics).items() <= measured["metrics"].items()
     assert shipped.training == measured["recipe"]

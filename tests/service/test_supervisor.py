@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from protos import detection_pb2_grpc
-from service.admin import ask_reload
-from service.errors import SetupError
+from service.admin import ask_forgive, ask_history, ask_reload
+from service.errors import AdvsentryError, SetupError
 from service.merging import GAUGES, Merged, read_page
 from service.metrics import Metrics
 from service.ports import reserve_port
@@ -93,6 +93,10 @@ def test_a_life_of_two_workers(tmp_path: Path) -> None:
         put(path, "2")
         assert ask_reload(f"http://{metrics}") == "serving tiny version 2, before that tiny version 1"
         assert versions(target, 12) == {"2"}
+
+        assert ask_history(f"http://{metrics}") == {"mode": "off", "trouble": "", "watched": []}
+        with pytest.raises(AdvsentryError, match="no query history"):
+            ask_forgive(f"http://{metrics}", "shop")
 
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == 0

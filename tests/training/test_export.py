@@ -10,6 +10,8 @@ from service.detection.bundle import load_bundle
 from service.detection.engine import Engine
 from service.detection.types import Bytes8, Verdict
 from service.errors import BundleError, SetupError
+from service.history.calibration import Calibration as HistoryCalibration
+from tests import tiny
 from training.checkpoint import load_parts, load_run
 from training.config import load_recipe
 from training.detectors import DETECTORS
@@ -17,6 +19,7 @@ from training.evaluation.pairing import check_pair
 from training.export import check_exportable, export
 from training.fit import fit
 from training.graph import BundleGraph, clean_views, torch_outputs
+from training.history.pools import Pools
 from training.lessons import kept_learned, lessons_of
 from training.model_card import model_card
 from training.parity import compare_outputs
@@ -207,6 +210,33 @@ def test_a_finished_run_is_exported_with_other_detectors(run_path: Path, tmp_pat
     assert [entry.name for entry in manifest.detectors] == ["softmax", "spectrum"]
     assert manifest.default_alpha == manifest.training["export"]["default_alpha"] == 0.05
     check_pair(load_run(run_path), load_bundle(tmp_path / "other"))
+
+
+def test_export_calibrates_the_query_history_unless_the_recipe_leaves_it_out(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+
+    def calibrated(engine: Engine, pools: Pools, *, level: float, seed: int) -> HistoryCalibration:
+        asked.append(level)
+        assert len(pools.calibration) > 0
+        return tiny.history(engine.bundle.manifest.default_alpha, streams=19)
+
+    monkeypatch.setattr("training.export.made_history", calibrated)
+    made = export(run_path, tmp_path / "with", data_root=None, overrides=["export.history_level=0.05"])
+    assert asked == [0.05]
+    assert made.history is not None
+    assert made.history.streams == 19
+    assert export(run_path, tmp_path / "bare", data_root=None, overrides=["export.history_level=0"]).history is None
+    assert asked == [0.05]
+
+
+def test_export_says_why_a_bundle_has_no_query_history(
+    run_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("training.export.LEAST_UNRELATED", 1000)
+    assert export(run_path, tmp_path / "few", data_root=None).history is None
+    assert "bundle without history.npz: expected 1000 images or tracks or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

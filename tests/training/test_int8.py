@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,44 +18,12 @@ from service.report import describe, info_json
 from tests import tiny
 from training.__main__ import main
 from training.checkpoint import load_run, read_checkpoint, write_checkpoint
-from training.config import load_recipe
-from training.detectors import learned
 from training.evaluation.pairing import as_exported, check_pair
 from training.evaluation.twin import torch_twin
-from training.export import export
-from training.fit import fit
 from training.graph import torch_outputs
 from training.model_card import model_card
 from training.parity import QuantisedParity
 from training.quantising import quantised_graph
-
-RECIPE = [
-    *("train.epochs=4", "attack.name=none", "tla.weight=0.0", "train.threads=1", "model.width=8"),
-    'export.detectors=["companion","centroid_margin","perturbation_sensor"]',
-]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short_lessons() -> Iterator[None]:
-    """Detectors with networks of their own learn for a few steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(learned, "LEAST_STEPS", 60)
-        patch.setattr(learned, "MOST_STEPS", 60)
-        yield
-
-
-@pytest.fixture(scope="module")
-def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("runs") / "digits-s7"
-    fit(load_recipe("digits", RECIPE), None, path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def exact(run_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """In float32, with another alpha than the recipe's."""
-    path = tmp_path_factory.mktemp("bundles") / "digits"
-    return export(run_path, path, data_root=None, overrides=["export.default_alpha=0.05"])
 
 
 @pytest.fixture(scope="module")
@@ -256,15 +223,15 @@ def test_a_run_with_other_weights_is_not_taken_for_the_pair(run_path: Path, roun
     (tmp_path / "other").mkdir()
     write_checkpoint(tmp_path / "other", content)
     other = as_exported(load_run(tmp_path / "other"), rounded)
-    with pytest.raises(SetupError, match="expected a quantised graph to label at least 95% of the clean images"):
+    with pytest.raises(SetupError, match="expected a graph in int8 to label at least 95% of the clean images"):
         torch_twin(other, other.parts(None), Engine.load(rounded.path, threads=1))
 
 
 @pytest.mark.parametrize(("agreement", "shift"), [(0.94, 0.0), (1.0, 0.6)])
 def test_a_graph_that_quantisation_has_broken_is_refused(agreement: float, shift: float) -> None:
-    QuantisedParity(images=9, label_agreement=0.95, score_shifts=(0.5, 0.1)).check("--int8")
-    with pytest.raises(SetupError, match="--int8: expected a quantised graph"):
-        QuantisedParity(images=9, label_agreement=agreement, score_shifts=(0.1, shift)).check("--int8")
+    QuantisedParity(images=9, label_agreement=0.95, score_shifts=(0.5, 0.1)).check("--int8", "int8")
+    with pytest.raises(SetupError, match="--int8: expected a graph in int8"):
+        QuantisedParity(images=9, label_agreement=agreement, score_shifts=(0.1, shift)).check("--int8", "int8")
 
 
 def test_wrong_use_is_refused(

@@ -77,14 +77,14 @@ class Square:
             draws = _Draws.of(images, generator)
             if not len(rows):
                 break
-            tried = propose(found[rows], images[rows], self.eps, self._share(query), draws.take(rows))
+            tried = propose(found[rows], images[rows], self.eps, self.share(query), draws.take(rows))
             tried_losses = losses_of(tried, rows)
             queries[rows] += 1
             better = tried_losses > losses[rows]
             found[rows[better]], losses[rows[better]] = tried[better], tried_losses[better]
         return found, losses, queries
 
-    def _share(self, query: int) -> float:
+    def share(self, query: int) -> float:
         """Share of the pixels that this query's square covers."""
         passed = sum(10_000 * query / self.queries > halving for halving in _HALVINGS)
         return float(self.p_init / 2**passed)

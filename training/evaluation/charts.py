@@ -80,7 +80,15 @@ def _thinned(fpr: Float64s, tpr: Float64s) -> NDArray[np.int64]:
     return np.asarray(corners[shown])
 
 
-def share_chart(lines: Sequence[Line], ticks: Sequence[float], x_title: str, y_title: str) -> str:
+def share_chart(
+    lines: Sequence[Line],
+    ticks: Sequence[float],
+    x_title: str,
+    y_title: str,
+    *,
+    width: int = 440,
+    height: int = 370,
+) -> str:
     """Shares in [0, 1] over a quantity that runs from 0 to the last tick; a corner stands for a measured value.
 
     Args:
@@ -88,8 +96,10 @@ def share_chart(lines: Sequence[Line], ticks: Sequence[float], x_title: str, y_t
         ticks: rising, the first 0.
         x_title: of the quantity.
         y_title: of the share.
+        width: of the drawing, in its own units: a letter is 12 of them high.
+        height: likewise.
     """
-    frame = _Frame(width=440, height=370)
+    frame = _Frame(width=width, height=height)
     parts = _grid(frame, [tick / ticks[-1] for tick in ticks], [f"{tick:g}" for tick in ticks])
     for line in lines:
         marks = "".join(

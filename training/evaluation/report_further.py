@@ -1,5 +1,6 @@
 """The sections of the page on what `records` holds."""
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -11,15 +12,19 @@ from training.evaluation.sweep import half, suspects
 from training.evaluation.tables import percent, rate, size, table
 
 __all__ = [
+    "BUDGETS",
     "convergence_section",
     "cost_rows",
     "left_out_section",
     "operating_section",
     "sanity_section",
+    "sweep_lines",
     "sweep_section",
     "uniform_words",
 ]
 
+BUDGETS = (0.0, 0.5, 1.0, 1.5, 2.0)
+"""Ticks of a sweep."""
 _NONE = '<span class="none">none</span>'
 
 
@@ -166,7 +171,8 @@ def _row(points: tuple[SweepPoint, ...], point: SweepPoint, alpha: float, suspec
     ]
 
 
-def _chart(points: tuple[SweepPoint, ...], alpha: float) -> str:
+def sweep_lines(points: Sequence[SweepPoint], alpha: float) -> list[Line]:
+    """The curves of a sweep over the change in budgets: strict, with rejection, without, and without at its half."""
     knowing = [(point, row) for point in points for row in point.rejection if row.alpha == alpha]
     halves = [(point, line) for point in points if (line := half(points, point))]
     curves = [
@@ -179,7 +185,7 @@ def _chart(points: tuple[SweepPoint, ...], alpha: float) -> str:
         ("classifier alone", [(p.share, p.accuracy.value) for p in points], 2),
         ("classifier alone at half the change", [(p.share, line.accuracy.value) for p, line in halves], 5),
     ]
-    lines = [
+    return [
         Line(
             title=title,
             number=number,
@@ -189,11 +195,15 @@ def _chart(points: tuple[SweepPoint, ...], alpha: float) -> str:
         for title, pairs, number in curves
         if pairs
     ]
+
+
+def _chart(points: tuple[SweepPoint, ...], alpha: float) -> str:
+    lines = sweep_lines(points, alpha)
     legend = "".join(
         f'<li><svg viewBox="0 0 28 8"><path class="line s{line.number}" d="M1 4H27"/></svg>{line.title}</li>'
         for line in lines
     )
-    chart = share_chart(lines, (0.0, 0.5, 1.0, 1.5, 2.0), "change, in budgets", "share of images")
+    chart = share_chart(lines, BUDGETS, "change, in budgets", "share of images")
     return f'<ul class="legend">{legend}</ul><div class="charts single"><figure>{chart}</figure></div>'
 
 

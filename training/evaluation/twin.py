@@ -41,7 +41,8 @@ def torch_twin(run: Run, parts: Parts, engine: Engine) -> BundleGraph:
     images: Bytes8 = np.ascontiguousarray(parts.fit.images[: COMPARED if manifest.quantised else _COMPARED])
     ours, theirs = torch_outputs(graph, images), engine.measure(images).outputs
     if manifest.quantised:
-        compare_quantised(ours, theirs).check(f"{run.path} and the bundle {manifest.name}")
+        whose = f"{run.path} and the bundle {manifest.name}"
+        compare_quantised(ours, theirs).check(whose, manifest.quantised.precision)
         return graph.to(device)
     found = compare_outputs(ours, theirs)
     worst = max(found.logits, found.embedding, found.scores)

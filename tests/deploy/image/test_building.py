@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.image.__main__ import missed_of
-from deploy.image.building import Buildah, pip_secrets
+from deploy.image.building import Buildah, mounted_below, pip_secrets
 from deploy.results import load
 from service.errors import SetupError
 
@@ -81,3 +81,11 @@ def test_a_figure_that_is_missed_is_told() -> None:
         "own_layers_mb is 301, asked <= 300",
         "secrets is 1, asked = 0",
     ]
+
+
+def test_what_is_mounted_in_a_folder_is_taken_away_from_inside_out() -> None:
+    mounts = "".join(
+        f"none {point} tmpfs rw 0 0\n" for point in ("/", "/w/base/proc", "/w/base/proc/a\\040b", "/w/base2", "/w/base")
+    )
+    assert mounted_below(Path("/w/base"), mounts) == ["/w/base/proc/a b", "/w/base/proc"]
+    assert mounted_below(Path("/w/other"), mounts) == []

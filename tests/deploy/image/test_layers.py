@@ -42,6 +42,7 @@ def test_a_good_layer_tells_its_size_and_packages(tmp_path: Path) -> None:
         ("opt/.git/config",),
         ("opt/notes", KEY),
         ("opt/notes", b"index = https://me:secret@mirror.example/simple"),
+        ("opt/notes", b"redis://me:pass]word@store"),
     ],
     indirect=True,
 )
@@ -55,7 +56,17 @@ def test_a_test_is_found(found: Content) -> None:
 
 
 @pytest.mark.parametrize(
-    "found", [("opt/testing.py",), ("opt/keys.py", b"https://pypi.example/simple"), ("opt/latest/a.py",)], indirect=True
+    "found",
+    [
+        ("opt/testing.py",),
+        ("opt/keys.py", b"https://pypi.example/simple"),
+        ("opt/latest/a.py",),
+        (
+            "opt/manual.py",
+            b"redis://[user:password@]host or redis://[[username]:[password]]@host, in a log redis://me:***@host",
+        ),
+    ],
+    indirect=True,
 )
 def test_what_only_sounds_like_one_is_none(found: Content) -> None:
     assert (found.secrets, found.tests) == ((), ())

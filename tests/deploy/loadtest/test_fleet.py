@@ -54,6 +54,21 @@ def test_a_fleet_is_what_its_parts_multiply_to() -> None:
     assert "model_p99_ms" not in found
 
 
+def test_the_history_takes_what_was_measured_with_the_most_kept_queries() -> None:
+    measured = {
+        **{f"most_bytes_at_{kept}": size for kept, size in ((1000, 1500.0), (20_000, 1000.0))},
+        **{f"ms_in_32_at_{kept}": spent for kept, spent in ((1000, 0.1), (20_000, 0.25))},
+    }
+    found = fleet("b", ASSUMED, {"serving": SERVING, "history": measured})
+    assert found["history_kept_when_measured"] == 20_000
+    assert found["history_gb"] == pytest.approx(2000 * 3600 * 1000 / 1e9)
+    assert found["history_cores"] == pytest.approx(2000 * 0.25e-3)
+    assert any("| 7 |" in row and "1,000 bytes each" in row for row in page._history(found))
+    without = fleet("b", ASSUMED, {"serving": SERVING})
+    assert without["history_gb_for_each_100_bytes"] == pytest.approx(0.72)
+    assert page._history(without) == ["| GB for each 100 bytes of an entry | 0.72 |"]
+
+
 def test_gpus_are_counted_where_they_were_measured() -> None:
     rates = {"b_detect_32_images_per_s": 2000.0, "b_batch_images_per_s": 5e4, "b_stream_images_per_s": 1e4}
     found = fleet("b", ASSUMED, {"serving": SERVING, "gpu": {**rates, "b_stream_4_images_per_s": 2e4}})

@@ -3,9 +3,11 @@
 import base64
 import dataclasses
 import json
+import math
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from service.detection.engine import Engine
 from service.detection.manifest import Canary, InputShape
 from service.detection.types import Verdict
 from service.errors import BundleError
+from service.history.types import Float64s
 from tests import tiny
 from tests.service.bad_images import encoded
 from training.resizing import resize_bytes
@@ -234,6 +237,50 @@ def test_a_resizer_that_the_manifest_does_not_list_is_refused(copy: Path, resizi
         BundleError, match=r"copied/resize.onnx: unexpected file; this bundle holds manifest.json, model"
     ):
         load_bundle(copy)
+
+
+def test_a_bundle_may_hold_a_calibration_of_the_query_history(tmp_path: Path, bundle_path: Path) -> None:
+    path = write(tmp_path / "made", {**tiny.files(), "history.npz": tiny.history().to_bytes()})
+    loaded, without = load_bundle(path), load_bundle(bundle_path)
+    assert without.history is None
+    assert loaded.history is not None
+    assert loaded.history.streams == 3
+    assert loaded.history.to_bytes() == tiny.history().to_bytes()
+    assert loaded.calibration_id == without.calibration_id, "p-values of images do not depend on it"
+    flip_a_byte(path / "history.npz")
+    with pytest.raises(BundleError, match=r"made/history.npz: changed since it was exported"):
+        load_bundle(path)
+    (path / "history.npz").unlink()
+    with pytest.raises(BundleError, match=r"made/history.npz: missing"):
+        load_bundle(path)
+
+
+def changed(rates: Mapping[str, Any] | None = None, statistics: Float64s | None = None, **edges: float) -> bytes:
+    """A calibration of the history that no benign traffic gives."""
+    made = tiny.history(**edges)
+    made = dataclasses.replace(made, rates=dataclasses.replace(made.rates, **(rates or {})))
+    return (made if statistics is None else dataclasses.replace(made, statistics=statistics)).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"no zip", "expected a calibration of the history"),
+        (b"PK\x03\x04 and no more", "expected a calibration of the history"),
+        (tiny.history().to_bytes()[:200], "expected a calibration of the history"),
+        (changed(dimension=5.0), r"edges.dimension: expected a number above 0 and at most 4, .* got 5.0"),
+        (changed(alpha=0.05), "edges.alpha: expected the manifest's default_alpha, 0.01, got 0.05"),
+        (changed(radius=math.nan), "edges.radius: expected a finite number of 0 or more, got nan"),
+        (changed(rates={"label_flips": (0.1,)}), "rates.label_flips: expected at most 0 of them, got 1"),
+        (changed(rates={"joins": 9, "matches": (5, 4)}), "rates.matches: expected numbers in rising order"),
+        (changed(statistics=np.array([-1.0, 2.0])), "statistics: expected numbers of 0 or more, got -1"),
+    ],
+    ids=["text", "zip", "cut", "dimension", "alpha", "nan", "rates", "order", "negative"],
+)
+def test_a_history_that_cannot_be_of_the_graph_is_never_written(tmp_path: Path, content: bytes, says: str) -> None:
+    with pytest.raises(BundleError, match=rf"history.npz: .*{says}.*`advsentry-train history`"):
+        write(tmp_path / "made", {**tiny.files(), "history.npz": content})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_resizer_of_another_size_does_not_start(tmp_path: Path) -> None:

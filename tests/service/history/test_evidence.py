@@ -8,14 +8,16 @@ from service.errors import SetupError
 from service.history.calibration import Calibration
 from service.history.evidence import FALL, SHARE, Edges, Join, Rates
 
-PLAIN = Join(matches=0, distance=0.1, is_label_flip=False, is_verdict_flip=False, is_near=False)
+PLAIN = Join(matches=0, distance=0.1, is_label_flip=False, is_verdict_flip=False, is_near=False, rank=-1, size=0)
 
 
 def benign() -> list[Join]:
     flips = [replace(PLAIN, distance=0.2 + number / 100, is_label_flip=True) for number in range(9)]
     pixels = [replace(PLAIN, matches=number) for number in (5, 10, 40)]
     near = [replace(PLAIN, is_near=True) for _ in range(19)]
-    return flips + pixels + near + [PLAIN] * (999 - 31)
+    ranks = [replace(PLAIN, rank=rank) for rank in (0, 0, 0, 2, 2, *[8] * 31)]
+    sizes = [replace(PLAIN, size=1 + number) for number in range(49)]
+    return flips + pixels + near + ranks + sizes + [PLAIN] * (999 - 31 - 36 - 49)
 
 
 def test_each_event_counts_as_much_as_it_is_rare_among_benign_joins() -> None:
@@ -31,6 +33,12 @@ def test_each_event_counts_as_much_as_it_is_rare_among_benign_joins() -> None:
     assert counts(matches=45) == pytest.approx(math.log(1000))
     assert counts(is_near=True) == pytest.approx(math.log(1000 / 20))
     assert counts(is_verdict_flip=True) == pytest.approx(math.log(1000))
+    assert counts(rank=0) == pytest.approx(math.log(37 / 4))
+    assert counts(rank=2) == pytest.approx(math.log(37 / 6))
+    assert counts(rank=8) == 0
+    assert counts(size=1) == 0
+    assert counts(size=40) == pytest.approx(math.log(50 / 11))
+    assert counts(size=300) == pytest.approx(math.log(50))
     assert counts(is_near=True, matches=45) == pytest.approx(math.log(50) + math.log(1000))
 
 
@@ -47,8 +55,7 @@ def test_the_evidence_of_nearly_all_benign_components_falls() -> None:
 
 
 def test_a_harmless_join_takes_little_away() -> None:
-    rates = Rates.of([benign()])
-    assert rates.allowance > FALL
+    rates = replace(Rates.of([benign()]), allowance=2 * FALL)
     assert rates.adds(PLAIN) == -FALL
     join = replace(PLAIN, is_label_flip=True, distance=0.05)
     assert rates.adds(join) == pytest.approx(math.log(1000) - rates.allowance)
@@ -62,7 +69,7 @@ def test_shared_pixels_count_less_in_a_crowd() -> None:
 
 
 def edges() -> Edges:
-    return Edges(matches=5, radius=0.3, entries=1000, dimension=8.0, margin=0.1, p_value=0.02, alpha=0.01)
+    return Edges(matches=5, radius=0.3, entries=1000, dimension=8.0, margin=0.1, p_value=0.02, alpha=0.01, beside=0.9)
 
 
 def test_a_p_value_is_a_rank_in_which_a_stream_counts_as_one() -> None:
@@ -74,6 +81,18 @@ def test_a_p_value_is_a_rank_in_which_a_stream_counts_as_one() -> None:
     assert calibration.p_value(8.0) == pytest.approx((1 + 3 / 4) / 5)
     assert calibration.p_value(10.0) == pytest.approx(1 / 5)
     assert calibration.p_value(0.01) == pytest.approx(math.exp(-0.01)), "however few have so much"
+
+
+def test_the_strictest_of_several_kinds_keeps_the_promise_for_each() -> None:
+    still = Calibration.ranked(edges(), Rates.of([]), [[0.0]] * 9)
+    loud = Calibration.ranked(edges(), Rates.of([]), [[0.0, 7.0], *[[0.0]] * 2, [9.0]])
+    strictest = Calibration.strictest([still, loud])
+    assert strictest.streams == 4
+    for evidence in (0.0, 5.0, 7.0, 8.0, 9.0, 10.0):
+        assert strictest.rank(evidence) == pytest.approx(max(still.rank(evidence), loud.rank(evidence)))
+    again = Calibration.strictest([loud])
+    np.testing.assert_allclose(again.statistics, loud.statistics)
+    np.testing.assert_allclose(again.weights, loud.weights)
 
 
 def test_a_level_that_cannot_be_reached_is_refused_with_the_streams_that_it_wants() -> None:
@@ -106,3 +125,10 @@ def test_another_file_is_refused(content: bytes) -> None:
 def test_rows_that_are_no_ranks_are_refused(row: list[float], weights: list[float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Calibration(edges=edges(), rates=Rates.of([]), statistics=np.array(row), weights=np.array(weights))
+
+
+def test_a_component_with_evidence_is_joined_from_farther_off_up_to_twice_as_far() -> None:
+    one = edges()
+    assert one.beside_of(0.0) == one.beside
+    assert one.beside_of(2.0) == pytest.approx(one.beside * math.exp(2.0 / one.dimension))
+    assert one.beside_of(1e6) == pytest.approx(2 * one.beside)

@@ -90,11 +90,11 @@ def test_of_a_large_image_only_some_rows_are_looked_at_and_always_the_same() -> 
 
 
 def test_the_levels_wrap_so_that_no_two_windows_are_one() -> None:
-    """Hashes of all windows are as many as there are windows: nothing is lost by packing."""
+    """Hashes of all windows are as many as there are windows: nothing is lost on the way."""
     image = np.random.default_rng(0).integers(0, 255, (1, 24, 24, 3), dtype=np.uint8)
     fingerprints = Fingerprints(bytes(32))
     fingerprints.sketches(image)
-    hashes = fingerprints._hashes((image.reshape(1, -1) % 5).astype(np.uint8))
+    hashes = fingerprints._hashes(image.reshape(1, -1))
     assert len(np.unique(hashes)) == image.size - 19
 
 

@@ -26,7 +26,7 @@ def test_a_restart_forgets_nothing(calibration: Calibration, tmp_path: Path, sta
     after = load(tmp_path / "history.npz", calibration, dimensions=toy.DIMENSIONS, bounds=BOUNDS)
     assert len(after) == len(before)
     assert [after.observe(query) for query in queries[20:]] == [before.observe(query) for query in queries[20:]]
-    assert len(after.fingerprints) == 1 + (start > 0)
+    assert len(after.generations) == 1 + (start > 0)
 
 
 def test_what_expired_meanwhile_is_forgotten(calibration: Calibration, tmp_path: Path) -> None:

@@ -155,7 +155,36 @@ def square(ask: Ask, generator: np.random.Generator, image: Image, other: Image)
             best, least = _rounded(tried), margin
 
 
-def boundary(ask: Ask, generator: np.random.Generator, image: Image, other: Image) -> None:
+def noise(ask: Ask, generator: np.random.Generator, image: Image, other: Image) -> None:
+    """A gradient of the margin from noise around the image, in pairs, and a step (Ilyas et al. 2018, NES)."""
+    point = image.astype(float)
+    while True:
+        changes = generator.standard_normal((10, *image.shape)) * 2.0
+        slopes = [ask(_rounded(point + change))[1] - ask(_rounded(point - change))[1] for change in changes]
+        point = np.clip(point - 2.0 * np.sign(np.tensordot(slopes, changes, axes=1)), 0, 255)
+
+
+def waves(ask: Ask, generator: np.random.Generator, image: Image, other: Image) -> None:
+    """One wave over the whole image after the other, kept when it lowers the margin (Guo et al. 2019, SimBA-DCT)."""
+    best, (label, least) = image.astype(float), ask(image)
+    places = np.pi * (np.arange(SIDE) + 0.5) / SIDE
+    while True:
+        down, across = generator.integers(0, 6, 2)
+        wave = np.cos(down * places)[:, None, None] * np.cos(across * places)[None, :, None]
+        wave = 8.0 * wave * generator.choice([0.0, 1.0], 3)
+        for tried in (best + wave, best - wave):
+            found, margin = ask(_rounded(tried))
+            if found == label and margin < least:
+                best, least = tried, margin
+                break
+
+
+def far(ask: Ask, generator: np.random.Generator, image: Image, other: Image) -> None:
+    """The boundary attack with probes that reach eight times as far."""
+    boundary(ask, generator, image, other, reach=24.0)
+
+
+def boundary(ask: Ask, generator: np.random.Generator, image: Image, other: Image, *, reach: float = 3.0) -> None:
     """Bisection to the boundary, a gradient from noise there, a step, and so on (Chen et al. 2020, HopSkipJump)."""
     label, _ = ask(image)
     point, start = other.astype(float), image.astype(float)
@@ -165,7 +194,7 @@ def boundary(ask: Ask, generator: np.random.Generator, image: Image, other: Imag
             middle = (low + high) / 2
             low, high = (middle, high) if ask(_rounded(start + middle * (point - start)))[0] == label else (low, middle)
         point = start + high * (point - start)
-        noise = generator.standard_normal((20, *image.shape)) * 3.0
+        noise = generator.standard_normal((20, *image.shape)) * reach
         signs = np.array([1.0 if ask(_rounded(point + one))[0] != label else -1.0 for one in noise])
         gradient = np.tensordot(signs - signs.mean(), noise, axes=1)
         step = np.linalg.norm(point - start) / 3 / max(1e-9, np.linalg.norm(gradient))

@@ -1,5 +1,6 @@
 """An image's answer is the same whether it is answered alone or with others, and each is counted once."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import cast
 
@@ -9,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from service.detection.engine import Engine
 from service.detection.types import Scored
-from service.detection.verdict import RevealMode, Wish
+from service.detection.verdict import RevealMode, Shown, Wish
 from service.metrics import Metrics
 from service.rpc.pipeline import Applied, Pipeline, Policy, Queue
 from tests import tiny
@@ -28,6 +29,10 @@ def rows(engine: Engine, seed: int = 0) -> list[Scored]:
     return [Scored(measured, row, 0.001, 0.002, BATCH) for row in range(BATCH)]
 
 
+def answer(pipe: Pipeline, scored: list[Scored], applied: Applied) -> Shown:
+    return asyncio.run(pipe.answer(scored, applied))
+
+
 def counted(pipe: Pipeline) -> dict[tuple[str, ...], float]:
     """What does not hang on time."""
     return {
@@ -42,16 +47,16 @@ def counted(pipe: Pipeline) -> dict[tuple[str, ...], float]:
 def test_alone_or_together_an_image_gets_one_answer_and_is_counted_once(engine: Engine) -> None:
     scored, applied = rows(engine), Applied(0.05, Wish(), RevealMode.SCORES)
     alone, together = pipeline(engine), pipeline(engine)
-    whole = together.answer(scored, applied)
+    whole = answer(together, scored, applied)
     for i, one in enumerate(scored):
-        assert alone.answer([one], applied).detections() == [whole.detection(i)]
+        assert answer(alone, [one], applied).detections() == [whole.detection(i)]
     assert counted(alone) == pytest.approx(counted(together), nan_ok=True)  # shares of too few images are NaN
 
 
 def test_callers_of_one_batch_get_what_each_asked_for(engine: Engine) -> None:
     pipe, scored = pipeline(engine), rows(engine)
-    hidden = pipe.answer([scored[0]], Applied(0.05, Wish(), RevealMode.DECISION))
-    shown = pipe.answer([scored[0]], Applied(0.05, Wish(top_k=1), RevealMode.SCORES))
+    hidden = answer(pipe, [scored[0]], Applied(0.05, Wish(), RevealMode.DECISION))
+    shown = answer(pipe, [scored[0]], Applied(0.05, Wish(top_k=1), RevealMode.SCORES))
     assert hidden.p_values is None
     assert shown.p_values is not None
     assert len(shown.classes[0]) == 1
@@ -62,5 +67,6 @@ def test_the_next_batch_is_judged_anew(engine: Engine) -> None:
     for seed in range(3):
         scored = rows(engine, seed)
         assert (
-            pipe.answer([scored[1]], applied).detections() == pipeline(engine).answer(scored, applied).detections()[1:2]
+            answer(pipe, [scored[1]], applied).detections()
+            == answer(pipeline(engine), scored, applied).detections()[1:2]
         )

@@ -26,8 +26,10 @@ def test_a_folder_has_the_images_that_detect_finds_in_the_same_order(tmp_path: P
     touched(tmp_path, "b.png", "a/2.JPG", "a/1.png", "a.b/x.webp", "a/notes.txt", "c/deep/er/1.jpeg")
     (tmp_path / "link.png").symlink_to(tmp_path / "b.png")
     (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "a" / "lost.png").symlink_to(tmp_path / "gone.png")
     os.mkfifo(tmp_path / "pipe.png")
     assert [one.path for one in entries([tmp_path])] == [str(path) for path in find_images([tmp_path])]
+    assert names(list(entries([tmp_path])), tmp_path)[:3] == ["a/1.png", "a/2.JPG", "a/lost.png"]
 
 
 def test_archives_in_a_folder_are_inputs_and_lists_are_not(tmp_path: Path) -> None:

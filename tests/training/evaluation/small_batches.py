@@ -8,7 +8,7 @@ import sys
 
 from service.errors import SetupError
 from training.__main__ import main
-from training.evaluation import attacking, robustness
+from training.evaluation import attacking, robustness, withstanding
 
 BATCH = 8
 
@@ -16,15 +16,15 @@ BATCH = 8
 def shrink() -> None:
     """Small batches from now on in this process."""
     attacking.attack_images.__kwdefaults__["batch"] = BATCH
-    robustness._BATCH = BATCH
+    withstanding._BATCH = BATCH
 
 
 if __name__ == "__main__":
     shrink()
     if os.environ.get("ADVSENTRY_TEST_FAILS") == os.environ["RANK"]:
 
-        def fail(*_: object) -> robustness._Ready:
+        def fail(*_: object) -> withstanding.Ready:
             raise SetupError("nothing here")
 
-        robustness._ready = fail
+        robustness.prepare = fail
     sys.exit(main(sys.argv[1:]))

@@ -18,7 +18,7 @@ from tests.training.evaluation.conftest import BRIEF, SHORT
 from training.__main__ import main
 from training.attacks.rounding import from_8_bit
 from training.checkpoint import load_run
-from training.evaluation import command
+from training.evaluation import preparing
 from training.evaluation.adaptive_suite import _accepted_up_to, adaptive_suite
 from training.evaluation.aimed import Known
 from training.evaluation.attacking import attack_images
@@ -134,8 +134,8 @@ def report(
     """report.json and report.html."""
     out = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(command._STRENGTHS, "quick", BRIEF)
-        patch.setitem(command._SERIES, "quick", SHORT)
+        patch.setitem(preparing._STRENGTHS, "quick", BRIEF)
+        patch.setitem(preparing._SERIES, "quick", SHORT)
         words = ["--budget", "quick", "--images", "20"]
         given = ["evaluate", str(exported), "--run", str(run[0]), "--data", str(run[1]), "--out", str(out), *words]
         assert main(given) == 0

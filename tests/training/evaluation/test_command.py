@@ -15,7 +15,7 @@ from tests.training.evaluation.conftest import BRIEF, SHORT
 from training.__main__ import main
 from training.checkpoint import load_run
 from training.config import recipe_to_dict
-from training.evaluation import command
+from training.evaluation import preparing
 from training.evaluation.pairing import check_pair
 from training.evaluation.suite import quick_suite
 from training.methods import AttackConfig
@@ -73,9 +73,11 @@ def test_publish_puts_the_headline_into_the_bundle_and_result_into_its_file(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(command, "blind_suite", lambda budgets, _: quick_suite(budgets)[:4])  # the whole takes minutes
-    monkeypatch.setitem(command._STRENGTHS, "standard", BRIEF)
-    monkeypatch.setitem(command._SERIES, "standard", SHORT)
+    monkeypatch.setattr(
+        preparing, "blind_suite", lambda budgets, _: quick_suite(budgets)[:4]
+    )  # the whole takes minutes
+    monkeypatch.setitem(preparing._STRENGTHS, "standard", BRIEF)
+    monkeypatch.setitem(preparing._SERIES, "standard", SHORT)
     bundle, result = tmp_path / "tiny", tmp_path / "results" / "tiny-attacks.json"
     shutil.copytree(exported, bundle)
     more = ("--publish", "--result", str(result), "--json")

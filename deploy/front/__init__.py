@@ -1,0 +1,1 @@
+"""What the README and the first lines of docs/ show, from committed results: `make results`."""

@@ -1,0 +1,183 @@
+"""What callers see of the query history, and what becomes of those whose queries belong to a search."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from service.detection.types import Scored
+from service.detection.verdict import RevealMode
+from service.errors import PermissionRefused, Unavailable
+from service.history.types import NOBODY, Observation
+from service.metrics import Metrics
+from service.rpc.call import ANONYMOUS, Caller, is_trusted
+from service.rpc.watch import NOTHING, Noticed
+from service.watching.ledger import CLIENT, Ledger, Watched, who_of
+from service.watching.observer import Group, Observer
+from service.watching.telling import Teller
+from service.watching.types import Kept, Mode, Rules
+
+__all__ = ["HistoryWatch"]
+
+SAVE_S = 10.0
+"""For the history's thread to end with a snapshot."""
+CLOSE_S = 1.0
+"""Without one."""
+FORGIVE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was seen of a group."""
+
+    p_values: Sequence[float | None]
+    """(N,); None of those that are not flagged."""
+    has_enough: bool
+    """Whether an image of nobody's belongs to a component with too many flags."""
+
+
+class HistoryWatch:
+    """One bundle's history and the rules of its operator; used from one event loop, but for what says otherwise."""
+
+    def __init__(
+        self,
+        history: Kept,
+        rules: Rules,
+        metrics: Metrics,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        save: Callable[[], None] | None = None,
+    ) -> None:
+        """Starts the thread that owns the history.
+
+        Args:
+            loop: the one that it is used from.
+            save: keeps the history over a restart; called in that thread, at its end.
+        """
+        self.rules = rules
+        self.metrics = metrics.history
+        self.ledger = Ledger(flags=rules.flags, late_flags=rules.late_flags, window_s=rules.window_s)
+        self._history = history
+        self._save = save
+        self._teller = Teller(rules)
+        self._observer = Observer(history, self.metrics, self._observed, loop=loop, gathers=not rules.mode.waits)
+
+    def ceiling(self, caller: Caller, mode: RevealMode) -> RevealMode:
+        """As `Watch`."""
+        return mode if self.names_detectors(caller) else RevealMode.DECISION
+
+    def names_detectors(self, caller: Caller) -> bool:
+        """As `Watch`."""
+        return self.rules.mode is not Mode.SILENT or is_trusted(caller)
+
+    async def look(self, scored: Sequence[Scored], caller: Caller) -> Noticed:
+        """As `Watch`."""
+        client = NOBODY if caller is ANONYMOUS else caller.name
+        found = await self._found(client, scored)
+        if self.rules.cuts_off(client) and self._has_enough(client, found):
+            if not self.rules.is_plain:
+                raise PermissionRefused(self._refusal())
+            return Noticed(is_plain=True)
+        if found is None or not is_trusted(caller) or not any(found.p_values):
+            return NOTHING
+        return Noticed(p_values=found.p_values)
+
+    @property
+    def trouble(self) -> str:
+        """Why it sees less than it should, for people; empty when all is well. From any thread."""
+        return self._observer.trouble
+
+    def show(self) -> None:
+        """Has the metrics tell of this history."""
+        observer, gauges = self._observer, self.metrics
+        gauges.queue_items.set_function(lambda: observer.items)
+        gauges.entries.set_function(lambda: observer.entries)
+        gauges.size_bytes.set_function(lambda: observer.size_bytes)
+        gauges.degraded.set_function(lambda: bool(observer.trouble))
+        gauges.clients["watched"].set_function(lambda: len(self.watched()))
+        gauges.clients["cut_off"].set_function(lambda: sum(map(self.is_cut_off, self.watched())))
+
+    def watched(self) -> list[Watched]:
+        """All who have flags. From any thread."""
+        return self.ledger.watched(time.time())
+
+    def is_cut_off(self, one: Watched) -> bool:
+        """Whether one who has flags has too many, and is answered otherwise for that."""
+        return one.has_enough and self.rules.cuts_off(one.who[0])
+
+    def forgive(self, client: str) -> int:
+        """Forgets the flags of a client, and has the history drop what speaks against its queries; blocks.
+
+        Args:
+            client: `NOBODY` for all whom nobody vouches for.
+
+        Returns:
+            How many flags there were.
+
+        Raises:
+            Unavailable: the history does not come back.
+        """
+        flags = self.ledger.forgive(client)
+        done = self._observer.order(lambda: self._history.forgive(client))
+        try:
+            done.result(FORGIVE_S)
+        except Exception as error:
+            raise Unavailable(
+                f"{flags} flags are forgotten, but the history cannot drop its evidence: {str(error) or 'no answer'}"
+            ) from error
+        return flags
+
+    def close(self, *, saves: bool = False) -> None:
+        """Ends the thread when it has observed what waits.
+
+        Args:
+            saves: whether it keeps the history over a restart; blocks then until it has.
+        """
+        within_s = CLOSE_S if self._save is None else SAVE_S
+        self._observer.close(within_s if saves else 0.0, self._save if saves else None)
+
+    def _has_enough(self, client: str, found: "_Found | None") -> bool:
+        if client == NOBODY:
+            return found is not None and found.has_enough
+        return self.ledger.has_enough((client, CLIENT), time.time())
+
+    async def _found(self, client: str, scored: Sequence[Scored]) -> _Found | None:
+        """What was seen of these images, where the mode waits for it and it comes in time."""
+        waits = self.rules.mode.waits and not self._observer.is_stuck
+        future: asyncio.Future[object] | None = asyncio.get_running_loop().create_future() if waits else None
+        if not self._observer.put(Group(client, scored, future)) or future is None:
+            return None
+        done, _ = await asyncio.wait((future,), timeout=self.rules.wait_s)
+        if not done:
+            self.metrics.late.inc(len(scored))
+            return None
+        found = future.result()
+        return found if isinstance(found, _Found) else None
+
+    def _observed(self, group: Group, observations: list[Observation]) -> _Found:
+        """Counts flags; in the history's thread."""
+        has_enough = False
+        p_values: list[float | None] = []
+        for seen in observations:
+            is_flagged = seen.p_value <= self.rules.level
+            p_values.append(seen.p_value if is_flagged else None)
+            if is_flagged:
+                who = who_of(group.client, seen)
+                self.metrics.flags[_scope(seen)].inc()
+                self._teller.flagged(self.ledger.note(who, seen, group.now), who, seen)
+                has_enough = has_enough or (group.client == NOBODY and self.ledger.has_enough(who, group.now))
+        return _Found(p_values, has_enough)
+
+    def _refusal(self) -> str:
+        if self.rules.mode is Mode.SILENT:
+            return "this caller gets no more answers; ask the operator of this server"
+        return (
+            "too many of these images look like steps of a search for an adversarial image; ask the operator of this "
+            "server"
+        )
+
+
+def _scope(seen: Observation) -> str:
+    """In which a flagged query is more conspicuous."""
+    own = -1.0 if seen.own is None else seen.own.statistic
+    return "own" if seen.everyone is None or own >= seen.everyone.statistic else "everyone"

@@ -1,0 +1,94 @@
+"""The thread that owns the history: what it takes together, and what it lets go."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from service.detection.engine import Engine
+from service.detection.types import Scored
+from service.history.types import Observation, Query
+from service.metrics import Metrics
+from service.watching import observer
+from service.watching.observer import TOGETHER, Group, Observer
+from tests import tiny
+from tests.service.watching.world import WAIT_S, Scripted
+
+
+def scored(engine: Engine, count: int) -> list[Scored]:
+    images = tiny.images(count)
+    measured = engine.measure(images)
+    return [Scored(measured, row, 0.0, 0.0, count, images[row]) for row in range(count)]
+
+
+class Sizes(Scripted):
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.has_all = threading.Event()
+
+    def observe_all(self, queries: Sequence[Query]) -> list[Observation]:
+        self.sizes.append(len(queries))
+        found = super().observe_all(queries)
+        if len(self.queries) == 2 * TOGETHER:
+            self.has_all.set()
+        return found
+
+
+async def _sizes(engine: Engine, *, gathers: bool) -> list[int]:
+    history = Sizes()
+    made = Observer(
+        history,
+        Metrics(CollectorRegistry()).history,
+        lambda *_: None,
+        loop=asyncio.get_running_loop(),
+        gathers=gathers,
+    )
+    history.goes_on.clear()
+    for row in scored(engine, 2 * TOGETHER):
+        assert made.put(Group("shop", [row], None))
+    history.goes_on.set()
+    assert await asyncio.to_thread(history.has_all.wait, WAIT_S)
+    made.close(WAIT_S)
+    assert not made.put(Group("shop", scored(engine, 1), None))
+    assert (history.is_closed, made.items) == (True, 0)
+    return history.sizes
+
+
+def test_images_that_wait_are_observed_together(engine: Engine) -> None:
+    first, *rest = asyncio.run(_sizes(engine, gathers=False))
+    assert max(first, *rest) <= TOGETHER
+    assert len(rest) <= 3
+
+
+def test_images_are_waited_for_where_no_answer_waits(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observer, "GATHER_S", WAIT_S)
+    assert asyncio.run(_sizes(engine, gathers=True)) == [TOGETHER, TOGETHER]
+
+
+def test_a_large_group_is_observed_in_pieces(engine: Engine) -> None:
+    async def sizes() -> list[int]:
+        history = Sizes()
+        metrics = Metrics(CollectorRegistry())
+        made = Observer(history, metrics.history, lambda *_: None, loop=asyncio.get_running_loop(), gathers=True)
+        made.put(Group("shop", scored(engine, 2 * TOGETHER), None))
+        assert await asyncio.to_thread(history.has_all.wait, WAIT_S)
+        made.close(WAIT_S)
+        assert metrics.registry.get_sample_value("advsentry_history_queries_total", {"outcome": "observed"}) == 128
+        return history.sizes
+
+    assert asyncio.run(sizes()) == [TOGETHER, TOGETHER]
+
+
+def test_a_group_holds_copies_and_its_rows_let_their_images_go(engine: Engine) -> None:
+    message = np.zeros((1000, tiny.SIDE, tiny.SIDE, 1), np.uint8)
+    rows = scored(engine, 2)
+    for row in rows:
+        row.image = message[7]
+    group = Group("shop", rows, None)
+    assert [row.image for row in rows] == [None, None]
+    assert not np.shares_memory(group.images, message)
+    assert [query.image.shape for query in group.queries()] == [(tiny.SIDE, tiny.SIDE, 1)] * 2
