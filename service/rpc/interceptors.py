@@ -39,6 +39,9 @@ _KINDS = {
     (False, True): "server_stream",
     (True, True): "bidi_stream",
 }
+_AHEAD_S = 0.1
+"""Seconds by which a client's deadline may come before ours: ours begins when its message has come. A client that
+leaves so shortly before his deadline counts as one whose time was up, since both send us the same."""
 _MAX_NAME = 200  # characters of a method's name, which may be anything
 
 
@@ -208,9 +211,9 @@ async def _abort(context: Context, code: grpc.StatusCode, text: str, trailers: T
 
 
 def _why_cancelled(context: Context) -> grpc.StatusCode:
-    """A call is cancelled by its client, or by its deadline."""
+    """A call is cancelled by its client, or by its deadline, which the client may tell before our clock has it."""
     left: float | None = context.time_remaining()  # None without a deadline, whatever its stub says
-    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= _AHEAD_S else grpc.StatusCode.CANCELLED
 
 
 def _code(context: Context) -> grpc.StatusCode:

@@ -20,7 +20,7 @@ from service.metrics import Metrics
 from service.rpc.access import Access
 from service.rpc.call import ANONYMOUS, Call, begin_call
 from service.rpc.intake import Intake
-from service.rpc.interceptors import Edge, _abort, _Call, _Counting, _End
+from service.rpc.interceptors import Edge, _abort, _Call, _Counting, _End, _why_cancelled
 
 CODE = grpc.StatusCode
 SERVICE = "test.Shapes"
@@ -129,6 +129,20 @@ async def scene(shape: str, how: bytes, registry: CollectorRegistry) -> tuple[gr
             await asyncio.sleep(0.005)
     await server.stop(None)
     return code, text or ""
+
+
+@pytest.mark.parametrize(
+    ("left", "code"),
+    [(None, CODE.CANCELLED), (20.0, CODE.CANCELLED), (0.09, CODE.DEADLINE_EXCEEDED), (-0.1, CODE.DEADLINE_EXCEEDED)],
+)
+def test_a_client_that_leaves_as_its_time_ends_counts_as_one_whose_time_was_up(
+    left: float | None, code: grpc.StatusCode
+) -> None:
+    class Context:
+        def time_remaining(self) -> float | None:
+            return left
+
+    assert _why_cancelled(Context()) is code  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("shape", "how"), list(itertools.product(SHAPES, ENDS)), ids=str)
