@@ -16,13 +16,16 @@ from service.history.bounds import Bounds
 from service.history.calibration import Calibration
 from service.history.fingerprints import KEY_BYTES
 from service.history.history import History
-from service.history.types import Query
-from service.watching.ledger import CLIENT, Ledger
+from service.history.types import NOBODY, Query
+from service.watching.ledger import CLIENT, Ledger, component_of, is_step_of
 from service.watching.types import Mode, Rules
 
 __all__ = ["InProcess", "secret_of"]
 
 CLOSED = Answer(is_refused=True, is_cut_off=True)
+REFUSED = Answer(is_refused=True)
+"""Of a step of a search that other accounts have flags for. The wire says the same of it as of a closed account; an
+attacker may find out by asking something else, so he is told."""
 
 
 class InProcess:
@@ -113,13 +116,18 @@ class InProcess:
             return [Told(answer=answer, is_flagged=False) for answer in answers]
         history, ledger = self._own(call.attacker, rules, measured.outputs.embedding.shape[1])
         queries = _queries(call, measured)
-        flagged, who = list[bool](), (call.account, CLIENT)
+        flagged, who, is_step = list[bool](), (call.account, CLIENT), False
         for query, seen in zip(queries, history.observe_all(queries), strict=True):
             flagged.append(seen.p_value <= rules.level)
             if flagged[-1]:
                 ledger.note(who, seen, query.now)
+                if (search := component_of(seen, rules.level)) is not None:
+                    ledger.note(search, seen, query.now)
+                    is_step |= is_step_of(seen, rules.level) and ledger.has_enough(search, query.now)
         if rules.cuts_off(call.account) and ledger.has_enough(who, queries[-1].now):
             answers = [CLOSED] * len(answers)
+        elif rules.cuts_off(NOBODY) and is_step:
+            answers = [replace(REFUSED, is_flagged=is_flagged) for is_flagged in flagged]
         elif rules.mode is not Mode.SILENT:
             answers = [
                 replace(answer, is_flagged=is_flagged) for answer, is_flagged in zip(answers, flagged, strict=True)

@@ -259,17 +259,18 @@ class History:
         )
         components.add(slot, root, member)
         row["pixel_links"] += matches > 0
+        added = 0.0
         if not is_low_entropy:
             added = self._added(components, root, join, max(1.0, kept / edges.entries))
             row["evidence"] = max(0.0, row["evidence"] + added)
             row["raised"] += added > 0
-        return self._told(components, root, member.now)
+        return self._told(components, root, member.now, added)
 
     def _added(self, components: Components, root: int, join: Join, crowd: float) -> float:
         """What a join adds to the evidence of its component."""
         return self.calibration.rates.adds(join, crowd=crowd)
 
-    def _told(self, components: Components, root: int, now: float) -> Component:
+    def _told(self, components: Components, root: int, now: float, added: float) -> Component:
         row = components.row(root)
         evidence, size = float(row["evidence"]), int(row["size"])
         judged = evidence if size >= LEAST_SIZE and row["raised"] >= LEAST_EVENTS else 0.0
@@ -282,6 +283,8 @@ class History:
             near_boundary=int(row["near_boundary"]),
             clients=components.clients(root),
             statistic=judged,
+            p_value=self.calibration.p_value(judged),
+            added=added,
             number=root,
         )
 

@@ -10,14 +10,15 @@ from typing import TypeAlias
 
 from service.history.types import NOBODY, Observation
 
-__all__ = ["CLIENT", "MOST_WATCHED", "Ledger", "Step", "Watched", "Who", "who_of"]
+__all__ = ["CLIENT", "MOST_WATCHED", "Ledger", "Step", "Watched", "Who", "component_of", "is_step_of", "who_of"]
 
 MOST_WATCHED = 10_000
 """Clients and components with flags; one more pushes out the one that was flagged longest ago."""
 CLIENT = -1
 
 Who: TypeAlias = tuple[str, int]
-"""A client and `CLIENT`; of queries that nobody vouches for, `NOBODY` and the component that they are in."""
+"""A client and `CLIENT`; or `NOBODY` and a component of everyone's queries, against which flags count of queries that
+nobody vouches for, and of all others that are flagged for what everyone's queries say."""
 
 
 def who_of(client: str, observation: Observation) -> Who:
@@ -25,6 +26,18 @@ def who_of(client: str, observation: Observation) -> Who:
     if client != NOBODY:
         return client, CLIENT
     return NOBODY, CLIENT if observation.everyone is None else observation.everyone.number
+
+
+def component_of(observation: Observation, level: float) -> Who | None:
+    """The component against which a client's flag counts besides; None where only his own queries speak against it."""
+    everyone = observation.everyone
+    return None if everyone is None or everyone.p_value > level else (NOBODY, everyone.number)
+
+
+def is_step_of(observation: Observation, level: float) -> bool:
+    """Whether a query is itself a step of what everyone's queries are flagged for, and not a harmless one near it."""
+    everyone = observation.everyone
+    return everyone is not None and everyone.p_value <= level and everyone.added > 0
 
 
 class Step(Enum):

@@ -21,12 +21,12 @@ def name_of(who: Who) -> str:
     """As an operator reads it.
 
     >>> name_of(("shop", -1)), name_of(("", 7)), name_of(("", -1))
-    ("'shop'", 'nobody in particular, component 7', 'nobody in particular')
+    ("'shop'", "everyone's component 7", 'nobody in particular')
     """
     client, component = who
     if client != NOBODY:
         return repr(client)
-    return "nobody in particular" + ("" if component == CLIENT else f", component {component}")
+    return "nobody in particular" if component == CLIENT else f"everyone's component {component}"
 
 
 def facts(component: Component) -> str:
@@ -54,7 +54,7 @@ class Teller:
             self._unsaid += 1
             return
         self._bucket.take(1)
-        component = seen.everyone if seen.own is None else seen.own
+        component = seen.everyone if seen.own is None or who[0] == NOBODY else seen.own
         what = (
             "is watched"
             if step is Step.FIRST

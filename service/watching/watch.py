@@ -12,7 +12,7 @@ from service.history.types import NOBODY, Observation
 from service.metrics import Metrics
 from service.rpc.call import ANONYMOUS, Caller, is_trusted
 from service.rpc.watch import NOTHING, Noticed
-from service.watching.ledger import CLIENT, Ledger, Watched, who_of
+from service.watching.ledger import CLIENT, Ledger, Watched, component_of, is_step_of, who_of
 from service.watching.observer import Group, Observer
 from service.watching.telling import Teller
 from service.watching.types import Kept, Mode, Rules
@@ -33,7 +33,7 @@ class _Found:
     p_values: Sequence[float | None]
     """(N,); None of those that are not flagged."""
     has_enough: bool
-    """Whether an image of nobody's belongs to a component with too many flags."""
+    """Whether an image is a step of a search, by whoever, that has too many flags."""
 
 
 class HistoryWatch:
@@ -137,9 +137,9 @@ class HistoryWatch:
         self._observer.close(within_s if saves else 0.0, self._save if saves else None)
 
     def _has_enough(self, client: str, found: "_Found | None") -> bool:
-        if client == NOBODY:
-            return found is not None and found.has_enough
-        return self.ledger.has_enough((client, CLIENT), time.time())
+        if found is not None and found.has_enough and self.rules.cuts_off(NOBODY):
+            return True
+        return client != NOBODY and self.ledger.has_enough((client, CLIENT), time.time())
 
     async def _found(self, client: str, scored: Sequence[Scored]) -> _Found | None:
         """What was seen of these images, where the mode waits for it and it comes in time."""
@@ -162,11 +162,25 @@ class HistoryWatch:
             is_flagged = seen.p_value <= self.rules.level
             p_values.append(seen.p_value if is_flagged else None)
             if is_flagged:
-                who = who_of(group.client, seen)
                 self.metrics.flags[_scope(seen)].inc()
-                self._teller.flagged(self.ledger.note(who, seen, group.now), who, seen)
-                has_enough = has_enough or (group.client == NOBODY and self.ledger.has_enough(who, group.now))
+                has_enough |= self._noted(group, seen)
         return _Found(p_values, has_enough)
+
+    def _noted(self, group: Group, seen: Observation) -> bool:
+        """Counts the flag of a query; gives whether it is a step of a search that has too many, whoever sent those.
+
+        A client's queries near such a search that are no steps of it are answered: images may be popular, and whoever
+        searches beside one shall not close it to others.
+        """
+        who = who_of(group.client, seen)
+        self._teller.flagged(self.ledger.note(who, seen, group.now), who, seen)
+        if group.client == NOBODY:
+            return self.ledger.has_enough(who, group.now)
+        search = component_of(seen, self.rules.level)
+        if search is None:
+            return False
+        self._teller.flagged(self.ledger.note(search, seen, group.now), search, seen)
+        return is_step_of(seen, self.rules.level) and self.ledger.has_enough(search, group.now)
 
     def _refusal(self) -> str:
         if self.rules.mode is Mode.SILENT:

@@ -11,17 +11,19 @@ import pytest
 
 from deploy.redteam import __main__ as command
 from deploy.redteam import bench
+from deploy.redteam.backend import Call
 from deploy.redteam.cases import Server
 from deploy.redteam.in_process import InProcess, secret_of
 from deploy.redteam.material import Victims, parts_of, victims_of
 from deploy.redteam.remote import Remote
 from deploy.redteam.running import Budget, Outcome, run
-from deploy.redteam.search import Attack
+from deploy.redteam.search import Answer, Attack
 from deploy.redteam.square import SquareSearch
 from deploy.results import FIELDS, page
 from service.client import Client
 from service.detection.bundle import SHIPPED
 from service.detection.engine import Engine
+from service.detection.types import Bytes8
 from service.errors import SetupError
 from service.history.bounds import Bounds
 from service.history.history import History
@@ -30,7 +32,7 @@ from service.tokens import new_token
 from service.watching.opening import open_watch
 from service.watching.types import Mode, Rules
 from tests.service.running import running
-from tests.service.watching.world import CALIBRATION
+from tests.service.watching.world import BYSTANDER, CALIBRATION, Scripted
 
 BOUNDS = Bounds(entries=4096)
 EPS, LEVEL = 38, 0.1
@@ -189,3 +191,24 @@ def test_the_attackers_of_one_backend_do_not_share_a_history(digits: Engine, vic
     alone = Victims(images=victims.images[:1], labels=victims.labels[:1], others=victims.others[:1])
     (same,) = attacked(digits, alone, rules(Mode.ANNOTATE))
     assert np.isclose(first.flags, same.flags, atol=1), "but for what the graph's batches round"
+
+
+def test_steps_of_a_search_by_other_accounts_are_refused_and_these_stay_open(
+    digits: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.redteam.in_process.History", lambda *_, **__: Scripted())
+    here = InProcess(digits, CALIBRATION, rules(Mode.REJECT, flags=3))
+    step, beside = (np.full((1, 8, 8, 1), 255, np.uint8) for _ in range(2))
+    beside[0, 0, 2] = BYSTANDER
+
+    def asked(account: str, images: Bytes8) -> Answer:
+        ((told,),) = here.ask([Call(attacker=0, account=account, images=images, now=0.0, every_s=1.0)])
+        assert told.is_flagged
+        return told.answer
+
+    assert not asked("a", step).is_refused
+    assert not asked("b", step).is_refused
+    refused = asked("c", step)
+    assert (refused.is_refused, refused.is_cut_off, refused.is_flagged) == (True, False, True)
+    assert not asked("b", beside).is_refused
+    assert asked("b", step).is_cut_off

@@ -1,5 +1,7 @@
 """What each caller learns of the query history, in each mode and by every API."""
 
+from functools import partial
+
 import grpc
 import pytest
 
@@ -8,10 +10,22 @@ from service.detection.engine import Engine
 from service.detection.verdict import RevealMode
 from service.errors import AdvsentryError, PermissionRefused
 from service.rpc.read_answers import Options
+from service.watching.ledger import CLIENT
 from tests.service import oip
 from tests.service.rpc.test_door import until
 from tests.service.running import Running, running
-from tests.service.watching.world import FRIEND, GUEST, P_VALUE, WAYS, Scripted, Way, images, metadata
+from tests.service.watching.world import (
+    BYSTANDER,
+    FRIEND,
+    GUEST,
+    P_VALUE,
+    STEP,
+    WAYS,
+    Scripted,
+    Way,
+    images,
+    metadata,
+)
 
 CODE = grpc.StatusCode
 FLAGGED = [False, True, False, True, True, False]
@@ -115,6 +129,34 @@ def _refused(server: Running, way: Way, times: int) -> None:
     assert watch.forgive("guest") == 4
     assert way(server, images([True, False]), GUEST.token) == [False, False]
     assert (watch.forgive("friend"), watch.ledger.forgive("guest")) == (3, 1)
+
+
+def test_steps_of_a_search_are_refused_to_all_accounts_and_what_is_beside_it_to_none(
+    engine: Engine, history: Scripted, identities: str
+) -> None:
+    step, beside, elsewhere = (
+        partial(images, third=STEP),
+        partial(images, third=BYSTANDER),
+        partial(images, third=STEP, component=9),
+    )
+    with serving(engine, history, "reject", identities, history_flags=5) as server:
+        for way in WAYS.values():
+            assert way(server, step([True] * 3), FRIEND.token) == [True] * 3
+            assert way(server, step([True]), GUEST.token) == [False]
+            with pytest.raises((AdvsentryError, grpc.RpcError), match="look like steps of a search"):
+                way(server, step([True]), GUEST.token)  # his second flag, the fifth of the search
+            assert way(server, beside([True]), FRIEND.token) == [True]
+            assert way(server, elsewhere([True]), GUEST.token) == [False]
+            watch = server.app.models.current.watch
+            assert watch is not None
+            assert {one.who: one.flags for one in watch.watched()} == {
+                ("friend", CLIENT): 4,
+                ("guest", CLIENT): 3,
+                ("", 3): 6,
+                ("", 9): 1,
+            }
+            for client in ("guest", "friend", ""):
+                watch.forgive(client)
 
 
 def test_a_stream_ends_when_its_caller_has_too_many_flags(engine: Engine, history: Scripted, identities: str) -> None:

@@ -160,4 +160,4 @@ def test_the_log_names_who_is_watched_and_says_no_more_than_it_must(
         until(lambda: value(server, "flags_total", scope="everyone") == 5)
     said = [record.message for record in caplog.records if "watched" in record.message]
     assert len(said) == 3
-    assert said[0].startswith(f"nobody in particular, component 1 is watched, p = {P_VALUE:.2g}: 7 queries, 2/s")
+    assert said[0].startswith(f"everyone's component 1 is watched, p = {P_VALUE:.2g}: 7 queries, 2/s")
