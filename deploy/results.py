@@ -4,6 +4,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from training.config import SECTIONS
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "results"
 ASKED = RESULTS / "asked.toml"
+SQUASHED = RESULTS / "squashed.toml"
 PAGE = ROOT / "docs" / "results.md"
 README = ROOT / "README.md"
 PERFORMANCE = ROOT / "docs" / "performance.md"
@@ -80,13 +82,25 @@ def _section(result: Mapping[str, Any], asked: Mapping[str, str]) -> str:
             "",
             f"    {result['command']}",
             "",
-            f"Recipe {_recipe(result['recipe'])}; seed {result['seed']}; commit {result['commit']}; "
+            f"Recipe {_recipe(result['recipe'])}; seed {result['seed']}; commit {_commit(result['commit'])}; "
             f"{_flat(result['machine'])}; {result['seconds']:.0f} s; data {_flat(result['data'])}.",
             "",
             *runs,
             *(["| metric | asked | measured | reached |", "|---|---|---|---|", *rows, ""] if rows else []),
         ]
     )
+
+
+def _commit(name: str) -> str:
+    """With the commit that it became part of, where this history has it as that."""
+    into = next((into for into, commits in squashed().items() if name.rstrip("+") in commits), None)
+    return name if into is None else f"{name}, which is part of {into}"
+
+
+@cache
+def squashed() -> Mapping[str, Sequence[str]]:
+    """Commits that results name and this history lacks, by the one that they became part of."""
+    return tomllib.loads(SQUASHED.read_text(encoding="utf-8"))
 
 
 def _number(value: float) -> str:

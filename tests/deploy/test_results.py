@@ -1,6 +1,8 @@
 """The results page says what was asked, what was measured, and whether the one reaches the other."""
 
 import json
+import subprocess
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,37 @@ def test_a_target_without_a_measurement_is_an_error(asked: dict[str, dict[str, s
 
 def test_the_committed_page_is_what_the_script_makes() -> None:
     assert results.PAGE.read_text(encoding="utf-8") == results.current_page()
+
+
+def test_the_commit_of_every_result_can_be_looked_at() -> None:
+    """It is in this history, or it is said which commit has it."""
+    if git("rev-parse", "--is-shallow-repository") != "false":
+        pytest.skip("not a checkout with its history")
+    history = set(git("rev-list", "HEAD").split())
+    became = results.squashed()
+    assert all(any(one.startswith(into) for one in history) for into in became)
+    moved = {name for names in became.values() for name in names}
+    named = {commit for result in results.load() for commit in commits_of(result)}
+    assert moved <= named, "squashed.toml names commits that no result names"
+    missing = [name for name in named - moved if not any(one.startswith(name) for one in history)]
+    assert not missing
+
+
+def git(*words: str) -> str:
+    done = subprocess.run(["git", "-C", results.ROOT, *words], capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def commits_of(value: object) -> Iterator[str]:
+    """Every one that a result names, without the mark of a changed checkout."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("commit"), str):
+            yield value["commit"].rstrip("+")
+        for one in value.values():
+            yield from commits_of(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from commits_of(one)
 
 
 def test_the_committed_readme_has_the_table_that_the_script_makes() -> None:
