@@ -17,7 +17,7 @@ from service.history.projections import Projections
 from service.history.recent import RECENT
 from service.history.search import Found, compared, twins
 from service.history.store import Store
-from service.history.types import NOBODY, Component, Integers, Keys, Observation, Query, Slots
+from service.history.types import NOBODY, Component, Integers, Keys, Listener, Observation, Query, Slots
 
 __all__ = ["History"]
 
@@ -35,6 +35,7 @@ class History:
     Histories of one secret, calibration and bounds that apply the same entries in the same order are equal.
     """
 
+    is_shared = False
     is_degraded = False
     """Never: it shares nothing with others that may be away."""
     degraded_reason = ""
@@ -181,6 +182,9 @@ class History:
     def close(self) -> None:
         """Gives its memory back; it cannot be asked any more."""
         del self.store, self.own, self.everyone, self.boundary
+
+    def listen(self, listener: Listener) -> None:
+        """Tells nobody anything: this history is of one process."""
 
     def forgive(self, client: str) -> None:
         """Drops what speaks against the components that a client's queries are in; they stay kept."""

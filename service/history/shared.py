@@ -22,7 +22,7 @@ from service.history.history import History
 from service.history.link import START, Id, Item, Link, LinkLost
 from service.history.records import Record, packed, unpacked
 from service.history.sealing import Seal
-from service.history.types import Observation, Query
+from service.history.types import Listener, Observation, Query
 
 __all__ = ["SharedHistory"]
 
@@ -40,6 +40,8 @@ LEAST_WAIT_S, MOST_WAIT_S = 0.1, 5.0
 """Between attempts to come back; doubled each time, until Redis was there for the longer one."""
 OUTBOX = 4096
 """Entries kept for the others while Redis is away; then the oldest are dropped."""
+UNHEARD = 10_000
+"""Observations of others that are kept until somebody listens."""
 LATE_S = 600.0
 """By which a record and its place in the stream may differ: none can be taken down and played again later."""
 
@@ -54,6 +56,8 @@ class SharedHistory:
     query is that of Redis's clock, which each process asks for now and then, so that their own need not agree.
     """
 
+    is_shared = True
+
     def __init__(self, replica: History, link: Link, *, seal: Seal, dimensions: int) -> None:
         """Takes an empty history, and begins to catch up with the others.
 
@@ -64,9 +68,11 @@ class SharedHistory:
         self._replica, self._link, self._seal, self._dimensions = replica, link, seal, dimensions
         self._sender = random.SystemRandom().getrandbits(64)
         self._lock = threading.Lock()
-        """Of the replica, `_seen` and `_outbox`; held while Redis is asked for a query."""
+        """Of the replica, `_seen`, `_outbox` and `_listener`; held while Redis is asked for a query."""
         self._seen: Id = START
         self._outbox: deque[Entry | int] = deque(maxlen=OUTBOX)
+        self._listener: Listener | None = None
+        self._unheard: deque[tuple[int, Observation, float]] = deque(maxlen=UNHEARD)
         self._ahead = time.time() - time.monotonic()
         """Redis's clock less this machine's monotonic one."""
         self._is_up = False
@@ -120,6 +126,17 @@ class SharedHistory:
                 self._share(new, now)
             told = iter(self._replica.apply(new))
         return [next(told) if repeat is None else repeat for repeat in found]
+
+    def number(self, client: str) -> int:
+        """As `History.number`; the same in all processes."""
+        return self._replica.number(client)
+
+    def listen(self, listener: Listener) -> None:
+        """Tells of what other processes observed, also before this one began, as far as it is kept."""
+        with self._lock:
+            self._listener = listener
+            while self._unheard:
+                listener.saw(*self._unheard.popleft())
 
     def forgive(self, client: str) -> None:
         """Drops what speaks against the components that a client's queries are in, in all processes."""
@@ -183,10 +200,22 @@ class SharedHistory:
             if isinstance(what, Entry):
                 entries.append(what)
             elif what is not None:
-                self._replica.apply(entries)
+                self._apply(entries)
                 entries.clear()
                 self._replica.forgive_number(what)
-        self._replica.apply(entries)
+                self._unheard = deque((one for one in self._unheard if one[0] != what), UNHEARD)
+                if self._listener is not None:
+                    self._listener.forgave(what)
+        self._apply(entries)
+
+    def _apply(self, entries: Sequence[Entry]) -> None:
+        for entry, seen in zip(entries, self._replica.apply(entries), strict=True):
+            if seen.p_value == 1.0:
+                continue
+            if self._listener is None:
+                self._unheard.append((entry.client, seen, entry.now))
+            else:
+                self._listener.saw(entry.client, seen, entry.now)
 
     def _opened(self, content: bytes, taken: float) -> Entry | int | None:
         """What a record that Redis took at a time says; None of one's own, and of what is none."""

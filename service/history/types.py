@@ -5,7 +5,7 @@ projections. A slot is a place of the store, from 0 to its capacity.
 """
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ __all__ = [
     "Hashes",
     "Integers",
     "Keys",
+    "Listener",
     "Observation",
     "Query",
     "Shorts",
@@ -107,3 +108,21 @@ class Observation:
     """The larger evidence of both, in nats; 0 of a low-entropy image."""
     p_value: float
     """How often a benign query has as much evidence, at most; 1 where there is none."""
+
+
+class Listener(Protocol):
+    """Who is told of what other processes observed.
+
+    That is from any thread, and while the history is held: he must not ask it anything.
+    """
+
+    def saw(self, client: int, observation: Observation, now: float) -> None:
+        """A query that evidence speaks against was observed.
+
+        Args:
+            client: its number, as `History.number` gives it.
+            now: Unix time of the query.
+        """
+
+    def forgave(self, client: int) -> None:
+        """A client was forgiven."""

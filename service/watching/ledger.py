@@ -17,8 +17,8 @@ MOST_WATCHED = 10_000
 CLIENT = -1
 
 Who: TypeAlias = tuple[str, int]
-"""A client and `CLIENT`; or `NOBODY` and a component of everyone's queries, against which flags count of queries that
-nobody vouches for, and of all others that are flagged for what everyone's queries say."""
+"""A client's key and `CLIENT`; or `NOBODY` and a component of everyone's queries: against it count flags of queries
+that nobody vouches for, and of all others that are flagged for what everyone's queries say."""
 
 
 def who_of(client: str, observation: Observation) -> Who:
@@ -61,15 +61,18 @@ class Watched:
     has_enough: bool
     observation: Observation
     """The last that was flagged."""
+    name: str
+    """Of the client, for people; empty of a component, and while no query of the client came to this process."""
 
 
 class _Count:
     """Of one client or component."""
 
-    __slots__ = ("flags", "observation", "since", "times")
+    __slots__ = ("flags", "name", "observation", "since", "times")
 
     def __init__(self, enough: int, observation: Observation, now: float) -> None:
         self.flags = 0
+        self.name = ""
         self.observation = observation
         self.since = now
         self.times: deque[float] = deque(maxlen=enough)
@@ -102,11 +105,12 @@ class Ledger:
         self._counts: OrderedDict[Who, _Count] = OrderedDict()  # flagged longest ago first
         self._lock = threading.Lock()
 
-    def note(self, who: Who, observation: Observation, now: float) -> Step:
+    def note(self, who: Who, observation: Observation, now: float, *, name: str = "") -> Step:
         """Counts a flag.
 
         Args:
             now: Unix time.
+            name: of the client, where it is known.
         """
         with self._lock:
             self._expire(now)
@@ -121,6 +125,7 @@ class Ledger:
             count.times.append(now)
             count.flags += 1
             count.observation = observation
+            count.name = name or count.name
             if count.is_full(now - self._window_s) and not had_enough:
                 return Step.ENOUGH
             return Step.FIRST if count.flags == 1 else Step.ONE_MORE
@@ -134,7 +139,7 @@ class Ledger:
             return count.is_full(now - self._window_s)
 
     def forgive(self, client: str) -> int:
-        """Forgets the flags of a client, or all those of nobody's components; says how many that were."""
+        """Forgets the flags of a client's key, or those of all components by `NOBODY`; says how many that were."""
         with self._lock:
             found = [who for who in self._counts if who[0] == client]
             return sum(self._counts.pop(who).flags for who in found)
@@ -151,6 +156,7 @@ class Ledger:
                     last=count.times[-1],
                     has_enough=count.is_full(now - self._window_s),
                     observation=count.observation,
+                    name=count.name,
                 )
                 for who, count in reversed(self._counts.items())
             ]

@@ -20,11 +20,12 @@ HEADER = ("client", "flags", "state", "since", "last", "p-value", "queries", "la
 def told(watch: HistoryWatch | None) -> str:
     """One JSON object: the mode, what is wrong, and everybody with flags, those with the last one first."""
     if watch is None:
-        return json.dumps({"mode": "off", "trouble": "", "watched": []})
+        return json.dumps({"mode": "off", "trouble": "", "is_shared": False, "watched": []})
     return json.dumps(
         {
             "mode": watch.rules.mode,
             "trouble": watch.trouble,
+            "is_shared": watch.is_shared,
             "watched": [_entry(one, is_cut_off=watch.is_cut_off(one)) for one in watch.watched()],
         }
     )
@@ -33,7 +34,8 @@ def told(watch: HistoryWatch | None) -> str:
 def _entry(one: Watched, *, is_cut_off: bool) -> dict[str, Any]:
     client, component = one.who
     return {
-        "client": None if client == NOBODY else client,
+        "client": None if client == NOBODY else one.name or f"#{client}",
+        "key": client,
         "component": None if component == CLIENT else component,
         "flags": one.flags,
         "since": one.since,
@@ -51,12 +53,17 @@ def _facts(seen: Observation) -> dict[str, Any] | None:
 
 
 def merged(parts: Sequence[dict[str, Any]]) -> str:
-    """What several processes told, as one; each watches what reaches it."""
+    """What several processes told, as one; each watches what reaches it, or all the same where they share a history."""
     watched = [entry for part in parts for entry in part["watched"]]
+    is_shared = any(part["is_shared"] for part in parts)
+    if is_shared:
+        ordered = sorted(watched, key=lambda entry: (entry["flags"], not str(entry["client"]).startswith("#")))
+        watched = list({(entry["key"], entry["component"]): entry for entry in ordered}.values())
     return json.dumps(
         {
             "mode": parts[0]["mode"] if parts else "off",
             "trouble": "; ".join(dict.fromkeys(part["trouble"] for part in parts if part["trouble"])),
+            "is_shared": is_shared,
             "watched": sorted(watched, key=lambda entry: -entry["last"]),
         }
     )
@@ -84,10 +91,9 @@ def as_text(found: dict[str, Any], now: float) -> str:
 
 
 def _row(entry: dict[str, Any], now: float) -> tuple[str, ...]:
-    component = "" if entry["component"] is None else f", component {entry['component']}"
     facts = entry["facts"] or {}
     return (
-        f"(nobody{component})" if entry["client"] is None else ascii(entry["client"])[1:-1],
+        _name(entry),
         str(entry["flags"]),
         "cut off" if entry["is_cut_off"] else "watched",
         time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry["since"])),
@@ -95,3 +101,9 @@ def _row(entry: dict[str, Any], now: float) -> tuple[str, ...]:
         f"{entry['p_value']:.2g}",
         *(str(facts.get(name, "-")) for name in ("size", "label_flips", "verdict_flips", "clients")),
     )
+
+
+def _name(entry: dict[str, Any]) -> str:
+    if entry["client"] is not None:
+        return ascii(entry["client"])[1:-1]
+    return "(nobody)" if entry["component"] is None else f"(component {entry['component']})"

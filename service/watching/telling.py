@@ -17,15 +17,15 @@ LINES_PER_S, LINES_BURST = 0.2, 20.0
 HEALTH_S = 1.0
 
 
-def name_of(who: Who) -> str:
+def name_of(who: Who, name: str) -> str:
     """As an operator reads it.
 
-    >>> name_of(("shop", -1)), name_of(("", 7)), name_of(("", -1))
+    >>> name_of(("5ca1ab1e", -1), "shop"), name_of(("", 7), ""), name_of(("", -1), "")
     ("'shop'", "everyone's component 7", 'nobody in particular')
     """
     client, component = who
     if client != NOBODY:
-        return repr(client)
+        return repr(name)
     return "nobody in particular" if component == CLIENT else f"everyone's component {component}"
 
 
@@ -46,8 +46,8 @@ class Teller:
         self._bucket = Bucket(LINES_PER_S, LINES_BURST)
         self._unsaid = 0
 
-    def flagged(self, step: Step, who: Who, seen: Observation) -> None:
-        """Takes note of a flag."""
+    def flagged(self, step: Step, who: Who, seen: Observation, name: str = "") -> None:
+        """Takes note of a flag, of a client with a name."""
         if step is Step.ONE_MORE:
             return
         if not self._bucket.fits(1):
@@ -62,7 +62,7 @@ class Teller:
         )
         why = "" if component is None else f": {facts(component)}"
         unsaid = f" ({self._unsaid} such lines were left out)" if self._unsaid else ""
-        log.warning("%s %s, p = %.2g%s%s", name_of(who), what, seen.p_value, why, unsaid)
+        log.warning("%s %s, p = %.2g%s%s", name_of(who, name), what, seen.p_value, why, unsaid)
         self._unsaid = 0
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from service.history.types import NOBODY, Observation, Query
+from service.history.types import NOBODY, Listener, Observation, Query
 
 __all__ = ["Kept", "Mode", "Rules"]
 
@@ -55,6 +55,10 @@ class Kept(Protocol):
     """A history, whoever else shares it; used from one thread."""
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other processes have it, too."""
+
+    @property
     def is_degraded(self) -> bool:
         """Whether it sees less than it should."""
 
@@ -68,6 +72,12 @@ class Kept(Protocol):
 
     def observe_all(self, queries: Sequence[Query]) -> list[Observation]:
         """Compares queries of one shape with those before, and keeps them."""
+
+    def number(self, client: str) -> int:
+        """A keyed number of a client, the same in all processes that share the history; from any thread."""
+
+    def listen(self, listener: Listener) -> None:
+        """Has a listener told of what other processes observe, and observed."""
 
     def forgive(self, client: str) -> None:
         """Drops what speaks against a client's queries."""

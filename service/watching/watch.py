@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from service.detection.types import Scored
 from service.detection.verdict import RevealMode
 from service.errors import PermissionRefused, Unavailable
+from service.history import entries
 from service.history.types import NOBODY, Observation
 from service.metrics import Metrics
 from service.rpc.call import ANONYMOUS, Caller, is_trusted
@@ -60,6 +61,7 @@ class HistoryWatch:
         self._history = history
         self._save = save
         self._teller = Teller(rules)
+        history.listen(self)
         self._observer = Observer(history, self.metrics, self._observed, loop=loop, gathers=not rules.mode.waits)
 
     def ceiling(self, caller: Caller, mode: RevealMode) -> RevealMode:
@@ -86,6 +88,11 @@ class HistoryWatch:
     def trouble(self) -> str:
         """Why it sees less than it should, for people; empty when all is well. From any thread."""
         return self._observer.trouble
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes watch with the same history, and so the same clients."""
+        return self._history.is_shared
 
     def show(self) -> None:
         """Has the metrics tell of this history."""
@@ -117,7 +124,7 @@ class HistoryWatch:
         Raises:
             Unavailable: the history does not come back.
         """
-        flags = self.ledger.forgive(client)
+        flags = self.ledger.forgive(self._key(client))
         done = self._observer.order(lambda: self._history.forgive(client))
         try:
             done.result(FORGIVE_S)
@@ -126,6 +133,20 @@ class HistoryWatch:
                 f"{flags} flags are forgotten, but the history cannot drop its evidence: {str(error) or 'no answer'}"
             ) from error
         return flags
+
+    def saw(self, client: int, observation: Observation, now: float) -> None:
+        """Counts the flag of a query that another process observed, which tells of it itself; see `Listener`."""
+        if observation.p_value > self.rules.level:
+            return
+        who = who_of(_key_of(client), observation)
+        self.ledger.note(who, observation, now)
+        search = component_of(observation, self.rules.level)
+        if search is not None and who[0] != NOBODY:
+            self.ledger.note(search, observation, now)
+
+    def forgave(self, client: int) -> None:
+        """Forgets the flags of a client that another process forgave."""
+        self.ledger.forgive(_key_of(client))
 
     def close(self, *, saves: bool = False) -> None:
         """Ends the thread when it has observed what waits.
@@ -139,7 +160,7 @@ class HistoryWatch:
     def _has_enough(self, client: str, found: "_Found | None") -> bool:
         if found is not None and found.has_enough and self.rules.cuts_off(NOBODY):
             return True
-        return client != NOBODY and self.ledger.has_enough((client, CLIENT), time.time())
+        return client != NOBODY and self.ledger.has_enough((self._key(client), CLIENT), time.time())
 
     async def _found(self, client: str, scored: Sequence[Scored]) -> _Found | None:
         """What was seen of these images, where the mode waits for it and it comes in time."""
@@ -172,8 +193,8 @@ class HistoryWatch:
         A client's queries near such a search that are no steps of it are answered: images may be popular, and whoever
         searches beside one shall not close it to others.
         """
-        who = who_of(group.client, seen)
-        self._teller.flagged(self.ledger.note(who, seen, group.now), who, seen)
+        who = who_of(self._key(group.client), seen)
+        self._teller.flagged(self.ledger.note(who, seen, group.now, name=group.client), who, seen, group.client)
         if group.client == NOBODY:
             return self.ledger.has_enough(who, group.now)
         search = component_of(seen, self.rules.level)
@@ -182,6 +203,9 @@ class HistoryWatch:
         self._teller.flagged(self.ledger.note(search, seen, group.now), search, seen)
         return is_step_of(seen, self.rules.level) and self.ledger.has_enough(search, group.now)
 
+    def _key(self, client: str) -> str:
+        return _key_of(self._history.number(client))
+
     def _refusal(self) -> str:
         if self.rules.mode is Mode.SILENT:
             return "this caller gets no more answers; ask the operator of this server"
@@ -189,6 +213,11 @@ class HistoryWatch:
             "too many of these images look like steps of a search for an adversarial image; ask the operator of this "
             "server"
         )
+
+
+def _key_of(client: int) -> str:
+    """By which the ledger knows a client; the same in all processes that share the history, where its name is not."""
+    return NOBODY if client == entries.ANONYMOUS else f"{client:016x}"
 
 
 def _scope(seen: Observation) -> str:

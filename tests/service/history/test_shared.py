@@ -147,6 +147,50 @@ def test_a_client_is_forgiven_in_all_processes(opened: Opened) -> None:
     assert after.own.label_flips + after.own.pixel_links <= 2
 
 
+class Heard:
+    """Listens to what others observe."""
+
+    def __init__(self) -> None:
+        self.flags: list[tuple[int, Observation]] = []
+        self.forgiven: list[int] = []
+
+    def saw(self, client: int, observation: Observation, now: float) -> None:
+        assert now > 0
+        self.flags.append((client, observation))
+
+    def forgave(self, client: int) -> None:
+        self.forgiven.append(client)
+
+
+def test_each_hears_what_the_others_observed_and_nobody_his_own(opened: Opened) -> None:
+    one, other, heard = opened(), opened(), (Heard(), Heard())
+    one.listen(heard[0])
+    other.listen(heard[1])
+    seen = [one.observe(query) for query in search(count=50)]
+    flagged = [observation for observation in seen if observation.p_value < 1]
+    assert min(observation.p_value for observation in flagged) <= LEVEL
+    wait_for(lambda: len(heard[1].flags) == len(flagged))
+    assert timeless([observation for _, observation in heard[1].flags]) == timeless(flagged)
+    assert {client for client, _ in heard[1].flags} == {other.number("searcher")} == {one.number("searcher")}
+    assert heard[0].flags == []
+    other.forgive("searcher")
+    wait_for(lambda: heard[0].forgiven == [one.number("searcher")])
+    late = Heard()
+    third = opened()
+    third.listen(late)
+    assert late.flags == []  # what was forgiven before anybody listened
+    one.observe_all(search(103))
+    wait_for(lambda: len(late.flags) > 0)
+
+
+def test_who_comes_late_hears_what_was_before_him(opened: Opened) -> None:
+    one, heard = opened(), Heard()
+    seen = [one.observe(query) for query in search(count=50)]
+    late = opened()
+    late.listen(heard)
+    assert len(heard.flags) == sum(observation.p_value < 1 for observation in seen) > 0
+
+
 def test_processes_of_other_bounds_do_not_mix(opened: Opened, server: RedisProcess) -> None:
     one, other = opened(), opened(bounds=Bounds(entries=3000))
     one.observe_all(traffic(3))

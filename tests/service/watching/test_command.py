@@ -14,9 +14,12 @@ from service.watching.report import as_text, merged
 from tests.service.running import Running, running
 from tests.service.watching.world import GUEST, P_VALUE, Scripted, images
 
+PART = {"mode": "reject", "trouble": "", "is_shared": False, "watched": []}
 ENTRY = {
+    "client": None,
     "component": None,
     "flags": 1,
+    "key": "",
     "since": 0.0,
     "last": 1.0,
     "is_cut_off": False,
@@ -98,17 +101,34 @@ def test_several_processes_tell_together() -> None:
     shop = {**ENTRY, "client": "shop", "last": 5.0}
     nobody = {**ENTRY, "client": None, "component": 4, "last": 9.0}
     parts = [
-        {"mode": "reject", "trouble": "", "watched": [shop]},
-        {"mode": "reject", "trouble": "it hangs", "watched": [nobody]},
-        {"mode": "reject", "trouble": "it hangs", "watched": []},
+        {**PART, "watched": [shop]},
+        {**PART, "trouble": "it hangs", "watched": [nobody]},
+        {**PART, "trouble": "it hangs", "watched": []},
     ]
     lines = as_text(json.loads(merged(parts)), 10.0).splitlines()
     assert lines[0] == "mode reject; it hangs"
-    assert [line.split()[0] for line in lines[2:]] == ["(nobody,", "shop"]
+    assert [line.split()[0] for line in lines[2:]] == ["(component", "shop"]
     assert "1 s ago" in lines[2]
     assert "1970-01-01T00:00:00Z" in lines[2]
 
 
+def test_processes_that_share_a_history_watch_the_same_clients() -> None:
+    shop, other = {**ENTRY, "client": "shop", "key": "51"}, {**ENTRY, "client": "#52", "key": "52"}
+    parts = [
+        {**PART, "is_shared": True, "watched": [shop, other, {**ENTRY, "component": 4}]},
+        {**PART, "is_shared": True, "watched": [{**shop, "client": "#51"}, other, {**ENTRY, "component": 5}]},
+    ]
+    found = json.loads(merged(parts))["watched"]
+    assert sorted((str(one["client"]), one["component"]) for one in found) == [
+        ("#52", None),
+        ("None", 4),
+        ("None", 5),
+        ("shop", None),
+    ]
+    apart = json.loads(merged([{**part, "is_shared": False} for part in parts]))["watched"]
+    assert len(apart) == 6
+
+
 def test_a_name_does_nothing_to_a_terminal() -> None:
-    parts = [{"mode": "observe", "trouble": "", "watched": [{**ENTRY, "client": "\x1b[2J\n"}]}]
+    parts = [{**PART, "watched": [{**ENTRY, "client": "\x1b[2J\n"}]}]
     assert "\\x1b[2J\\n" in as_text(json.loads(merged(parts)), 10.0)

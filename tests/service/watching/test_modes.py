@@ -128,7 +128,7 @@ def _refused(server: Running, way: Way, times: int) -> None:
     assert watch is not None
     assert watch.forgive("guest") == 4
     assert way(server, images([True, False]), GUEST.token) == [False, False]
-    assert (watch.forgive("friend"), watch.ledger.forgive("guest")) == (3, 1)
+    assert (watch.forgive("friend"), watch.ledger.forgive(watch._key("guest"))) == (3, 1)
 
 
 def test_steps_of_a_search_are_refused_to_all_accounts_and_what_is_beside_it_to_none(
@@ -149,7 +149,7 @@ def test_steps_of_a_search_are_refused_to_all_accounts_and_what_is_beside_it_to_
             assert way(server, elsewhere([True]), GUEST.token) == [False]
             watch = server.app.models.current.watch
             assert watch is not None
-            assert {one.who: one.flags for one in watch.watched()} == {
+            assert {(one.name, one.who[1]): one.flags for one in watch.watched()} == {
                 ("friend", CLIENT): 4,
                 ("guest", CLIENT): 3,
                 ("", 3): 6,

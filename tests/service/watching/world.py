@@ -11,7 +11,7 @@ from service.detection.types import Detection, FlagReason
 from service.errors import AdvsentryError
 from service.history.calibration import Calibration
 from service.history.evidence import Edges, Rates
-from service.history.types import Component, Observation, Query
+from service.history.types import Component, Listener, Observation, Query
 from service.rpc.call import Scope
 from service.tokens import new_token
 from service.watching.opening import OpenWatch, open_watch
@@ -75,7 +75,8 @@ class Scripted:
         self.error: Exception | None = None
         self.goes_on = threading.Event()
         self.goes_on.set()
-        self.is_degraded, self.degraded_reason = False, ""
+        self.is_shared = self.is_degraded = False
+        self.degraded_reason = ""
         self.nbytes = 4096
         self.is_closed = False
 
@@ -97,6 +98,12 @@ class Scripted:
             )
             for query in queries
         ]
+
+    def number(self, client: str) -> int:
+        return int.from_bytes(client.encode(), "big")
+
+    def listen(self, listener: Listener) -> None:
+        self.listener = listener
 
     def close(self) -> None:
         self.is_closed = True
