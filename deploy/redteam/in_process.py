@@ -17,7 +17,7 @@ from service.history.calibration import Calibration
 from service.history.fingerprints import KEY_BYTES
 from service.history.history import History
 from service.history.types import NOBODY, Query
-from service.watching.ledger import CLIENT, Ledger, component_of, is_step_of
+from service.watching.ledger import CLIENT, Ledger, search_of, step_of
 from service.watching.types import Mode, Rules
 
 __all__ = ["InProcess", "secret_of"]
@@ -121,9 +121,10 @@ class InProcess:
             flagged.append(seen.p_value <= rules.level)
             if flagged[-1]:
                 ledger.note(who, seen, query.now)
-                if (search := component_of(seen, rules.level)) is not None:
-                    ledger.note(search, seen, query.now)
-                    is_step |= is_step_of(seen, rules.level) and ledger.has_enough(search, query.now)
+                if (search := search_of(seen)) is not None:
+                    ledger.note(search, seen, query.now, by=call.account)
+            step = step_of(seen)
+            is_step |= step is not None and ledger.has_enough(step, query.now)
         if rules.cuts_off(call.account) and ledger.has_enough(who, queries[-1].now):
             answers = [CLOSED] * len(answers)
         elif rules.cuts_off(NOBODY) and is_step:

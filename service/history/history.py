@@ -287,7 +287,6 @@ class History:
             near_boundary=int(row["near_boundary"]),
             clients=components.clients(root),
             statistic=judged,
-            p_value=self.calibration.p_value(judged),
             added=added,
             number=root,
         )

@@ -82,8 +82,6 @@ class Component:
     """About how many sent them."""
     statistic: float
     """Evidence in nats, at least 0; 0 of components with too little to be judged by."""
-    p_value: float = 1.0
-    """How often a benign query has as much evidence, at most; 1 where there is none."""
     added: float = 0.0
     """What this query added to the evidence, in nats; below 0 where it is more like a harmless one."""
     number: int = -1

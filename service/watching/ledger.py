@@ -10,15 +10,17 @@ from typing import TypeAlias
 
 from service.history.types import NOBODY, Observation
 
-__all__ = ["CLIENT", "MOST_WATCHED", "Ledger", "Step", "Watched", "Who", "component_of", "is_step_of", "who_of"]
+__all__ = ["CLIENT", "MOST_WATCHED", "Ledger", "Step", "Watched", "Who", "search_of", "step_of", "who_of"]
 
 MOST_WATCHED = 10_000
 """Clients and components with flags; one more pushes out the one that was flagged longest ago."""
+MOST_BY = 100
+"""Clients that a component remembers to have flags in it."""
 CLIENT = -1
 
 Who: TypeAlias = tuple[str, int]
-"""A client's key and `CLIENT`; or `NOBODY` and a component of everyone's queries: against it count flags of queries
-that nobody vouches for, and of all others that are flagged for what everyone's queries say."""
+"""A client's key and `CLIENT`; or `NOBODY` and a component of everyone's queries: against it count the flags of
+all queries in it, whoever sent them."""
 
 
 def who_of(client: str, observation: Observation) -> Who:
@@ -28,16 +30,18 @@ def who_of(client: str, observation: Observation) -> Who:
     return NOBODY, CLIENT if observation.everyone is None else observation.everyone.number
 
 
-def component_of(observation: Observation, level: float) -> Who | None:
-    """The component against which a client's flag counts besides; None where only his own queries speak against it."""
-    everyone = observation.everyone
-    return None if everyone is None or everyone.p_value > level else (NOBODY, everyone.number)
+def search_of(observation: Observation) -> Who | None:
+    """The component of everyone's queries against which a client's flag counts besides; None where it is in none."""
+    return None if observation.everyone is None else (NOBODY, observation.everyone.number)
 
 
-def is_step_of(observation: Observation, level: float) -> bool:
-    """Whether a query is itself a step of what everyone's queries are flagged for, and not a harmless one near it."""
-    everyone = observation.everyone
-    return everyone is not None and everyone.p_value <= level and everyone.added > 0
+def step_of(observation: Observation) -> Who | None:
+    """The component of everyone's that a query is itself a step of a search in, and not a harmless query near it.
+
+    A step adds to what speaks against its client's queries or everyone's. None where it is none.
+    """
+    adds = any(scope is not None and scope.added > 0 for scope in (observation.own, observation.everyone))
+    return search_of(observation) if adds else None
 
 
 class Step(Enum):
@@ -63,16 +67,24 @@ class Watched:
     """The last that was flagged."""
     name: str
     """Of the client, for people; empty of a component, and while no query of the client came to this process."""
+    by: frozenset[str]
+    """Keys of the clients whose flags count against a component, `MOST_BY` at most; empty of a client."""
+
+    @property
+    def is_search_of_clients(self) -> bool:
+        """Whether it is a component, and all its flags are those of clients, who are watched themselves."""
+        return self.who[0] == NOBODY and NOBODY not in self.by
 
 
 class _Count:
     """Of one client or component."""
 
-    __slots__ = ("flags", "name", "observation", "since", "times")
+    __slots__ = ("by", "flags", "name", "observation", "since", "times")
 
     def __init__(self, enough: int, observation: Observation, now: float) -> None:
         self.flags = 0
         self.name = ""
+        self.by: set[str] = set()
         self.observation = observation
         self.since = now
         self.times: deque[float] = deque(maxlen=enough)
@@ -105,12 +117,13 @@ class Ledger:
         self._counts: OrderedDict[Who, _Count] = OrderedDict()  # flagged longest ago first
         self._lock = threading.Lock()
 
-    def note(self, who: Who, observation: Observation, now: float, *, name: str = "") -> Step:
+    def note(self, who: Who, observation: Observation, now: float, *, name: str = "", by: str | None = None) -> Step:
         """Counts a flag.
 
         Args:
             now: Unix time.
             name: of the client, where it is known.
+            by: the key of the client whose flag it is, where `who` is a component.
         """
         with self._lock:
             self._expire(now)
@@ -126,6 +139,8 @@ class Ledger:
             count.flags += 1
             count.observation = observation
             count.name = name or count.name
+            if by is not None and len(count.by) < MOST_BY:
+                count.by.add(by)
             if count.is_full(now - self._window_s) and not had_enough:
                 return Step.ENOUGH
             return Step.FIRST if count.flags == 1 else Step.ONE_MORE
@@ -139,10 +154,16 @@ class Ledger:
             return count.is_full(now - self._window_s)
 
     def forgive(self, client: str) -> int:
-        """Forgets the flags of a client's key, or those of all components by `NOBODY`; says how many that were."""
+        """Forgets the flags of a client's key, or those of all components by `NOBODY`; says how many that were.
+
+        With a client's go those of the components that he has flags in, since nothing speaks against these any more.
+        """
         with self._lock:
             found = [who for who in self._counts if who[0] == client]
-            return sum(self._counts.pop(who).flags for who in found)
+            flags = sum(self._counts.pop(who).flags for who in found)
+            for who in [who for who, count in self._counts.items() if client in count.by]:
+                del self._counts[who]
+            return flags
 
     def watched(self, now: float) -> list[Watched]:
         """All who have flags, those with the last one first."""
@@ -157,6 +178,7 @@ class Ledger:
                     has_enough=count.is_full(now - self._window_s),
                     observation=count.observation,
                     name=count.name,
+                    by=frozenset(count.by),
                 )
                 for who, count in reversed(self._counts.items())
             ]

@@ -13,7 +13,7 @@ from service.history.types import NOBODY, Observation
 from service.metrics import Metrics
 from service.rpc.call import ANONYMOUS, Caller, is_trusted
 from service.rpc.watch import NOTHING, Noticed
-from service.watching.ledger import CLIENT, Ledger, Watched, component_of, is_step_of, who_of
+from service.watching.ledger import CLIENT, Ledger, Step, Watched, search_of, step_of, who_of
 from service.watching.observer import Group, Observer
 from service.watching.telling import Teller
 from service.watching.types import Kept, Mode, Rules
@@ -101,12 +101,12 @@ class HistoryWatch:
         gauges.entries.set_function(lambda: observer.entries)
         gauges.size_bytes.set_function(lambda: observer.size_bytes)
         gauges.degraded.set_function(lambda: bool(observer.trouble))
-        gauges.clients["watched"].set_function(lambda: len(self.watched()))
-        gauges.clients["cut_off"].set_function(lambda: sum(map(self.is_cut_off, self.watched())))
+        gauges.clients["watched"].set_function(lambda: len(self._counted()))
+        gauges.clients["cut_off"].set_function(lambda: sum(map(self.is_cut_off, self._counted())))
 
     def watched(self) -> list[Watched]:
-        """All who have flags. From any thread."""
-        return self.ledger.watched(time.time())
+        """All who have flags, and components of clients that are closed to all. From any thread."""
+        return [one for one in self.ledger.watched(time.time()) if not one.is_search_of_clients or self.is_cut_off(one)]
 
     def is_cut_off(self, one: Watched) -> bool:
         """Whether one who has flags has too many, and is answered otherwise for that."""
@@ -138,11 +138,10 @@ class HistoryWatch:
         """Counts the flag of a query that another process observed, which tells of it itself; see `Listener`."""
         if observation.p_value > self.rules.level:
             return
-        who = who_of(_key_of(client), observation)
-        self.ledger.note(who, observation, now)
-        search = component_of(observation, self.rules.level)
-        if search is not None and who[0] != NOBODY:
-            self.ledger.note(search, observation, now)
+        who = who_of(key := _key_of(client), observation)
+        self.ledger.note(who, observation, now, by=NOBODY if key == NOBODY else None)
+        if key != NOBODY and (search := search_of(observation)) is not None:
+            self.ledger.note(search, observation, now, by=key)
 
     def forgave(self, client: int) -> None:
         """Forgets the flags of a client that another process forgave."""
@@ -185,23 +184,26 @@ class HistoryWatch:
             if is_flagged:
                 self.metrics.flags[_scope(seen)].inc()
                 has_enough |= self._noted(group, seen)
+            step = step_of(seen)
+            has_enough |= step is not None and self.ledger.has_enough(step, group.now)
         return _Found(p_values, has_enough)
 
     def _noted(self, group: Group, seen: Observation) -> bool:
-        """Counts the flag of a query; gives whether it is a step of a search that has too many, whoever sent those.
-
-        A client's queries near such a search that are no steps of it are answered: images may be popular, and whoever
-        searches beside one shall not close it to others.
-        """
-        who = who_of(self._key(group.client), seen)
-        self._teller.flagged(self.ledger.note(who, seen, group.now, name=group.client), who, seen, group.client)
+        """Counts the flag of a query; gives whether nobody vouches for it and its component has too many."""
+        who = who_of(key := self._key(group.client), seen)
         if group.client == NOBODY:
+            self._teller.flagged(self.ledger.note(who, seen, group.now, by=NOBODY), who, seen)
             return self.ledger.has_enough(who, group.now)
-        search = component_of(seen, self.rules.level)
-        if search is None:
-            return False
-        self._teller.flagged(self.ledger.note(search, seen, group.now), search, seen)
-        return is_step_of(seen, self.rules.level) and self.ledger.has_enough(search, group.now)
+        self._teller.flagged(self.ledger.note(who, seen, group.now, name=group.client), who, seen, group.client)
+        if (search := search_of(seen)) is not None:
+            step = self.ledger.note(search, seen, group.now, by=key)
+            if step is Step.ENOUGH and self.rules.cuts_off(NOBODY):
+                self._teller.flagged(step, search, seen)
+        return False
+
+    def _counted(self) -> list[Watched]:
+        """Those that the metrics count: a search of clients is in them by its clients."""
+        return [one for one in self.watched() if not one.is_search_of_clients]
 
     def _key(self, client: str) -> str:
         return _key_of(self._history.number(client))

@@ -32,7 +32,7 @@ from service.tokens import new_token
 from service.watching.opening import open_watch
 from service.watching.types import Mode, Rules
 from tests.service.running import running
-from tests.service.watching.world import BYSTANDER, CALIBRATION, Scripted
+from tests.service.watching.world import CALIBRATION, STEP, Scripted
 
 BOUNDS = Bounds(entries=4096)
 EPS, LEVEL = 38, 0.1
@@ -107,11 +107,13 @@ def test_a_server_that_runs_gives_the_same_outcomes_as_its_parts_in_this_process
 def test_a_server_with_a_history_flags_and_ends_what_it_does_in_this_process(
     digits: Engine, victims: Victims, tmp_path: Path, mode: str
 ) -> None:
-    goals, attack, budget = victims.goals(EPS)[:1], SquareSearch(queries=60), Budget(queries=60, accounts=2)
+    # With one account, since the wire does not tell a closed one from a step of a search that others have flags for.
+    accounts = 2 if mode == Mode.ANNOTATE else 1
+    goals, attack, budget = victims.goals(EPS)[:1], SquareSearch(queries=60), Budget(queries=60, accounts=accounts)
     here = InProcess(digits, CALIBRATION, rules(Mode(mode)), bounds=BOUNDS, has_raw_scores=False)
     known = run(attack, goals, here, budget, eps=[EPS], seed=0)
     assert known is not None
-    assert known[0].flags >= 10, "or there is nothing to compare"
+    assert known[0].flags >= 5 * accounts, "or there is nothing to compare"
     tokens = [new_token(f"account {number}", list(Scope)) for number in range(2)]
     identities = tmp_path / "identities.toml"
     identities.write_text("".join(token.entry for token in tokens))
@@ -199,7 +201,7 @@ def test_steps_of_a_search_by_other_accounts_are_refused_and_these_stay_open(
     monkeypatch.setattr("deploy.redteam.in_process.History", lambda *_, **__: Scripted())
     here = InProcess(digits, CALIBRATION, rules(Mode.REJECT, flags=3))
     step, beside = (np.full((1, 8, 8, 1), 255, np.uint8) for _ in range(2))
-    beside[0, 0, 2] = BYSTANDER
+    beside[0, 0, 2] = STEP - 1
 
     def asked(account: str, images: Bytes8) -> Answer:
         ((told,),) = here.ask([Call(attacker=0, account=account, images=images, now=0.0, every_s=1.0)])

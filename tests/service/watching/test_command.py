@@ -58,10 +58,12 @@ def test_who_is_watched_is_listed_and_forgiven(
         with pytest.raises(PermissionRefused):
             client.detect(image)
         found = json.loads(said(capsys, *admin, "--json"))
-        (entry,) = found["watched"]
+        search, entry = found["watched"]
+        assert (search["client"], search["component"], search["flags"], search["is_cut_off"]) == (None, 3, 2, True)
         assert (entry["client"], entry["flags"], entry["is_cut_off"]) == ("guest", 2, True)
         assert (entry["p_value"], entry["facts"]["label_flips"]) == (P_VALUE, 4)
-        _, header, row = said(capsys, *admin).splitlines()
+        _, header, closed, row = said(capsys, *admin).splitlines()
+        assert closed.split()[:5] == ["(component", "3)", "2", "cut", "off"]
         assert header.split()[:3] == ["client", "flags", "state"]
         assert row.split()[:4] == ["guest", "2", "cut", "off"]
         assert said(capsys, *admin, "forgive", "guest") == "2 flags are forgiven\n"

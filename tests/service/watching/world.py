@@ -29,12 +29,12 @@ CALIBRATION = Calibration.ranked(
 )
 P_VALUE = 0.0013
 """Of what is flagged."""
-STEP, BYSTANDER = 255, 254
-"""Of the third pixel: a step of a search, a harmless query beside one."""
+STEP = 255
+"""Of the third pixel."""
 WAIT_S = 20.0
 
 
-def fact(number: int = 3, statistic: float = 9.0, *, p_value: float = 1.0, added: float = 0.0) -> Component:
+def fact(number: int = 3, statistic: float = 9.0, *, added: float = -1.0) -> Component:
     return Component(
         size=7,
         per_s=2.0,
@@ -44,29 +44,28 @@ def fact(number: int = 3, statistic: float = 9.0, *, p_value: float = 1.0, added
         near_boundary=3,
         clients=1,
         statistic=statistic,
-        p_value=p_value,
         added=added,
         number=number,
     )
 
 
-def seen(p_value: float, *, number: int = 3, is_own: bool = True, added: float | None = None) -> Observation:
-    """Args: added is by the query to what everyone's queries say; None where these say nothing of a search."""
+def seen(p_value: float, *, number: int = 3, is_own: bool = True, added: float = -1.0) -> Observation:
+    """Args: added is by the query to what everyone's queries say."""
     is_flagged = p_value < 1
     return Observation(
         is_repeat=False,
         repeats=0,
         is_low_entropy=False,
         own=fact() if is_flagged and is_own else None,
-        everyone=fact(number, p_value=1.0 if added is None else p_value, added=added or 0.0) if is_flagged else None,
+        everyone=fact(number, added=added) if is_flagged else None,
         statistic=9.0 if is_flagged else 0.0,
         p_value=p_value,
     )
 
 
 class Scripted:
-    """Flags images whose first pixel is white; the second is the number of their component, the third is `STEP` or
-    `BYSTANDER` where everyone's queries speak against it."""
+    """Flags images whose first pixel is white; the second is the number of their component, the third is `STEP`
+    of those that are steps of a search."""
 
     def __init__(self) -> None:
         self.queries: list[Query] = []
@@ -94,7 +93,7 @@ class Scripted:
                 P_VALUE if query.image[0, 0, 0] == 255 else 1.0,
                 number=int(query.image[0, 1, 0]),
                 is_own=bool(query.client),
-                added={STEP: 1.0, BYSTANDER: -1.0}.get(int(query.image[0, 2, 0])),
+                added=1.0 if query.image[0, 2, 0] == STEP else -1.0,
             )
             for query in queries
         ]
