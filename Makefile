@@ -79,7 +79,7 @@ dist: $(STAMP) sbom  ## into dist/: the wheel, the same bytes for the same commi
 test-wheel: $(STAMP)  ## the wheel in an empty environment: installs, serves a shipped bundle, judges an image
 	deploy/test_wheel.sh
 
-sbom: $(STAMP)  ## the bill of materials alone: what constraints.txt installs, as CycloneDX
+sbom: $(STAMP)  ## the bill of materials alone: what is pinned, the GPU image's CUDA too, as CycloneDX
 	SOURCE_DATE_EPOCH=$(EPOCH) $(BIN)/python -m deploy.sbom --out dist/advsentry.cdx.json
 
 loadtest: $(STAMP)  ## constant rate, steps and a burst: a table, build/loadtest.svg, and what a fleet would need

@@ -45,11 +45,11 @@ class Server:
     metrics_url: str
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs every step and stops at the first that fails."""
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("build/demo"))
-    out = parser.parse_args().out
+    out = parser.parse_args(arguments).out
     began = time.monotonic()
     run, bundle, report = out / "run", out / "digits", out / "report"
     title("1. Train a robust classifier on 8 x 8 digits: adversarial training with TLA's triplet term")
@@ -109,17 +109,18 @@ def serving(bundle: Path) -> Iterator[Server]:
     """Runs the real server on free ports of this machine and stops it as an operator would, by SIGTERM."""
     arguments = ["serve", "--bundle", str(bundle), "--port", "0", "--metrics-port", "0", "--log-level", "warning"]
     print(f"$ advsentry {' '.join(arguments)}", flush=True)
-    process = subprocess.Popen([sys.executable, "-m", "service", *arguments], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    try:
-        found = re.match(r"serving grpc=(\S+) metrics=(\S+)", process.stdout.readline())
-        if found is None:
-            process.wait(timeout=10)
-            sys.exit(process.returncode or 1)
-        yield Server(target=found[1], metrics_url=f"http://{found[2]}/metrics")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        status = process.wait(timeout=60)
+    words = [sys.executable, "-m", "service", *arguments]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            found = re.match(r"serving grpc=(\S+) metrics=(\S+)", process.stdout.readline())
+            if found is None:
+                process.wait(timeout=10)
+                sys.exit(process.returncode or 1)
+            yield Server(target=found[1], metrics_url=f"http://{found[2]}/metrics")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            status = process.wait(timeout=60)
     print(f"\nserver stopped by SIGTERM, exit status {status}")
 
 

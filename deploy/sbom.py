@@ -1,4 +1,4 @@
-"""The software bill of materials of constraints.txt, in CycloneDX: `make sbom`.
+"""The software bill of materials of constraints.txt and of the GPU image's further pins, in CycloneDX: `make sbom`.
 
     python -m deploy.sbom --out dist/advsentry.cdx.json
 
@@ -38,12 +38,14 @@ __all__ = ["EXTRA", "SCHEMA", "bill", "main", "needs", "pins"]
 
 ROOT = Path(__file__).parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
+CUDA = ROOT / "deploy" / "image" / "constraints-gpu.txt"
 PROJECT = ROOT / "pyproject.toml"
 SCHEMA = SchemaVersion.V1_6
 EXTRA = "advsentry:extra"
 """Property of a component: an extra of ours that brings it."""
-UNPINNED = {"cuda"}
-"""Extras whose packages are not in constraints.txt: NVIDIA's go by the machine."""
+EXTRA_OF_CUDA = "cuda"
+"""Its packages are pinned for the image alone: elsewhere NVIDIA's go by the machine. They are seldom installed where
+the bill is made, so that nothing is read of them but the pins."""
 INSTALLER = "pip"
 """Comes with an environment, not with what is pinned; a tool of `dev` names it all the same."""
 LONGEST_LICENCE = 100
@@ -112,11 +114,12 @@ def _applies(requirement: Requirement, extras: Iterable[str]) -> bool:
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
 
 
-def bill(constraints: str, project: Mapping[str, Any], moment: datetime) -> str:
+def bill(constraints: str, cuda: str, project: Mapping[str, Any], moment: datetime) -> str:
     """The bill, as CycloneDX JSON.
 
     Args:
         constraints: the text of constraints.txt.
+        cuda: the text of constraints-gpu.txt.
         project: pyproject.toml, read.
         moment: at which it was made.
 
@@ -127,7 +130,8 @@ def bill(constraints: str, project: Mapping[str, Any], moment: datetime) -> str:
     pinned, table = pins(constraints), project["project"]
     own: Mapping[str, Sequence[str]] = table["optional-dependencies"]
     required = needs(table["dependencies"], pinned, own)
-    by_extra = {extra: needs(own[extra], pinned, own) for extra in own if extra not in UNPINNED}
+    by_extra = {extra: needs(own[extra], pinned, own) for extra in own if extra != EXTRA_OF_CUDA}
+    by_extra[EXTRA_OF_CUDA] = dict.fromkeys(pins(cuda), frozenset())
     components = {
         name: Component(
             name=name,
@@ -139,7 +143,7 @@ def bill(constraints: str, project: Mapping[str, Any], moment: datetime) -> str:
             licenses=_licences(name),
             properties=[Property(name=EXTRA, value=extra) for extra, brought in by_extra.items() if name in brought],
         )
-        for name, version in pinned.items()
+        for name, version in {**pinned, **pins(cuda)}.items()
     }
     models = _models()
     us = Component(
@@ -153,7 +157,7 @@ def bill(constraints: str, project: Mapping[str, Any], moment: datetime) -> str:
     bom = Bom(
         components=[*components.values(), *models],
         metadata=BomMetaData(component=us, timestamp=moment),
-        serial_number=_serial(us, constraints),
+        serial_number=_serial(us, constraints + cuda),
     )
     direct = {canonicalize_name(Requirement(text).name) for text in table["dependencies"]} & required.keys()
     bom.register_dependency(us, [*(components[name] for name in direct), *models])
@@ -164,14 +168,16 @@ def bill(constraints: str, project: Mapping[str, Any], moment: datetime) -> str:
 
 
 def _licences(name: str) -> list[License]:
-    """As the package declares it; none where it does not, or is not here."""
+    """As the package declares it, by a name or else by classifiers; none where it does neither, or is not here."""
     try:
         fields = importlib.metadata.metadata(name).json
     except importlib.metadata.PackageNotFoundError:
         return []
     words = str(fields.get("license_expression") or fields.get("license") or "").strip()
-    is_name = 0 < len(words) <= LONGEST_LICENCE and "\n" not in words and words != "UNKNOWN"
-    return [LicenseFactory().make_from_string(words)] if is_name else []
+    if not words or len(words) > LONGEST_LICENCE or "\n" in words or words == "UNKNOWN":
+        kinds = [one for one in fields.get("classifier") or () if one.startswith("License :: ")]
+        words = ", ".join(one.rpartition(" :: ")[2] for one in kinds)
+    return [LicenseFactory().make_from_string(words)] if words else []
 
 
 def _models() -> list[Component]:
@@ -188,8 +194,8 @@ def _models() -> list[Component]:
     ]
 
 
-def _serial(us: Component, constraints: str) -> uuid.UUID:
-    digest = hashlib.sha256(constraints.encode()).hexdigest()
+def _serial(us: Component, pinned: str) -> uuid.UUID:
+    digest = hashlib.sha256(pinned.encode()).hexdigest()
     return uuid.uuid5(uuid.NAMESPACE_URL, f"{us.purl} {digest}")
 
 
@@ -200,7 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     moment = datetime.fromtimestamp(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())), UTC)
     try:
-        text = bill(CONSTRAINTS.read_text("utf-8"), tomllib.loads(PROJECT.read_text("utf-8")), moment)
+        pinned, cuda = CONSTRAINTS.read_text("utf-8"), CUDA.read_text("utf-8")
+        text = bill(pinned, cuda, tomllib.loads(PROJECT.read_text("utf-8")), moment)
     except AdvsentryError as error:
         print(f"sbom: error: {error}", file=sys.stderr)
         return 1

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deploy import demo
 from service.__main__ import main as advsentry
 from service.client import DEFAULT_TARGET
 from training.__main__ import main as train
@@ -31,6 +32,7 @@ SMALLER = {
         "model.embedding_dim=16",
     ],
     "advsentry-train evaluate": ["--images", "10", "--attacks", "pgd", "--non-adaptive"],
+    "advsentry-train export": ["export.history_level=0.1"],
 }
 """What the test adds to a command, so that it takes seconds."""
 
@@ -43,7 +45,8 @@ def blocks(text: str) -> list[tuple[str, str]]:
 class Reader:
     """Who types what the README says into a shell with these files about."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
         self._server: subprocess.Popen[str] | None = None
         self._target = DEFAULT_TARGET
         (folder / "folder").mkdir()
@@ -69,6 +72,8 @@ class Reader:
         if program == "make":
             assert not words
             assert re.search(rf"^{re.escape(command)}:.*##", MAKEFILE, re.MULTILINE), line
+            if command == "demo":
+                self._demo()
         elif (program, command) == ("advsentry", "serve"):
             self._serve(words)
         elif program == "advsentry":
@@ -77,6 +82,15 @@ class Reader:
             assert train([command, *words]) == 0, line
         else:
             pytest.fail(f"nobody runs {line!r}")
+
+    def _demo(self) -> None:
+        """As the Makefile has it, each step made smaller."""
+        found = re.search(r"^demo:.*\n\t\S+ -m deploy\.demo (.*)$", MAKEFILE, re.MULTILINE)
+        assert found
+        programs = {"service": "advsentry", "training": "advsentry-train"}
+        self._patch.setenv("PYTHONPATH", str(ROOT))
+        self._patch.setattr(demo, "command", lambda package, *words: self._run(shlex.join([programs[package], *words])))
+        assert demo.main(shlex.split(found[1])) == 0
 
     def _serve(self, words: list[str]) -> None:
         self.leave()
@@ -106,7 +120,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     for name in (name for name in os.environ if name.startswith("ADVSENTRY_")):
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    found = Reader(tmp_path)
+    found = Reader(tmp_path, monkeypatch)
     yield found
     found.leave()
 
@@ -115,7 +129,8 @@ def test_every_block_runs(reader: Reader, tmp_path: Path, capsys: pytest.Capture
     reader.follow(README)
     told = capsys.readouterr().out
     assert told.count("SERVING\n") == 2
-    assert (tmp_path / "reports" / "mine" / "report.html").is_file()
+    for report in ("build/demo/report", "reports/mine"):
+        assert (tmp_path / report / "report.html").is_file()
     assert list((tmp_path / "scored").glob("*.parquet"))
 
 

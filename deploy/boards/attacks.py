@@ -183,7 +183,7 @@ PROBES = Row(
             queries=[
                 Query(
                     expr="sum by (reason) (rate(advsentry_image_errors_total{HERE, "
-                    'reason!~"INTERNAL|OVERLOADED|DEADLINE"}[$__rate_interval]))',
+                    'reason!~"INTERNAL|OVERLOADED|DEADLINE|REFUSED"}[$__rate_interval]))',
                     legend="{{reason}}",
                 )
             ],

@@ -1,9 +1,11 @@
 """The README's picture: the report's chart of growing changes, of every shipped bundle, as one SVG.
 
-It has its own background and both sets of the report's colours, so it can be read on a light and on a dark page.
+It has its own background and both sets of the report's colours, so it can be read on a light and on a dark page. The
+colours are written out: many a program that draws SVG knows no variables and would paint all of it black.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -21,6 +23,7 @@ WIDTH, HEIGHT = 240, 230
 COLUMNS = 4
 EDGE, HEAD = 14, 58
 """Space at the sides, and for title and legend."""
+COLOUR, VARIABLE = re.compile(r"--(\w+): (#\w+)"), re.compile(r"var\(--(\w+)\)")
 FONT = 'text { font-family: system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }'
 OWN = """.page { fill: var(--card); stroke: var(--line); }
 svg .title { fill: var(--text); }
@@ -70,12 +73,21 @@ def _legend(lines: dict[int, str]) -> list[str]:
 
 
 def _style(lines: dict[int, str]) -> str:
-    """Of the report's style sheet the colours, and the rules of the marks that are drawn."""
+    """Of the report's style sheet the rules of the marks that are drawn, in its light colours and in its dark ones."""
     sheet = STYLE.read_text(encoding="utf-8")
     colours, _, rules = sheet.partition("* {")
+    light, dark = (dict(COLOUR.findall(part)) for part in colours.split("@media"))
     drawn = [f".s{number} {{" for number in lines]
     kept = [f".{rule}" for line in rules.splitlines() if line.startswith(".s") for rule in line[1:].split(" .")]
     wanted = [rule for rule in kept if any(rule.startswith(start) for start in drawn)]
     wanted += [line for line in rules.splitlines() if line.startswith(("svg text", "svg .y", "svg .grid", "svg .line"))]
     wanted += [line for line in rules.splitlines() if line.startswith("svg .mark")]
-    return "\n".join([colours.strip(), FONT, *wanted, OWN])
+    wanted += OWN.splitlines()
+    other = [_coloured(rule, dark) for rule in wanted if VARIABLE.search(rule)]
+    return "\n".join(
+        [FONT, *(_coloured(rule, light) for rule in wanted), "@media (prefers-color-scheme: dark) {", *other, "}"]
+    )
+
+
+def _coloured(rule: str, colours: Mapping[str, str]) -> str:
+    return VARIABLE.sub(lambda found: colours[found[1]], rule)

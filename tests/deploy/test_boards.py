@@ -5,6 +5,7 @@ import re
 import time
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -12,7 +13,8 @@ from deploy.boards.__main__ import BOARDS, FOLDER
 from deploy.boards.board import HERE, SELECTOR, Board, Panel
 from deploy.reliability.metrics_page import read_metrics
 from service.client import Client, Options
-from service.errors import AdvsentryError
+from service.errors import AdvsentryError, ErrorReason
+from service.rpc.pipeline import REFUSED
 from tests import tiny
 from tests.deploy.promql import named, rules
 from tests.service.running import running
@@ -25,12 +27,19 @@ PAGE = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
 ALERTS = re.findall(r"- alert: (\w+)", RULES)
 OF_PROMETHEUS = {"up", "ALERTS"}
 ADDED = {"job", "instance"}  # by Prometheus, to every series
+LATER = {
+    ("advsentry_requests_total", "code"): {code.name for code in grpc.StatusCode},
+    ("grpc_server_handled_total", "grpc_code"): {code.name for code in grpc.StatusCode},
+    ("advsentry_image_errors_total", "reason"): {*ErrorReason, REFUSED},
+}
+"""Values that a series gets when they first occur."""
+Scraped = dict[str, dict[str, set[str]]]
 PANELS = [pytest.param(panel, id=f"{board.uid}/{panel.title}") for board in BOARDS for panel in board.panels()]
 
 
 @pytest.fixture(scope="module")
-def scraped(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> dict[str, set[str]]:
-    """Label names by metric: of a server that met a clean, an odd and a broken image, and of one with processes."""
+def scraped(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> Scraped:
+    """Values by label by metric: of a server that met a clean, an odd and a broken image, and of one with processes."""
     with running(tiny.engine(bundle_path)) as server:
         with Client(server.ports.grpc) as client:
             client.detect(tiny.images(1)[0])
@@ -43,19 +52,25 @@ def scraped(tmp_path_factory: pytest.TempPathFactory, bundle_path: Path) -> dict
         workers = read_metrics(metrics)
         process.terminate()
         process.wait(60)
-    found: dict[str, set[str]] = {}
+    found: Scraped = {}
     for one in (page, workers):
         for name, labels in one.series:
-            found.setdefault(name, set()).update(dict(labels))
+            values = found.setdefault(name, {})
+            for label, value in labels:
+                values.setdefault(label, set()).add(value)
     return found
 
 
-def assert_known(query: str, scraped: dict[str, set[str]], recorded: set[str]) -> None:
+def assert_known(query: str, scraped: Scraped, recorded: set[str]) -> None:
     for one in named(query):
         if one.metric in OF_PROMETHEUS | recorded:
             continue
         assert one.metric in scraped, f"{one.metric} is in no scrape: {query}"
-        assert one.labels <= scraped[one.metric] | ADDED, f"{one.metric} has {scraped[one.metric]}: {query}"
+        there = scraped[one.metric]
+        assert one.labels <= there.keys() | ADDED, f"{one.metric} has {there.keys()}: {query}"
+        for label, value in one.wanted:
+            known = there.get(label, set()) | LATER.get((one.metric, label), set())
+            assert label in ADDED or value in known, f"{one.metric} has no {label} {value}: {query}"
 
 
 def test_a_query_is_read_rightly() -> None:
@@ -70,21 +85,23 @@ def test_every_rule_is_read() -> None:
     assert len(rules(RULES)) == len(re.findall(r"expr:", RULES)) == len(re.findall(r"- (?:alert|record):", RULES))
 
 
-def test_every_metric_of_a_rule_is_in_a_scrape(scraped: dict[str, set[str]]) -> None:
+def test_every_metric_of_a_rule_is_in_a_scrape(scraped: Scraped) -> None:
     recorded = {name for name in rules(RULES) if ":" in name}
     for query in rules(RULES).values():
         assert_known(query, scraped, recorded)
 
 
 @pytest.mark.parametrize("panel", PANELS)
-def test_every_metric_of_a_panel_is_in_a_scrape(panel: Panel, scraped: dict[str, set[str]]) -> None:
+def test_every_metric_of_a_panel_is_in_a_scrape(panel: Panel, scraped: Scraped) -> None:
     for query in panel.queries:
         assert_known(query.expr.replace(HERE, SELECTOR), scraped, set())
 
 
-def test_a_metric_that_is_in_no_scrape_is_told(scraped: dict[str, set[str]]) -> None:
+def test_a_metric_that_is_in_no_scrape_is_told(scraped: Scraped) -> None:
     with pytest.raises(AssertionError, match="advsentry_readyy is in no scrape"):
         assert_known("advsentry_readyy == 0", scraped, set())
+    with pytest.raises(AssertionError, match="advsentry_dropped_total has no reason overloaded"):
+        assert_known('advsentry_dropped_total{reason=~"overloaded|deadline"} > 0', scraped, set())
     with pytest.raises(AssertionError, match="advsentry_ready has"):
         assert_known('advsentry_ready{color="red"} == 0', scraped, set())
 

@@ -1,5 +1,6 @@
 """deploy/kubernetes: what is rendered fits its schemas, the settings, the metrics and the service's own times."""
 
+import itertools
 import json
 import re
 import shlex
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ SPARE_S = 5
 """After the drain, for the process to end."""
 KUBECTL = shutil.which("kubectl")
 FOLDERS = ("base", "gpu", "example")
+COMPONENTS = sorted(path.name for path in (FOLDER / "components").iterdir())
 Manifest = dict[str, Any]
 
 
@@ -164,6 +167,7 @@ def test_memory_holds_what_the_settings_allow(kinds: dict[str, Manifest]) -> Non
     measured = json.loads((ROOT / "docs" / "results" / "footprint.json").read_text("utf-8"))["metrics"]
     resident = 1e6 * measured["gtsrb_resident_mb_under_load"]
     most = resident + made.queue_bytes * 4 / 3 + made.held_bytes + made.decode_bytes + 9 * made.max_image_pixels
+    most += 2 * made.history_bytes  # a reload has the next one's beside it
     limit = re.fullmatch(r"(\d+)(Mi|Gi)", container(kinds)["resources"]["limits"]["memory"])
     assert limit is not None
     assert most < int(limit[1]) * {"Mi": 2**20, "Gi": 2**30}[limit[2]]
@@ -270,19 +274,35 @@ def test_the_pages_commands_make_the_secrets_that_are_mounted(tmp_path: Path) ->
         assert any(file == f"{secrets[name]}/{key}" for name, keys in made.items() for key in keys), file
 
 
-def test_the_history_has_a_redis_that_only_the_pods_reach(tmp_path: Path) -> None:
+def put_together(folder: Path, base: str, components: Iterable[str]) -> list[Manifest]:
+    """What kubectl makes of a kustomization of one's own."""
     if KUBECTL is None:
         pytest.skip("kubectl is not installed: nothing renders the kustomizations")
-    shutil.copytree(FOLDER, tmp_path / "all")
-    words = {"resources": ["../base"], "components": ["../components/history"]}
-    (tmp_path / "all" / "own").mkdir()
-    (tmp_path / "all" / "own" / "kustomization.yaml").write_text(yaml.safe_dump(words))
-    done = subprocess.run([KUBECTL, "kustomize", tmp_path / "all" / "own"], capture_output=True, text=True, check=False)
+    shutil.copytree(FOLDER, folder / "all")
+    own = folder / "all" / "own"
+    own.mkdir()
+    words = {"resources": [f"../{base}"], "components": [f"../components/{name}" for name in components]}
+    (own / "kustomization.yaml").write_text(yaml.safe_dump(words))
+    done = subprocess.run([KUBECTL, "kustomize", own], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    made = documents(done.stdout)
-    for version in VERSIONS:
-        for manifest in made:
+    return documents(done.stdout)
+
+
+@pytest.mark.parametrize("components", [*([name] for name in COMPONENTS), COMPONENTS], ids=",".join)
+@pytest.mark.parametrize("base", ["base", "gpu"])
+def test_every_component_goes_with_processors_and_gpus(base: str, components: list[str], tmp_path: Path) -> None:
+    made = put_together(tmp_path, base, components)
+    for version, manifest in itertools.product(VERSIONS, made):
+        if manifest["kind"] != "ScaledObject":  # KEDA's own
             check(manifest, version)
+    (data,) = (one["data"] for one in made if one["kind"] == "ConfigMap")
+    Settings.build(data, {})  # refuses what it does not know
+    for name in components:
+        assert f"`components/{name}`" in PAGE
+
+
+def test_the_history_has_a_redis_that_only_the_pods_reach(tmp_path: Path) -> None:
+    made = put_together(tmp_path, "base", ["history"])
     own = {one["kind"]: one for one in made if one["metadata"]["name"] == "advsentry-history"}
     ours = {one["kind"]: one for one in made if one["metadata"]["name"] != "advsentry-history"}
     settings_made = settings(ours)
