@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.bench_history_serving import STEP
 from deploy.bench_history_serving_figures import Figures, page_table, table
 from deploy.load_once import WAYS, Turn
 from deploy.results import FIELDS, page
@@ -14,6 +15,22 @@ from tests import tiny
 from training.history.placing import place
 
 ROOT = Path(__file__).parent.parent.parent
+WITH_REPEATS = """
+import sys
+from deploy import bench_history_serving as bench
+
+take = bench.DistinctImages.take
+
+def with_repeats(images, count):
+    found = take(images, count)
+    found[-3:] = found[:3]
+    return found
+
+bench.DistinctImages.take = with_repeats
+bench.MOST_WAIT_S = 2.0
+sys.exit(bench.main())
+"""
+"""Three of the images that are taken at once come twice."""
 
 
 def bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -38,9 +55,25 @@ def test_every_server_sees_every_image_and_all_figures_come_from_one_run(tmp_pat
             assert metrics[f"{name}_share"] == pytest.approx(rates[0] / rates[1])
             assert metrics[f"{name}_observed"] == 1
             assert metrics[f"{name}_server_us"] > 0
-    assert metrics["tiny_full_entries"] == written["recipe"]["entries"] == 512
+    assert metrics["tiny_full_entries"] == written["recipe"]["entries"]
+    assert metrics["tiny_observe_entries"] == 3 * len(WAYS) * STEP  # two turns of each way before those that count
     assert "tiny Detect, 32 calls, annotate" in done.stdout
     assert "## history-serving" in page([written], {"history-serving": {"tiny_observe_detect_share": ">= 0.8"}})
+
+
+def test_a_history_that_has_not_kept_what_it_saw_fails_the_run(tmp_path: Path) -> None:
+    bundle = tiny.write(tmp_path / "tiny")
+    place(bundle, tiny.history(streams=199))
+    done = subprocess.run(
+        [sys.executable, "-c", WITH_REPEATS, "--quick", "--bundle", str(bundle)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "server `observe` was to have kept 2304 queries, and has 2277" in done.stderr
 
 
 @pytest.mark.parametrize(
