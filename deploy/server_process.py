@@ -25,6 +25,8 @@ class Server:
     pid: int
     start_s: float
     """From the start of its process until it served."""
+    metrics: str = ""
+    """HOST:PORT of its metrics; "none" of a server without."""
 
     def cpu_s(self) -> float:
         """Processor time of all threads of the process and its children until now."""
@@ -141,7 +143,7 @@ def _saying(arguments: Sequence[str], core: int | None) -> Iterator[Server]:
     begun = time.monotonic()
     with started([sys.executable, *arguments], core) as process:
         assert process.stdout is not None
-        found = re.match(r"serving grpc=(\S+)", process.stdout.readline())
+        found = re.match(r"serving grpc=(\S+) metrics=(\S+)", process.stdout.readline())
         if found is None:
             raise BundleError("the server did not start; its own message stands above")
-        yield Server(found[1], process.pid, time.monotonic() - begun)
+        yield Server(found[1], process.pid, time.monotonic() - begun, found[2])

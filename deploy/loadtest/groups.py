@@ -1,4 +1,6 @@
-"""What a fleet's query history takes, by how many processes share one: the table of docs/history.md, by `make docs`.
+"""What a fleet's query history takes, by how many processes share one: tables of docs/history.md, by `make docs`.
+
+The page's table of one server's throughput (history-serving.json, deploy.bench_history_serving) is placed here, too.
 
 Computed from what was measured: the fleet's rates and processes (docs/results/fleet.json, deploy.loadtest.fleet), and
 what a query costs a process that gets it, one that follows, and Redis (shared-history.json,
@@ -12,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from deploy.bench_history_serving_figures import page_table
 from deploy.loadtest.page import RESULTS, page, table
 
 __all__ = ["Group", "current_page", "group", "most_per_s", "tables"]
@@ -75,12 +78,14 @@ def most_per_s(shared: Mapping[str, float]) -> float:
 
 def current_page() -> str:
     """The page that the committed results give; as it is where they are not there."""
-    text, path = PAGE.read_text(encoding="utf-8"), RESULTS / "shared-history.json"
-    if not path.exists():
-        return text
-    result = json.loads(path.read_text(encoding="utf-8"))
-    fleet = json.loads((RESULTS / "fleet.json").read_text(encoding="utf-8"))
-    return page(text, tables(result, fleet), name=PAGE.name)
+    made: dict[str, str] = {}
+    serving, shared = RESULTS / "history-serving.json", RESULTS / "shared-history.json"
+    if serving.exists():
+        made["history-serving"] = page_table(json.loads(serving.read_text(encoding="utf-8")))
+    if shared.exists():
+        fleet = json.loads((RESULTS / "fleet.json").read_text(encoding="utf-8"))
+        made |= tables(json.loads(shared.read_text(encoding="utf-8")), fleet)
+    return page(PAGE.read_text(encoding="utf-8"), made, name=PAGE.name)
 
 
 def tables(result: Mapping[str, Any], fleet: Mapping[str, Any]) -> dict[str, str]:
