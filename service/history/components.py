@@ -135,7 +135,7 @@ class Components:
         """How many queries each slot's component keeps; 1 for those of none."""
         numbers, parents = self.of[slots], self.rows["parent"]
         has = numbers != NONE
-        sizes, roots = np.ones(len(slots), self.rows["size"].dtype), numbers[has]
+        sizes, roots = np.ones(len(slots), np.int64), numbers[has]
         while not np.array_equal(higher := parents[roots], roots):
             roots = higher
         sizes[has] = self.rows["size"][roots]

@@ -182,6 +182,20 @@ def test_what_is_worth_most_stays() -> None:
         assert all(kept.bucket[slot] > 0 or kept.recent.place(slot) >= 0 for slot in trail)
 
 
+def test_a_flood_does_not_push_out_the_trail_of_its_sender(calibration: Calibration) -> None:
+    bounds = Bounds(entries=512, client_share=0.5)
+    history = History(calibration, dimensions=toy.DIMENSIONS, bounds=bounds)
+    for query in toy.stream(np.stack(toy.asked(toy.square, 60, 100)), "a", start=0.0):
+        history.observe(query)
+    trail = [slot for slot in range(60 + RECENT) if history.own.of[slot] >= 0]
+    assert len(trail) > 40
+    flood = toy.stream(toy.pictures(np.random.default_rng(5), 600), "a", start=100.0)
+    history.observe_all(flood)
+    assert history.store.count(history.number("a")) == 256
+    stays = (history.store.bucket[trail] > 0) & (history.store.since[trail] < 100.0)
+    assert stays.sum() > 0.9 * len(trail)
+
+
 def test_another_secret_takes_over_with_an_overlap(calibration: Calibration) -> None:
     bounds = Bounds(entries=2000, window_s=100.0, rotate_s=400.0)
     history = History(calibration, dimensions=toy.DIMENSIONS, bounds=bounds)
