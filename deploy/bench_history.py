@@ -89,13 +89,13 @@ class World:
             for number in range(count)
         ]
 
-    def fill(self, history: History, count: int) -> None:
-        """Keeps so many queries."""
+    def fill(self, history: History, count: int, *, secrets: int = 1) -> None:
+        """Keeps so many queries, with sketches under one secret, or under two."""
         while count > 0:
             part = min(count, 10_000)
             embeddings, labels = self.embeddings(part)
-            sketches = self._generator.integers(2**31, 2**32, (part, SKETCH), dtype=np.uint32)
-            sketches.sort(axis=1)
+            sketches = self._generator.integers(2**31, 2**32, (secrets, part, SKETCH), dtype=np.uint32)
+            sketches.sort(axis=2)
             shorts = shortened(embeddings)
             cells, own_cells = history.projections.keys(shorts), history.own_projections.keys(shorts)
             digests = self._generator.integers(1, 2**63, part).tolist()
@@ -104,7 +104,7 @@ class World:
                     client=1 + number % 8,
                     digest=digests[number],
                     generation=0,
-                    sketches=(sketches[number],),
+                    sketches=tuple(sketches[:, number]),
                     cells=cells[number],
                     own_cells=own_cells[number],
                     embedding=shorts[number],
@@ -188,10 +188,19 @@ def _kept(world: World, calibration: Calibration, kept: int, count: int) -> dict
         if room:
             found["bytes"] = history.nbytes / history.store.capacity
             found |= {"recall": _recall(history, 1.0), "half_recall": _recall(history, 0.5)}
-            history.store.settle()
-            history.store.begin_next()
-            found["most_bytes"] = history.nbytes / history.store.capacity
+        history.close()
+    found |= _while_replaced(world, calibration, kept)
     return found | {"exact_ms": _exact_ms(world, kept)}
+
+
+def _while_replaced(world: World, calibration: Calibration, kept: int) -> dict[str, float]:
+    """Bytes for each query with sketches under two secrets, and how long it takes when the second takes over."""
+    bounds = Bounds(entries=kept, max_bytes=2**40, client_share=1.0)
+    history = History(calibration, dimensions=DIMENSIONS, bounds=bounds)
+    history.store.begin_next()
+    world.fill(history, kept, secrets=2)
+    found = {"most_bytes": history.nbytes / kept}
+    return found | {"replace_ms": _took_ms(history.store.end_last)}
 
 
 def _each_ms(action: Callable[[Any], object], rows: Any, batch: int) -> list[float]:

@@ -2,8 +2,9 @@
 
     python -m deploy.footprint [--bundle gtsrb ...] [--starts 5] [--result FILE]
 
-Prints one JSON object of flat names. Start is from the start of the process until it says that it serves; with the
-bundle's files in the page cache, since the first start is not counted.
+Memory is that of a server that has just started, of one under load, and of one whose query history is full by the
+default settings, all of noise. Prints one JSON object of flat names. Start is from the start of the process until it
+says that it serves; with the bundle's files in the page cache, since the first start is not counted.
 """
 
 import argparse
@@ -25,12 +26,17 @@ from service.detection.bundle import Bundle, find_bundle, load_bundle
 from service.detection.graph_cache import GraphCache
 from service.detection.sessions import open_session
 from service.errors import AdvsentryError
+from service.history.bounds import Bounds
+from service.history.recent import RECENT
+from service.settings import Settings
 
 __all__ = ["deep_graph"]
 
 BUNDLES = ("digits", "mnist", "gtsrb")
 IMAGES = 2000
 SESSIONS = 7
+MOST_KEPT = 10**6
+"""Queries that a history is filled with."""
 LAYERS = 500
 CHANNELS = 32
 SEED = 0
@@ -80,13 +86,29 @@ def _of_bundle(bundle: Bundle, starts: int) -> dict[str, float]:
     names = ("start_s", "start_cpu_s", "resident_mb", "resident_mb_under_load")
     name = bundle.manifest.name
     medians = {f"{name}_{what}": median(values) for what, values in zip(names, zip(*found, strict=True), strict=True)}
-    return medians | _sessions(name, bundle.graph)
+    return medians | _with_full_history(name, bundle) | _sessions(name, bundle.graph)
 
 
-def _load(target: str, bundle: Bundle) -> None:
+def _with_full_history(name: str, bundle: Bundle) -> dict[str, float]:
+    """How many queries the history keeps, and the memory with so many; nothing of a bundle that has none.
+
+    Each answer waits for its query to be observed, or some would go unobserved.
+    """
+    if bundle.history is None:
+        return {}
+    made = Settings(bundle=str(bundle.path))
+    bounds = Bounds(entries=made.history_entries, max_bytes=made.history_bytes)
+    entries = min(bounds.capacity(bundle.manifest.embedding_dim), MOST_KEPT)
+    with serving(bundle.path, "--history", "annotate", "--history-wait-s", "10") as server:
+        for start in range(0, entries + RECENT, IMAGES):
+            _load(server.target, bundle, different=IMAGES, seed=SEED + 1 + start)
+        return {f"{name}_history_entries": entries, f"{name}_resident_mb_full_history": server.resident_bytes() / 1e6}
+
+
+def _load(target: str, bundle: Bundle, *, different: int = 256, seed: int = SEED) -> None:
     shape = bundle.manifest.input
-    size = (256, shape.height, shape.width, shape.channels)
-    images = np.random.default_rng(SEED).integers(0, 256, size, dtype=np.uint8)
+    size = (different, shape.height, shape.width, shape.channels)
+    images = np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
     with Client(target, timeout_s=60.0) as client:
         for result in client.detect_stream(images[number % len(images)] for number in range(IMAGES)):
             if isinstance(result, AdvsentryError):

@@ -146,7 +146,7 @@ class Settings:
     history_level: float = _setting(0.005, "share of harmless queries that the history may flag", least=1e-6, most=0.5)
     history_window_s: float = _setting(3600.0, "seconds for which queries, and flags, count", least=10, most=LONGEST_S)
     history_entries: int = _setting(100_000, "queries that the history keeps at most", least=256, most=10**8)
-    history_bytes: int = _setting(256 * 2**20, "bytes that the history takes at most, at once", least=2**20, most=2**40)
+    history_bytes: int = _setting(256 * 2**20, "bytes that the history takes at most", least=2**20, most=2**40)
     history_flags: int = _setting(
         5, "flags within the window with which a client, or nobody's component, has too many", least=1, most=100
     )

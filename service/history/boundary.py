@@ -6,14 +6,17 @@ the small one, would miss most of them. Nothing of this is in a snapshot: after 
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.history.entries import ANONYMOUS, NEAR, UNIT, Entry
-from service.history.types import Slots
+from service.history.reserved import reserved
+from service.history.types import Float64s, Slots
 
-__all__ = ["LAST", "Beside", "Boundary", "boundary_bytes"]
+__all__ = ["BOUNDARY_BYTES", "LAST", "Beside", "Boundary"]
 
 LAST = 8
 """Near-boundary queries of a client that are remembered."""
@@ -21,6 +24,8 @@ ENTRIES = 128
 """Kept queries for each client that there is room for; most clients have no near-boundary answer of late."""
 _CLIENT_BYTES = 400
 """Of Python's table, for each client."""
+BOUNDARY_BYTES = 4 + (LAST * 8 + _CLIENT_BYTES) / ENTRIES
+"""What all of it takes, for each entry of the store."""
 _NONE = -1
 
 
@@ -32,27 +37,21 @@ class Beside:
     distance: float
 
 
-def boundary_bytes(dimensions: int) -> float:
-    """What all of it takes, for each entry of the store."""
-    return 4 + (LAST * (2 * dimensions + 8) + _CLIENT_BYTES) / ENTRIES
-
-
 class Boundary:
-    """Rings of slots and embeddings, of the clients with near-boundary answers of late; of nobody there is none."""
+    """Rings of slots, of the clients with near-boundary answers of late; of nobody there is none."""
 
-    def __init__(self, capacity: int, dimensions: int) -> None:
-        """Takes that of the store."""
+    def __init__(self, capacity: int, embeddings_of: Callable[[Sequence[int]], Float64s]) -> None:
+        """Takes how many slots the store has, and what gives the (n, D) embeddings of n of them, in whole numbers."""
         self._most = max(1, capacity // ENTRIES)
-        self._embeddings = np.zeros((self._most, LAST, dimensions), np.int16)
+        self._embeddings_of = embeddings_of
         self._slots = np.full((self._most, LAST), _NONE, np.int64)
-        self._place = np.full(capacity, _NONE, np.int32)  # of a slot, in all rings
+        self._place: NDArray[np.int32] = reserved(capacity, np.int32)  # of a slot, in all rings, from 1 on
         self._rings: OrderedDict[int, list[int]] = OrderedDict()  # client -> its ring, and where it goes on
 
     @property
     def nbytes(self) -> int:
         """Of the arrays, and about that of the table of clients."""
-        arrays = self._embeddings.nbytes + self._slots.nbytes + self._place.nbytes
-        return arrays + _CLIENT_BYTES * len(self._rings)
+        return self._slots.nbytes + self._place.nbytes + _CLIENT_BYTES * len(self._rings)
 
     def before(self, entry: Entry) -> list[Beside]:
         """The client's last, the latest first; none before a query that is not near a boundary."""
@@ -60,11 +59,11 @@ class Boundary:
         if found is None or not entry.marks & NEAR:
             return []
         ring, at = found
-        apart = self._embeddings[ring] - entry.embedding.astype(np.float64)  # whole numbers, so sums are exact
+        every = self._slots[ring].tolist()
+        slots = [slot for number in range(LAST) if (slot := every[(at - 1 - number) % LAST]) != _NONE]
+        apart = self._embeddings_of(slots) - entry.embedding  # whole numbers, so sums are exact
         distances = (np.sqrt((apart * apart).sum(axis=1)) / UNIT).tolist()
-        slots = self._slots[ring].tolist()
-        order = [(at - 1 - number) % LAST for number in range(LAST)]
-        return [Beside(slots[place], distances[place]) for place in order if slots[place] != _NONE]
+        return [Beside(slot, distance) for slot, distance in zip(slots, distances, strict=True)]
 
     def put(self, entry: Entry, slot: int) -> None:
         """Remembers a near-boundary query of a client in place of his last but seven."""
@@ -83,14 +82,13 @@ class Boundary:
         ring, at = found
         found[1] = (at + 1) % LAST
         self._drop(self._slots[ring, at : at + 1])
-        self._slots[ring, at], self._place[slot] = slot, ring * LAST + at
-        self._embeddings[ring, at] = entry.embedding
+        self._slots[ring, at], self._place[slot] = slot, ring * LAST + at + 1
 
     def forget(self, slots: Slots) -> None:
         """Takes slots out."""
         places = self._place[slots]
-        self._slots.reshape(-1)[places[places != _NONE]] = _NONE
-        self._place[slots] = _NONE
+        self._slots.reshape(-1)[places[places > 0] - 1] = _NONE
+        self._place[slots] = 0
 
     def _drop(self, slots: Slots) -> None:
-        self._place[slots[slots != _NONE]] = _NONE
+        self._place[slots[slots != _NONE]] = 0

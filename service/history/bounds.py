@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.errors import SetupError
-from service.history.boundary import boundary_bytes
+from service.history.boundary import BOUNDARY_BYTES
 from service.history.components import RECORD
 from service.history.fingerprints import SKETCH
-from service.history.postings import LOAD
+from service.history.postings import LOAD, place_bytes
 from service.history.projections import TABLES
 from service.history.recent import RECENT, recent_bytes
 
@@ -25,7 +25,7 @@ class Bounds:
 
     entries: int = 100_000
     max_bytes: int = 256 * 2**20
-    """Of everything together; fewer entries are kept where it does not do."""
+    """Of everything together, at the worst; fewer entries are kept where it does not do."""
     window_s: float = 3600.0
     """For how long at least; up to one bucket longer."""
     buckets: int = 16
@@ -66,38 +66,39 @@ class Bounds:
     def capacity(self, dimensions: int) -> int:
         """How many entries fit.
 
+        >>> [Bounds(max_bytes=64 * 2**20).capacity(dimensions) for dimensions in (128, 256)]
+        [47983, 40447]
+
         Raises:
             SetupError: too few to be of use.
         """
-        fixed = recent_bytes(dimensions) + RECENT * bytes_per_entry(dimensions)
-        most = min(self.entries, (self.max_bytes - fixed) // bytes_per_entry(dimensions))
+        each = bytes_per_entry(dimensions, self.entries)
+        most = min(self.entries, (self.max_bytes - recent_bytes(dimensions) - RECENT * each) // each)
         if most < LEAST_ENTRIES:
             raise SetupError(
                 f"history: expected room for {LEAST_ENTRIES} queries or more, got {most}: an entry of a {dimensions}-d "
-                f"embedding takes up to {bytes_per_entry(dimensions)} bytes; allow more entries or bytes"
+                f"embedding takes up to {each} bytes; allow more entries or bytes"
             )
         return most
 
 
-FIELDS: dict[str, tuple[type[np.generic], int]] = {
-    "bucket": (np.uint32, 0),
-    "client": (np.uint64, 0),
-    "digest": (np.uint64, 0),
-    "repeats": (np.uint32, 0),
-    "label": (np.int32, 0),
-    "marks": (np.uint8, 0),
-    "since": (np.float64, 0),
-    "free": (np.uint32, 0),
-    "cells": (np.uint32, TABLES),
-    "own_cells": (np.uint32, TABLES),
+FIELDS: dict[str, type[np.generic]] = {
+    "bucket": np.uint32,
+    "client": np.uint64,
+    "digest": np.uint64,
+    "repeats": np.uint32,
+    "label": np.int32,
+    "marks": np.uint8,
+    "since": np.float64,
+    "free": np.uint32,
 }
-"""Arrays of the store beside sketches and embeddings: type, and columns where there are any."""
+"""Arrays of the store beside sketches and embeddings."""
 
 
-def bytes_per_entry(dimensions: int) -> int:
-    """The most that an entry takes, while a secret is replaced and if each had a client of its own."""
-    fields = sum(np.dtype(kind).itemsize * max(1, columns) for kind, columns in FIELDS.values())
+def bytes_per_entry(dimensions: int, entries: int = 0) -> int:
+    """The most that one of so many entries takes, while a secret is replaced and if each had a client of its own."""
+    fields = sum(np.dtype(kind).itemsize for kind in FIELDS.values())
     sketches = 2 * SKETCH * 4
-    index = (2 * SKETCH + 2 * TABLES + 1) * 4 / LOAD
-    components = boundary_bytes(dimensions) + 2 * (4 + (RECORD.itemsize + 32) / 2)
+    index = (SKETCH + 2 * TABLES + 1) * place_bytes(entries + RECENT) / LOAD
+    components = BOUNDARY_BYTES + 2 * (4 + (RECORD.itemsize + 32) / 2)
     return round(fields + sketches + 2 * dimensions + index + components + CLIENT_BYTES + 0.5)

@@ -4,12 +4,13 @@ import hashlib
 import math
 import struct
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.history.reserved import reserved
 from service.history.types import Integers, Slots
 
 __all__ = ["RECORD", "SAMPLE", "Components", "Member"]
@@ -63,15 +64,14 @@ class Components:
         """Takes the capacity of the store, and a secret seed of up to 64 bytes, which draws hang on."""
         self._seed = seed
         self.of = np.full(slots, NONE, np.int32)
-        self.rows = np.zeros(slots // 2 + 3, RECORD)
-        self.rows["parent"] = NONE  # free
+        self.rows: NDArray[np.void] = reserved(slots // 2 + 3, RECORD)
         self._free: list[int] = []
         self._fresh = 0  # ids from here on were never used
 
     @property
     def nbytes(self) -> int:
-        """Of the arrays; the list of free ids is at most 32 bytes for two slots more."""
-        return self.of.nbytes + self.rows.nbytes
+        """Of what was written to of the arrays; the list of free ids is at most 32 bytes for two slots more."""
+        return self.of.nbytes + self._fresh * RECORD.itemsize
 
     def root(self, number: int) -> int:
         """The component that an id has become part of; shortens the way there."""
@@ -134,10 +134,12 @@ class Components:
     def sizes(self, slots: Slots) -> Integers:
         """How many queries each slot's component keeps; 1 for those of none."""
         numbers, parents = self.of[slots], self.rows["parent"]
-        roots = np.maximum(0, numbers)
+        has = numbers != NONE
+        sizes, roots = np.ones(len(slots), np.int64), numbers[has]
         while not np.array_equal(higher := parents[roots], roots):
             roots = higher
-        return np.where(numbers == NONE, 1, self.rows["size"][roots])
+        sizes[has] = self.rows["size"][roots]
+        return sizes
 
     def forget(self, slots: Slots, *, is_expired: bool) -> None:
         """Takes slots out.
@@ -164,22 +166,31 @@ class Components:
 
     def rebuild(self) -> None:
         """Points every slot to its root, and frees the ids of what was merged and of components of less than two."""
-        parents = self.rows["parent"]
-        ids = np.arange(len(parents))
+        rows = self.rows[: self._fresh]
+        parents, ids = rows["parent"], np.arange(self._fresh)
         roots = np.where(parents == NONE, ids, parents)
         while not np.array_equal(higher := roots[roots], roots):
             roots = higher
         has = self.of != NONE
         self.of[has] = roots[self.of[has]]
-        is_kept = (parents == ids) & (self.rows["size"] >= 2)
+        is_kept = (parents == ids) & (rows["size"] >= 2)
         self.of[has] = np.where(is_kept[self.of[has]], self.of[has], NONE)
         parents[~is_kept] = NONE
-        self._free = np.flatnonzero(~is_kept[: self._fresh]).tolist()
+        self._free = np.flatnonzero(~is_kept).tolist()
 
-    def restore(self, of: Slots, rows: NDArray[np.void]) -> None:
-        """Takes `of` and `rows` as they were after `rebuild`."""
-        self.of[:], self.rows[:] = of, rows
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """All that is kept, by name; `rebuild` comes before."""
+        return {"of": self.of, "rows": self.rows[: self._fresh]}
+
+    def restore(self, array_of: Callable[[str], NDArray[Any]]) -> None:
+        """Takes what `arrays` gave, by name.
+
+        Raises:
+            ValueError: it is of another size.
+        """
+        self.of[:], rows = array_of("of"), array_of("rows")
         self._fresh = len(rows)
+        self.rows[: self._fresh] = rows
         self.rebuild()
 
     def clients(self, root: int) -> int:

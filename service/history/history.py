@@ -28,8 +28,8 @@ class History:
     """The queries of late of one process.
 
     Used from one thread, or from one event loop; it never waits and never reads a clock. A query is compared with those
-    before it, put among them, and judged by the component that it joins. All memory is taken at the start, but for the
-    table of clients, and for a window's time while the fingerprints' secret is replaced.
+    before it, put among them, and judged by the component that it joins. Memory is taken as queries are kept, and given
+    back by `close`.
 
     That is two steps: `keyed` makes of queries what is kept of them and changes nothing, `apply` compares and keeps.
     Histories of one secret, calibration and bounds that apply the same entries in the same order are equal.
@@ -62,15 +62,18 @@ class History:
         self.bounds = bounds or Bounds()
         self.secret = os.urandom(KEY_BYTES) if secret is None else secret
         seed = int.from_bytes(self._derived("draws"), "little")
-        self.store = Store(self.bounds, dimensions, np.random.default_rng(seed))
-        self.own = Components(self.store.capacity + RECENT, self._derived("own margins"))
-        self.everyone = Components(self.store.capacity + RECENT, self._derived("everyone's margins"))
-        self.boundary = Boundary(self.store.capacity + RECENT, dimensions)
         lines = np.random.default_rng(int.from_bytes(self._derived("lines"), "little"))
-        self.radius = calibration.edges.radius_among(self.store.capacity)
+        self.radius = calibration.edges.radius_among(self.bounds.capacity(dimensions))
         """Within which everyone's queries are near; that of a full store, since cells are of one width."""
         self.projections = Projections(dimensions, self.radius, lines)
         self.own_projections = Projections(dimensions, calibration.edges.radius, lines)
+        keys = self.projections.own_keys, self.own_projections.own_keys
+        self.store = Store(
+            self.bounds, dimensions, np.random.default_rng(seed), lambda rows: (keys[0](rows), keys[1](rows))
+        )
+        self.own = Components(self.store.capacity + RECENT, self._derived("own margins"))
+        self.everyone = Components(self.store.capacity + RECENT, self._derived("everyone's margins"))
+        self.boundary = Boundary(self.store.capacity + RECENT, self.store.embeddings_of)
         self.clock = -np.inf
         """The latest time of an entry."""
         self.generations: tuple[int, ...] = ()
@@ -180,8 +183,9 @@ class History:
         )
 
     def close(self) -> None:
-        """Gives its memory back; it cannot be asked any more."""
-        del self.store, self.own, self.everyone, self.boundary
+        """Gives its memory back at once; it cannot be asked any more."""
+        for name in ("store", "own", "everyone", "boundary", "projections", "own_projections"):
+            vars(self).pop(name, None)
 
     def listen(self, listener: Listener) -> None:
         """Tells nobody anything: this history is of one process."""

@@ -16,6 +16,8 @@ CANDIDATES = 64
 """Entries of each view that are compared with a query, of those that share most keys with it."""
 LEAST_VOTES = 2
 """Keys of a sketch that a candidate shares."""
+_AT_ONCE = 256
+"""Sketches that are entered together."""
 
 
 @dataclass(kw_only=True, eq=False, slots=True)
@@ -59,7 +61,8 @@ class Index:
     def __init__(self, slots: int, generator: np.random.Generator) -> None:
         """Takes how many slots there are."""
         self._slots, self._generator = slots, generator
-        self.pixels = [Postings(slots, SKETCH, generator)]
+        self.pixels = Postings(slots, SKETCH, generator)
+        """By the sketches under the secret in use."""
         self.twins = Postings(slots, 1, generator)
         self.everyone = Postings(slots, TABLES, generator)
         self.own = Postings(slots, TABLES, generator)
@@ -67,7 +70,7 @@ class Index:
     @property
     def postings(self) -> tuple[Postings, ...]:
         """All of them."""
-        return (*self.pixels, self.twins, self.everyone, self.own)
+        return (self.pixels, self.twins, self.everyone, self.own)
 
     def of_digests(self, digests: Hashes) -> Keys:
         """(N,) hashes of pixels to (N, PLACES) slots that may have the same, `EMPTY` elsewhere."""
@@ -77,7 +80,7 @@ class Index:
         """Slots that share `LEAST_VOTES` keys of their sketch or more with a query, and those in one of its cells."""
         count, sketches, width = len(rows.clients), rows.sketches[0], PLACES * CELLS
         found = np.full((2 * count, PLACES * max(SKETCH, 2 * CELLS)), EMPTY, np.uint32)
-        found[:count, : PLACES * SKETCH] = self.pixels[0].find(sketches)
+        found[:count, : PLACES * SKETCH] = self.pixels.find(sketches)
         if not sketches[:, 0].all():
             found[:count].reshape(count, -1, PLACES)[:, :SKETCH][sketches == 0] = EMPTY
         found[count:, :width] = self.everyone.find(rows.cells)
@@ -110,9 +113,7 @@ class Index:
 
     def add(self, rows: Rows, slots: Slots) -> None:
         """Enters (N,) slots."""
-        for postings, sketches in zip(self.pixels, rows.sketches, strict=True):
-            places, columns = np.nonzero(sketches * (sketches[:, -1:] > 0))
-            postings.add(sketches[places, columns], slots[places])
+        self._add_sketches(rows.sketches[0], slots)
         self.twins.add(_short(rows.digests), slots)
         self.everyone.add(rows.cells[:, :TABLES].ravel(), slots.repeat(TABLES))
         is_known = rows.clients != ANONYMOUS
@@ -121,19 +122,25 @@ class Index:
 
     def remove(self, rows: Rows, slots: Slots) -> None:
         """Takes (N,) slots out, which were entered with these rows."""
-        for postings, sketches in zip(self.pixels, rows.sketches, strict=True):
-            postings.remove(sketches, slots)
+        self.pixels.remove(rows.sketches[0], slots)
         self.twins.remove(_short(rows.digests)[:, None], slots)
         self.everyone.remove(rows.cells, slots)
         self.own.remove(of_client(rows.own_cells, rows.clients), slots)
 
-    def begin_next(self) -> None:
-        """From now on rows bring sketches under the next secret, too."""
-        self.pixels.append(Postings(self._slots, SKETCH, self._generator))
+    def turn(self, sketches: Keys, slots: Slots) -> None:
+        """Takes the sketches under another secret, of which (N,) slots are entered, in the place of all before.
 
-    def end_last(self) -> None:
-        """Drops those under the secret in use for those under the next."""
-        del self.pixels[0]
+        At once, and not with each entry while there are sketches under both: it takes as long, and memory for one.
+        """
+        del self.pixels
+        self.pixels = Postings(self._slots, SKETCH, self._generator)
+        for start in range(0, len(slots), _AT_ONCE):
+            part = slots[start : start + _AT_ONCE]
+            self._add_sketches(sketches[part], part)
+
+    def _add_sketches(self, sketches: Keys, slots: Slots) -> None:
+        places, columns = np.nonzero(sketches * (sketches[:, -1:] > 0))
+        self.pixels.add(sketches[places, columns], slots[places])
 
 
 def _short(digests: Hashes) -> Keys:

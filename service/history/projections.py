@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.history.entries import UNIT
-from service.history.types import Keys, Shorts
+from service.history.types import Float64s, Keys, Shorts
 
 __all__ = ["CELLS", "PROBES", "TABLES", "Projections", "of_client"]
 
@@ -47,13 +47,8 @@ class Projections:
 
         Products and sums are of integers, and exact, so that keys do not hang on the batch.
         """
-        places = embeddings.astype(np.float64) @ self._lines  # (N, L T)
-        places *= self._scale
-        places += self._shifts
-        floors = np.floor(places)
-        cells = floors.astype(np.int64).view(np.uint64).reshape(-1, LINES, TABLES)
-        cells *= self._factors
-        own = cells.sum(axis=1) + _TABLES
+        places, floors = self._places(embeddings)
+        own = self._cells(floors)
         places -= floors
         places -= 0.5
         above = places.reshape(-1, LINES, TABLES)  # the middle of the cell
@@ -62,6 +57,22 @@ class Projections:
         is_below = np.take_along_axis(above, lines[:, None], axis=1)[:, 0] < 0
         np.negative(steps, out=steps, where=is_below)
         return _folded(np.concatenate([own, own + steps], axis=1))
+
+    def own_keys(self, embeddings: Shorts) -> Keys:
+        """The (N, TABLES) of them that they are kept under."""
+        return _folded(self._cells(self._places(embeddings)[1]))
+
+    def _places(self, embeddings: Shorts) -> tuple[Float64s, Float64s]:
+        """(N, L T) of them on the lines, in cells; and those rounded down."""
+        places = embeddings.astype(np.float64) @ self._lines
+        places *= self._scale
+        places += self._shifts
+        return places, np.floor(places)
+
+    def _cells(self, floors: Float64s) -> NDArray[np.uint64]:
+        cells = floors.astype(np.int64).view(np.uint64).reshape(-1, LINES, TABLES)
+        cells *= self._factors
+        return np.asarray(cells.sum(axis=1) + _TABLES)
 
 
 def of_client(keys: Keys, clients: NDArray[np.uint64]) -> Keys:

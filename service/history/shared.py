@@ -146,12 +146,18 @@ class SharedHistory:
             self._share([number], self._now())
             self._replica.forgive_number(number)
 
-    def close(self) -> None:
+    def leave(self) -> None:
         """Leaves Redis; the replica can still be asked."""
         self._stop.set()
         self._keeper.join()
         self._reason = "the history is closed"
         self._link.close()
+
+    def close(self) -> None:
+        """Leaves Redis, and gives the memory back; it cannot be asked any more."""
+        self.leave()
+        self._outbox.clear()
+        self._replica.close()
 
     def _begin(self) -> None:
         if not self._has_begun.wait(START_S):

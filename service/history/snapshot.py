@@ -3,9 +3,13 @@
 import hashlib
 import os
 import zipfile
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import SetupError
 from service.history.bounds import Bounds
@@ -14,7 +18,7 @@ from service.history.history import History
 
 __all__ = ["load", "save"]
 
-FORMAT = 4
+FORMAT = 5
 _SCOPES = ("own", "everyone")
 
 
@@ -31,7 +35,7 @@ def save(history: History, path: Path) -> None:
     for scope in _SCOPES:
         components = getattr(history, scope)
         components.rebuild()
-        arrays |= {f"{scope}.of": components.of, f"{scope}.rows": components.rows}
+        arrays |= {f"{scope}.{name}": array for name, array in components.arrays().items()}
     arrays["secret"] = np.frombuffer(history.secret, np.uint8)
     arrays["turns"] = np.array([history.clock, *history.generations])
     arrays["made_for"] = _made_for(history.calibration, history.bounds)
@@ -56,20 +60,15 @@ def load(path: Path, calibration: Calibration, *, dimensions: int, bounds: Bound
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file}
-        if not np.array_equal(arrays["made_for"], _made_for(calibration, bounds)):
-            raise ValueError("made with another calibration, other bounds or by another version")
-        history = History(calibration, dimensions=dimensions, bounds=bounds, secret=arrays["secret"].tobytes())
-        history.clock, *generations = arrays["turns"].tolist()
-        history.generations = tuple(int(number) for number in generations)
-        if len(generations) == 2:
-            history.store.begin_next()
-        prefix = "store."
-        history.store.restore(
-            {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
-        )
-        for scope in _SCOPES:
-            getattr(history, scope).restore(arrays[f"{scope}.of"], arrays[f"{scope}.rows"])
+            if not np.array_equal(file["made_for"], _made_for(calibration, bounds)):
+                raise ValueError("made with another calibration, other bounds or by another version")
+            history = History(calibration, dimensions=dimensions, bounds=bounds, secret=file["secret"].tobytes())
+            history.clock, *generations = file["turns"].tolist()
+            history.generations = tuple(int(number) for number in generations)
+            if len(generations) == 2:
+                history.store.begin_next()
+            for name in ("store", *_SCOPES):
+                getattr(history, name).restore(partial(_array, file, name))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise SetupError(f"{path}: expected the history of this server, got {error}; remove the file") from error
     return history
@@ -78,3 +77,7 @@ def load(path: Path, calibration: Calibration, *, dimensions: int, bounds: Bound
 def _made_for(calibration: Calibration, bounds: Bounds) -> np.ndarray:
     content = repr((FORMAT, bounds)).encode() + calibration.to_bytes()
     return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+
+
+def _array(file: Mapping[str, NDArray[Any]], whole: str, name: str) -> NDArray[Any]:
+    return file[f"{whole}.{name}"]

@@ -1,6 +1,8 @@
 """The queries that are kept, within bounds of time, count and bytes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +11,10 @@ from service.history.bounds import CLIENT_BYTES, FIELDS, Bounds
 from service.history.entries import ANONYMOUS, Entry
 from service.history.fingerprints import SKETCH
 from service.history.index import Index, Rows
-from service.history.projections import TABLES
+from service.history.postings import Postings
 from service.history.recent import RECENT, Recent, Sharing
-from service.history.types import Integers, Slots
+from service.history.reserved import reserved
+from service.history.types import Float64s, Integers, Keys, Shorts, Slots
 
 __all__ = ["Store", "rows_of"]
 
@@ -20,12 +23,14 @@ CLEARED = 256
 DRAWN = 64
 """Slots that are looked at to find one to push out."""
 _NEVER = np.iinfo(np.int64).max
+_INDEXES = ("pixels", "twins", "everyone", "own")
 
 Worth = Callable[[Slots], Integers]
+KeysOf = Callable[[Shorts], tuple[Keys, Keys]]
 
 
 class Store:
-    """Arrays of fixed size, of which each query has a slot.
+    """Arrays of which each query has a slot; slots are used one after the other, and take memory from then on.
 
     When it is full, the client with most entries loses one; one who has his share loses one of his own. Of some that
     are drawn at random the one goes that belongs to the smallest component, the oldest of these. So a flood of images
@@ -36,8 +41,13 @@ class Store:
     free again only when the index no longer has it; there are `RECENT` slots more than entries for that.
     """
 
-    def __init__(self, bounds: Bounds, dimensions: int, generator: np.random.Generator) -> None:
-        """Takes a generator whose seed is secret.
+    def __init__(self, bounds: Bounds, dimensions: int, generator: np.random.Generator, keys_of: KeysOf) -> None:
+        """Begins with none.
+
+        Args:
+            dimensions: of the embeddings.
+            generator: its seed must be secret.
+            keys_of: of embeddings, what they are kept under, (N, TABLES) among everyone's and among those of a client.
 
         Raises:
             SetupError: the bounds leave too little room.
@@ -47,16 +57,16 @@ class Store:
         self._width = bounds.window_s / bounds.buckets
         self._generator = generator
         slots = self.capacity + RECENT
-        shapes = {name: ((slots, columns), kind) for name, (kind, columns) in FIELDS.items()}
-        made = {name: np.zeros(shape if shape[1] else shape[0], kind) for name, (shape, kind) in shapes.items()}
+        made: dict[str, Any] = {name: reserved(slots, kind) for name, kind in FIELDS.items()}
         self.bucket, self.client, self.digest = made["bucket"], made["client"], made["digest"]
         self.repeats, self.label, self.marks = made["repeats"], made["label"], made["marks"]
-        self.since, self.cells, self.own_cells = made["since"], made["cells"], made["own_cells"]
-        self._free = made["free"]
+        self.since, self._free = made["since"], made["free"]
         self._free[:] = np.arange(slots)[::-1]
         self._left = slots
-        self.embeddings = np.zeros((slots, dimensions), np.int16)
-        self.sketches = [np.zeros((slots, SKETCH), np.uint32)]
+        self._used = 0  # slots from here on were never written to
+        self.embeddings: Shorts = reserved((slots, dimensions), np.int16)
+        self.sketches: list[Keys] = [reserved((slots, SKETCH), np.uint32)]
+        self._keys_of = keys_of
         self.index = Index(slots, generator)
         self.recent = Recent(dimensions)
         self._counts: dict[int, int] = {}
@@ -73,12 +83,11 @@ class Store:
 
     @property
     def nbytes(self) -> int:
-        """Of all arrays, and about that of the recent queries and of the table of clients."""
-        tables = sum(postings.table.nbytes for postings in self.index.postings)
-        sketches = sum(sketch.nbytes for sketch in self.sketches)
-        fields = sum(getattr(self, "_free" if name == "free" else name).nbytes for name in FIELDS)
-        clients = CLIENT_BYTES * len(self._counts)
-        return int(fields + self.embeddings.nbytes + tables + sketches + self.recent.nbytes + clients)
+        """Of what was written to of all arrays, and about that of the recent queries and of the table of clients."""
+        tables = sum(postings.nbytes for postings in self.index.postings)
+        arrays = (self.embeddings, *self.sketches, *(getattr(self, name) for name in FIELDS if name != "free"))
+        written = self._used * sum(array.nbytes // len(array) for array in arrays)
+        return int(written + self._free.nbytes + tables + self.recent.nbytes + CLIENT_BYTES * len(self._counts))
 
     def count(self, client: int) -> int:
         """How many entries a client has."""
@@ -86,7 +95,8 @@ class Store:
 
     def slots_of(self, client: int) -> Slots:
         """The slots of a client's entries, the recent ones last."""
-        settled = np.flatnonzero((self.client == np.uint64(client)) & (self.bucket > 0))
+        used = slice(self._used)
+        settled = np.flatnonzero((self.client[used] == np.uint64(client)) & (self.bucket[used] > 0))
         return np.concatenate([settled, np.array(self.recent.slots_of(client), np.int64)])
 
     def is_later(self, now: float) -> bool:
@@ -101,7 +111,8 @@ class Store:
         if self._base is None:
             self._base = now - now % self._width  # so that all whose bounds are equal cut time at the same moments
         self._bucket = max(self._bucket, self._at(now))
-        slots = np.flatnonzero((self.bucket > 0) & (self.bucket < self._bucket - self.bounds.buckets))
+        buckets = self.bucket[: self._used]
+        slots = np.flatnonzero((buckets > 0) & (buckets < self._bucket - self.bounds.buckets))
         clients, counts = np.unique(self.client[slots], return_counts=True)
         for client, count in zip(clients.tolist(), counts.tolist(), strict=True):
             self._count(client, -count)
@@ -121,6 +132,14 @@ class Store:
         sharing = self.recent.put(entry)
         self._count(entry.client, 1)
         return slot, sharing
+
+    def embeddings_of(self, slots: Sequence[int]) -> Float64s:
+        """(n, D) of kept queries, whole numbers."""
+        recent, found = self.recent, np.asarray(self.embeddings[list(slots)], np.float64)
+        for number, slot in enumerate(slots):
+            if (place := recent.place(slot)) >= 0:
+                found[number] = recent.embeddings[place]
+        return found
 
     def lasts(self, slot: int, now: float) -> bool:
         """Whether a kept query is within the window at a time, too."""
@@ -180,6 +199,7 @@ class Store:
         """Brings the index up to date."""
         recent, entries = self.recent, self.recent.entries
         self._left -= len(entries)
+        self._used = max(self._used, len(self._free) - self._left)
         kept = [place for place in range(len(entries)) if not recent.is_gone[place]]
         unused = [recent.slots[place] for place in range(len(entries)) if recent.is_gone[place]]
         missing = RECENT - (len(self._free) - self._size - len(self._dead) - len(self._expired))
@@ -204,7 +224,6 @@ class Store:
         rows = rows_of(entries)
         self.bucket[slots], self.client[slots] = self._bucket, rows.clients
         self.digest[slots], self.embeddings[slots] = rows.digests, rows.embeddings
-        self.cells[slots], self.own_cells[slots] = rows.cells[:, :TABLES], rows.own_cells[:, :TABLES]
         self.label[slots] = [entry.label for entry in entries]
         self.marks[slots] = [entry.marks for entry in entries]
         self.since[slots] = [entry.now for entry in entries]
@@ -214,12 +233,13 @@ class Store:
         self.index.add(rows, slots)
 
     def _rows(self, slots: Slots) -> Rows:
+        cells, own_cells = self._keys_of(self.embeddings[slots])
         return Rows(
             digests=self.digest[slots],
             clients=self.client[slots],
             sketches=[sketches[slots] for sketches in self.sketches],
-            cells=self.cells[slots],
-            own_cells=self.own_cells[slots],
+            cells=cells,
+            own_cells=own_cells,
             embeddings=self.embeddings[:0],
         )
 
@@ -233,45 +253,54 @@ class Store:
 
     def begin_next(self) -> None:
         """From now on entries bring sketches under the next secret, too; what was kept before must be settled."""
-        self.sketches.append(np.zeros_like(self.sketches[0]))
-        self.index.begin_next()
+        self.sketches.append(reserved(self.sketches[0].shape, np.uint32))
 
     def end_last(self) -> None:
         """Drops the sketches under the secret in use for those under the next; what was kept must be settled."""
         del self.sketches[0]
-        self.index.end_last()
+        slots = np.flatnonzero(self.bucket[: self._used])
+        self.index.turn(self.sketches[0], slots[self.since[slots].argsort(kind="stable")])
 
     def arrays(self) -> dict[str, NDArray[np.generic]]:
         """All that is kept and settled, by name."""
-        found: dict[str, NDArray[np.generic]] = {name: getattr(self, name) for name in FIELDS if name != "free"}
-        found |= {"free": self._free, "embeddings": self.embeddings}
-        found |= {f"sketches{number}": sketches for number, sketches in enumerate(self.sketches)}
-        found |= {f"pixels{number}": postings.table for number, postings in enumerate(self.index.pixels)}
-        found |= {"twins": self.index.twins.table}
-        found |= {"everyone": self.index.everyone.table, "own": self.index.own.table}
-        found["clock"] = np.array([self._base or 0.0, self._bucket, self._left])
+        used = slice(self._used)
+        found: dict[str, NDArray[np.generic]] = {name: getattr(self, name)[used] for name in FIELDS if name != "free"}
+        found |= {"free": self._free[len(self._free) - self._used :], "embeddings": self.embeddings[used]}
+        found |= {f"sketches{number}": sketches[used] for number, sketches in enumerate(self.sketches)}
+        found["clock"] = np.array([self._base or 0.0, self._bucket, self._left, self._used])
+        for name in _INDEXES:
+            arrays = getattr(self.index, name).arrays()
+            found |= {f"{name}.{part}": array for part, array in arrays.items()}
         return found
 
-    def restore(self, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-        """Takes what `arrays` gave.
+    def restore(self, array_of: Callable[[str], NDArray[Any]]) -> None:
+        """Takes what `arrays` gave, by name, one after the other.
 
         Raises:
-            ValueError: an array is missing or of another type or size.
+            KeyError: an array is missing.
+            ValueError: one is of another type or size.
         """
-        own = self.arrays()
-        for name, array in own.items():
-            found = arrays.get(name)
-            if found is None or found.shape != array.shape or found.dtype != array.dtype:
-                raise ValueError(f"{name}: expected {array.dtype} {array.shape}, got {_of_kind(found)}")
+        self._base, *clock = array_of("clock").tolist()
+        self._bucket, self._left, self._used = map(int, clock)
+        if not 0 <= len(self._free) - self._used <= self._left <= len(self._free):
+            raise ValueError(f"clock: expected up to {len(self._free)} slots, got {clock}")
+        for name in _INDEXES:
+            postings: Postings = getattr(self.index, name)
+            postings.restore(partial(_part, array_of, name))
+        for name, array in self.arrays().items():
+            if name == "clock" or "." in name:
+                continue
+            found = array_of(name)
+            if found.shape != array.shape or found.dtype != array.dtype:
+                raise ValueError(f"{name}: expected {array.dtype} {array.shape}, got {found.dtype} {found.shape}")
             array[...] = found
-        self._base, clock = float(own["clock"][0]), own["clock"][1:].astype(np.int64).tolist()
-        self._bucket, self._left = clock
-        clients, counts = np.unique(self.client[self.bucket > 0], return_counts=True)
+        used = slice(self._used)
+        clients, counts = np.unique(self.client[used][self.bucket[used] > 0], return_counts=True)
         self._counts = dict(zip(clients.tolist(), counts.tolist(), strict=True))
         self._size = sum(self._counts.values())
         is_taken = np.ones(len(self._free), np.bool_)
         is_taken[self._free[: self._left]] = False
-        self._expired = np.flatnonzero(is_taken & (self.bucket == 0))
+        self._expired = np.flatnonzero(is_taken[used] & (self.bucket[used] == 0))
         self._begin()
 
 
@@ -287,5 +316,5 @@ def rows_of(entries: Sequence[Entry]) -> Rows:
     )
 
 
-def _of_kind(array: NDArray[np.generic] | None) -> str:
-    return "none" if array is None else f"{array.dtype} {array.shape}"
+def _part(array_of: Callable[[str], NDArray[Any]], whole: str, part: str) -> NDArray[Any]:
+    return array_of(f"{whole}.{part}")

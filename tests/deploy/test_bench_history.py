@@ -17,7 +17,7 @@ def test_every_figure_comes_from_one_run(tmp_path: Path, capsys: pytest.CaptureF
     finally:
         os.sched_setaffinity(0, processors)
     figures = json.loads(capsys.readouterr().out)
-    names = {"bytes", "most_bytes", "exact_ms", "recall", "half_recall"}
+    names = {"bytes", "most_bytes", "exact_ms", "recall", "half_recall", "replace_ms"}
     names |= {f"{kind}ms_in_{batch}" for kind in ("", "p99_", "full_", "full_p99_") for batch in (1, 8, 32)}
     fingerprints = {f"fingerprint_ms_in_{batch}" for batch in (1, 8, 32)}
     assert set(figures) == fingerprints | {f"{name}_at_300" for name in names}

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from deploy import footprint
 from deploy.footprint import deep_graph
 from deploy.server_process import Server, serving
 from service.client import Client
+from service.detection.bundle import file_entries, load_bundle, write_bundle
 from tests import tiny
 
 
@@ -37,6 +39,19 @@ def test_each_figure_is_there(
     assert all(value > 0 for value in found.values())
     assert found["tiny_resident_mb"] > 30  # an interpreter with numpy and onnxruntime
     assert json.loads(result.read_text(encoding="utf-8"))["metrics"] == found
+
+
+def test_a_history_is_filled_where_the_bundle_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tiny.write(tmp_path / "tiny")
+    loaded = load_bundle(path)
+    files = {name: (path / name).read_bytes() for name in loaded.manifest.files}
+    files["history.npz"] = tiny.history(loaded.manifest.default_alpha, streams=999).to_bytes()
+    write_bundle(path, replace(loaded.manifest, files=file_entries(files)), files, replace=True)
+    monkeypatch.setattr(footprint, "IMAGES", 20)
+    monkeypatch.setattr(footprint, "MOST_KEPT", 40)
+    found = footprint._with_full_history("tiny", load_bundle(path))
+    assert found["tiny_history_entries"] == 40
+    assert found["tiny_resident_mb_full_history"] > 30
 
 
 def test_a_server_takes_flags_and_ends_with_the_block(tmp_path: Path) -> None:

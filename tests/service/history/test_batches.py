@@ -74,4 +74,4 @@ def test_a_batch_is_seen_as_its_queries_one_by_one(calibration: Calibration, bou
     assert any(one.is_repeat for one in seen)
     assert any(one.own and one.own.pixel_links for one in seen)
     for one, other in zip(one_by_one.store.index.postings, together.store.index.postings, strict=True):
-        np.testing.assert_array_equal(one.table, other.table)
+        np.testing.assert_array_equal(one.slots(), other.slots())

@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -24,11 +26,27 @@ def entry(angle: float, *, client: int = 1, marks: int = NEAR) -> Entry:
     )
 
 
-def boundary(clients: int = 3) -> Boundary:
-    return Boundary(clients * ENTRIES, DIMENSIONS)
+class World:
+    """A boundary, and the store that has the embeddings of its slots."""
+
+    def __init__(self, clients: int = 3) -> None:
+        self._kept: dict[int, np.ndarray] = {}
+        self._boundary = Boundary(clients * ENTRIES, self._embeddings_of)
+        self.before, self.forget = self._boundary.before, self._boundary.forget
+
+    def _embeddings_of(self, slots: Sequence[int]) -> np.ndarray:
+        return np.array([self._kept[slot] for slot in slots]).reshape(-1, DIMENSIONS)
+
+    def put(self, one: Entry, slot: int) -> None:
+        self._kept[slot] = one.embedding.astype(np.float64)
+        self._boundary.put(one, slot)
 
 
-def slots(kept: Boundary, one: Entry) -> list[int]:
+def boundary(clients: int = 3) -> World:
+    return World(clients)
+
+
+def slots(kept: World, one: Entry) -> list[int]:
     return [beside.slot for beside in kept.before(one)]
 
 

@@ -82,6 +82,14 @@ def test_ids_never_run_out() -> None:
         assert all(components.row(root)["size"] == size for root, size in sizes.items())
 
 
+def test_a_query_in_no_component_is_alone_when_the_first_component_is_gone() -> None:
+    components = Components(100, b"seed")
+    join(components, 1, [0])
+    components.forget(np.array([0, 1]), is_expired=True)
+    components.rebuild()
+    assert components.sizes(np.array([0, 7])).tolist() == [1, 1]
+
+
 def test_clients_are_counted_roughly() -> None:
     components = Components(100, b"seed")
     for slot in range(1, 21):

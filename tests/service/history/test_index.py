@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from service.history import postings
 from service.history.entries import shortened
 from service.history.postings import EMPTY, PLACES, Postings
 from service.history.projections import PROBES, TABLES, Projections, of_client
@@ -25,7 +26,7 @@ def test_what_was_added_is_found_until_it_is_removed() -> None:
     assert found(index, keys(5, 70)) == [1, 1, 2]
     index.remove(np.stack([keys(5, 70, 900), keys(5, 71, 901)]), slots(1, 2))
     assert not found(index, keys(5, 70, 71, 900, 901))
-    assert (index.table == EMPTY).all()
+    assert (index.slots() == EMPTY).all()
 
 
 @pytest.mark.parametrize("at_once", [1, 3, 10])
@@ -50,6 +51,33 @@ def test_half_full_next_to_nothing_is_lost() -> None:
     assert min(counts) > 40
 
 
+def test_rows_in_the_order_of_use_hold_what_rows_in_their_places_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = np.random.default_rng(0).integers(1, 2**32, (1000, 8), dtype=np.uint32)
+    growing, sizes = Postings(1000, 8, np.random.default_rng(1)), list[int]()
+    in_place = Postings(1000, 8, np.random.default_rng(1))
+    for start in range(0, 1000, 20):
+        rows, slots = keys[start : start + 20], np.arange(start, start + 20)
+        growing.add(rows.ravel(), slots.repeat(8))
+        with monkeypatch.context() as patched:
+            patched.setattr(postings, "PACKED", 0)
+            in_place.add(rows.ravel(), slots.repeat(8))
+        np.testing.assert_array_equal(growing.slots(), in_place.slots())
+        if start % 60 == 0:
+            for index in (growing, in_place):
+                index.remove(rows[::2], slots[::2])
+        sizes.append(growing.nbytes)
+    assert sizes == sorted(sizes)
+    assert sizes[0] < in_place.nbytes / 3
+    assert sizes[-1] == in_place.nbytes
+
+
+def test_a_slot_of_very_many_is_found() -> None:
+    index = Postings(2**24, 1, np.random.default_rng(0))
+    index.add(keys(5, 5, 6), slots(0, 2**24 - 1, 2**16))
+    assert found(index, keys(5)) == [0, 2**24 - 1]
+    assert found(index, keys(6)) == [2**16]
+
+
 def near(generator: np.random.Generator, distance: float, dimensions: int) -> tuple[np.ndarray, np.ndarray]:
     one = generator.standard_normal((400, dimensions))
     one /= np.linalg.norm(one, axis=1, keepdims=True)
@@ -62,7 +90,9 @@ def near(generator: np.random.Generator, distance: float, dimensions: int) -> tu
 def test_near_embeddings_share_a_table_and_far_ones_do_not(distance: float, least: float, most: float) -> None:
     projections = Projections(128, 0.1, np.random.default_rng(0))
     one, other = near(np.random.default_rng(1), distance, 128)
-    entered, looked = projections.keys(one)[:, :TABLES], projections.keys(other)
+    entered, looked = projections.own_keys(one), projections.keys(other)
+    np.testing.assert_array_equal(entered, projections.keys(one)[:, :TABLES])
+    np.testing.assert_array_equal(entered[:1], projections.own_keys(one[:1]))
     share = (np.tile(entered, PROBES) == looked).any(axis=1).mean()
     assert least <= share <= most
 

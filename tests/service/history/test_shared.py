@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_new_process_knows_what_came_before_it(opened: Opened) -> None:
     for query in queries[:40]:
         first.observe(query)
     first.observe_all(traffic(200))
-    first.close()
+    first.leave()
     second = opened()
     assert not second.is_degraded
     assert len(second) == len(first)
@@ -489,9 +490,17 @@ def test_too_much_to_send_later_is_counted(
     wait_for(lambda: len(other) == 4)
 
 
-def test_closing_leaves_a_history_of_this_process_alone(opened: Opened) -> None:
+def test_who_leaves_has_a_history_of_his_own(opened: Opened) -> None:
     history = opened()
-    history.close()
+    history.leave()
     assert history.observe_all(traffic(3))
     assert history.is_degraded
     assert history.degraded_reason == "the history is closed"
+
+
+def test_closing_gives_the_replica_back(opened: Opened) -> None:
+    history = opened()
+    history.observe_all(traffic(3))
+    arrays = weakref.ref(history._replica.store.embeddings)
+    history.close()
+    assert arrays() is None
