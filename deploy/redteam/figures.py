@@ -63,9 +63,9 @@ def _median(values: Sequence[float]) -> float | None:
 def headline(found: Sequence[Row], budget: int) -> dict[str, float]:
     """Flat figures of the result file.
 
-    OARS's success against a server that rejects is that of its most successful case, whatever accounts and budget, and
-    by number of accounts; the undefended attack's stands beside it. Of plain attacks it tells how soon the one that is
-    noticed last is noticed.
+    OARS's success against a server that rejects is that of its most successful case, whatever accounts and budget eps,
+    and by number of accounts and by eps; the undefended attack's stands beside it. Of plain attacks it tells how soon
+    the one that is noticed last is noticed.
 
     Args:
         budget: in queries; stands for the first flag of an attack of which most have none.
@@ -84,6 +84,9 @@ def headline(found: Sequence[Row], budget: int) -> dict[str, float]:
             (f"worst_{family}_success", [row for row in own if row["mode"] != OFF and row["mode"] != Mode.ANNOTATE]),
         ):
             metrics |= {name: max(row["success"] for row in those)} if those else {}
+            if not name.startswith("worst"):
+                for eps in dict.fromkeys(row["eps"] for row in those):
+                    metrics[f"{name}_eps_{eps}"] = max(row["success"] for row in those if row["eps"] == eps)
         noticed = [row for row in own if row["how"] == PLAIN and row["mode"] == Mode.ANNOTATE]
         if noticed:
             firsts = [budget if row["first_flag"] is None else row["first_flag"] for row in noticed]

@@ -133,7 +133,8 @@ def test_the_headline_takes_the_most_successful_case_and_the_one_that_is_noticed
         [
             row("OARS", "reject", 0.05, 3),
             row("OARS", "reject", 0.2, 3),
-            row("careful", "reject", 0.3, 3),
+            {**row("OARS", "reject", 0.4, 3), "eps": 16},
+            row("careful", "reject", 0.5, 3),
             row("careful", "annotate", 0.9, 3),
             row("plain", OFF, 0.8, None),
             row("plain", "annotate", 0.8, 20),
@@ -142,10 +143,15 @@ def test_the_headline_takes_the_most_successful_case_and_the_one_that_is_noticed
         100,
     )
     assert found == {
-        "oars_square_success": 0.2,
-        "oars_square_success_1_accounts": 0.2,
+        "oars_square_success": 0.4,
+        "oars_square_success_eps_8": 0.2,
+        "oars_square_success_eps_16": 0.4,
+        "oars_square_success_1_accounts": 0.4,
+        "oars_square_success_1_accounts_eps_8": 0.2,
+        "oars_square_success_1_accounts_eps_16": 0.4,
         "undefended_square_success": 0.8,
-        "worst_square_success": 0.3,
+        "undefended_square_success_eps_8": 0.8,
+        "worst_square_success": 0.5,
         "plain_square_first_flag_median": 100,
         "plain_square_flagged_within_50": 0.0,
         "plain_first_flag_median": 100,
