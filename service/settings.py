@@ -148,7 +148,7 @@ class Settings:
     history_entries: int = _setting(100_000, "queries that the history keeps at most", least=256, most=10**8)
     history_bytes: int = _setting(256 * 2**20, "bytes that the history takes at most", least=2**20, most=2**40)
     history_flags: int = _setting(
-        5, "flags within the window with which a client, or nobody's component, has too many", least=1, most=100
+        5, "flags within the window with which a client, or a component of everyone's, has too many", least=1, most=100
     )
     history_action: Literal["refuse", "plain"] = _setting(
         "refuse", "with history reject: whether who has too many flags is refused, or gets label and verdict alone"

@@ -274,8 +274,13 @@ class Supervisor:
         return {
             RELOAD: lambda _: ask_loop(self._loop, self.reload()),
             HISTORY: lambda _: merged([json.loads(text) for text in self._ask_all(HISTORY)]),
-            FORGIVE: lambda client: str(sum(map(int, self._ask_all(FORGIVE, client)))),
+            FORGIVE: lambda client: str(self._forgiven(client)),
         }
+
+    def _forgiven(self, client: str) -> int:
+        """How many flags there were: of processes that share a history each has the same."""
+        flags = [int(text) for text in self._ask_all(FORGIVE, client)]
+        return max(flags, default=0) if self._settings.history_url else sum(flags)
 
     def _ask_all(self, path: str, content: str = "") -> list[str]:
         """What each process that serves answers; raises as `Worker.ask`."""

@@ -118,6 +118,7 @@ class InProcess:
         queries = _queries(call, measured)
         flagged, who, is_step = list[bool](), (call.account, CLIENT), False
         for query, seen in zip(queries, history.observe_all(queries), strict=True):
+            ledger.follow(seen)
             flagged.append(seen.p_value <= rules.level)
             if flagged[-1]:
                 ledger.note(who, seen, query.now)

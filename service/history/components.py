@@ -112,6 +112,11 @@ class Components:
         row["label"], row["is_adversarial"] = member.label, member.is_adversarial
         row["clients"] |= np.uint64(1 << member.client % _BITS)
 
+    def number(self, slot: int) -> int:
+        """That of the component that a slot is in; `NONE` of one in none."""
+        number = int(self.of[slot])
+        return NONE if number == NONE else self.root(number)
+
     def evidence(self, slot: int) -> float:
         """That of the component that a slot is in; 0 of one in none."""
         number = int(self.of[slot])
@@ -156,13 +161,15 @@ class Components:
             row["size"] -= count
         self.of[slots] = NONE
 
-    def forgive(self, slots: Slots) -> None:
-        """Drops what speaks against the components that slots are in."""
+    def forgive(self, slots: Slots) -> set[int]:
+        """Drops what speaks against the components that slots are in; gives their numbers."""
         numbers = self.of[slots]
-        for number in np.unique(numbers[numbers != NONE]).tolist():
-            row = self.row(self.root(number))
+        roots = {self.root(number) for number in np.unique(numbers[numbers != NONE]).tolist()}
+        for root in roots:
+            row = self.row(root)
             for name in _SUMS[1:]:  # all but the size
                 row[name] = 0
+        return roots
 
     def rebuild(self) -> None:
         """Points every slot to its root, and frees the ids of what was merged and of components of less than two."""

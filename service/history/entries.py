@@ -7,12 +7,14 @@ import numpy as np
 
 from service.history.types import Float32s, Keys, Shorts
 
-__all__ = ["ADVERSARIAL", "ANONYMOUS", "FLAT", "NEAR", "UNIT", "Entry", "Near", "shortened"]
+__all__ = ["ADVERSARIAL", "ANONYMOUS", "FLAT", "NEAR", "STEP", "UNIT", "Entry", "Near", "shortened"]
 
 ANONYMOUS = 0
 """The number of the client whom nobody vouches for."""
 ADVERSARIAL, NEAR, FLAT = 1, 2, 4
 """Marks: the verdict, that the answer was near a boundary, and that the image has too few distinct pieces."""
+STEP = 8
+"""A mark that comes when it is compared: it added to what speaks against its client's queries or everyone's."""
 UNIT = 16383
 """What 1 is as a 16-bit number; differences of two such are 16-bit numbers, too."""
 

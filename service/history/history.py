@@ -10,7 +10,7 @@ from service.history.boundary import Beside, Boundary
 from service.history.bounds import Bounds
 from service.history.calibration import Calibration
 from service.history.components import Components, Member
-from service.history.entries import ADVERSARIAL, ANONYMOUS, FLAT, NEAR, Entry, Near, shortened
+from service.history.entries import ADVERSARIAL, ANONYMOUS, FLAT, NEAR, STEP, Entry, Near, shortened
 from service.history.evidence import LEAST_EVENTS, LEAST_SIZE, STRAY, Join
 from service.history.fingerprints import KEY_BYTES, SKETCH, Fingerprints, digest
 from service.history.projections import Projections
@@ -172,6 +172,7 @@ class History:
         return self._repeat(entry, twin) if twin >= 0 and self.store.lasts(twin, entry.now) else None
 
     def _repeat(self, entry: Entry, twin: int) -> Observation:
+        step = self.everyone.number(twin) if self._marks_of(twin) & STEP else -1
         return Observation(
             is_repeat=True,
             repeats=self.store.repeated(twin),
@@ -180,6 +181,7 @@ class History:
             everyone=None,
             statistic=0.0,
             p_value=1.0,
+            step=step,
         )
 
     def close(self) -> None:
@@ -190,15 +192,19 @@ class History:
     def listen(self, listener: Listener) -> None:
         """Tells nobody anything: this history is of one process."""
 
-    def forgive(self, client: str) -> None:
-        """Drops what speaks against the components that a client's queries are in; they stay kept."""
-        self.forgive_number(self.number(client))
+    def forgive(self, client: str) -> set[int]:
+        """Drops what speaks against the components that a client's queries are in; they stay kept.
 
-    def forgive_number(self, number: int) -> None:
+        Returns:
+            The numbers of those of everyone's.
+        """
+        return self.forgive_number(self.number(client))
+
+    def forgive_number(self, number: int) -> set[int]:
         """The same of a client as `number` gives it."""
         slots = self.store.slots_of(number)
         self.own.forgive(slots)
-        self.everyone.forgive(slots)
+        return self.everyone.forgive(slots)
 
     def _kept(self, entry: Entry, found: Found) -> Observation:
         """Keeps a query and joins it to what is near."""
@@ -214,6 +220,8 @@ class History:
             self._joined(self.own, own, before, slot, entry, kept_own, is_low_entropy),
             self._joined(self.everyone, everyone, [], slot, entry, kept, is_low_entropy),
         )
+        is_step = any(one is not None and one.added > 0 for one in told)
+        entry.marks = (entry.marks & ~STEP) | (STEP * is_step)
         statistic = 0.0 if is_low_entropy else max((one.statistic for one in told if one), default=0.0)
         return Observation(
             is_repeat=False,
@@ -250,6 +258,7 @@ class History:
         if not others:
             return None
         member, neighbours = _member(entry), {other: self._member(other) for other in others}
+        numbers = {number for other in others if (number := components.number(other)) >= 0}
         root = components.joined(list(neighbours.items()))
         row = components.row(root)
         join = Join(
@@ -272,13 +281,13 @@ class History:
             added = self._added(components, root, join, max(1.0, kept / edges.entries))
             row["evidence"] = max(0.0, row["evidence"] + added)
             row["raised"] += added > 0
-        return self._told(components, root, member.now, added)
+        return self._told(components, root, member.now, added, numbers)
 
     def _added(self, components: Components, root: int, join: Join, crowd: float) -> float:
         """What a join adds to the evidence of its component."""
         return self.calibration.rates.adds(join, crowd=crowd)
 
-    def _told(self, components: Components, root: int, now: float, added: float) -> Component:
+    def _told(self, components: Components, root: int, now: float, added: float, before: set[int]) -> Component:
         row = components.row(root)
         evidence, size = float(row["evidence"]), int(row["size"])
         judged = evidence if size >= LEAST_SIZE and row["raised"] >= LEAST_EVENTS else 0.0
@@ -293,6 +302,8 @@ class History:
             statistic=judged,
             added=added,
             number=root,
+            absorbed=tuple(sorted(before - {root})),
+            is_new=not before,
         )
 
     def _member(self, slot: int) -> Member:
@@ -300,7 +311,7 @@ class History:
         place = store.recent.place(slot)
         if place >= 0:
             return _member(store.recent.entries[place])
-        marks = int(store.marks[slot])
+        marks = self._marks_of(slot)
         return Member(
             client=int(store.client[slot]),
             label=int(store.label[slot]),
@@ -308,6 +319,10 @@ class History:
             is_near=bool(marks & NEAR),
             now=float(store.since[slot]),
         )
+
+    def _marks_of(self, slot: int) -> int:
+        place = self.store.recent.place(slot)
+        return self.store.recent.entries[place].marks if place >= 0 else int(self.store.marks[slot])
 
     def _tidy(self, now: float) -> None:
         """Forgets what has expired."""

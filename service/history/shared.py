@@ -13,9 +13,10 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import islice
+from operator import methodcaller
 
 from service.history.entries import Entry
 from service.history.history import History
@@ -41,7 +42,7 @@ LEAST_WAIT_S, MOST_WAIT_S = 0.1, 5.0
 OUTBOX = 4096
 """Entries kept for the others while Redis is away; then the oldest are dropped."""
 UNHEARD = 10_000
-"""Observations of others that are kept until somebody listens."""
+"""Observations of others, and who they forgave, that are kept until somebody listens."""
 LATE_S = 600.0
 """By which a record and its place in the stream may differ: none can be taken down and played again later."""
 
@@ -72,7 +73,7 @@ class SharedHistory:
         self._seen: Id = START
         self._outbox: deque[Entry | int] = deque(maxlen=OUTBOX)
         self._listener: Listener | None = None
-        self._unheard: deque[tuple[int, Observation, float]] = deque(maxlen=UNHEARD)
+        self._unheard: deque[Callable[[Listener], None]] = deque(maxlen=UNHEARD)
         self._ahead = time.time() - time.monotonic()
         """Redis's clock less this machine's monotonic one."""
         self._is_up = False
@@ -136,15 +137,15 @@ class SharedHistory:
         with self._lock:
             self._listener = listener
             while self._unheard:
-                listener.saw(*self._unheard.popleft())
+                self._unheard.popleft()(listener)
 
-    def forgive(self, client: str) -> None:
-        """Drops what speaks against the components that a client's queries are in, in all processes."""
+    def forgive(self, client: str) -> set[int]:
+        """As `History.forgive`, in all processes."""
         self._begin()
         with self._lock:
             number = self._replica.number(client)
             self._share([number], self._now())
-            self._replica.forgive_number(number)
+            return self._replica.forgive_number(number)
 
     def leave(self) -> None:
         """Leaves Redis; the replica can still be asked."""
@@ -208,20 +209,23 @@ class SharedHistory:
             elif what is not None:
                 self._apply(entries)
                 entries.clear()
-                self._replica.forgive_number(what)
-                self._unheard = deque((one for one in self._unheard if one[0] != what), UNHEARD)
-                if self._listener is not None:
-                    self._listener.forgave(what)
+                components = self._replica.forgive_number(what)
+                self._say(methodcaller("forgave", what, components))
         self._apply(entries)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
+        behind = time.time() - self._now()
         for entry, seen in zip(entries, self._replica.apply(entries), strict=True):
-            if seen.p_value == 1.0:
+            found = seen.everyone
+            if seen.p_value == 1.0 and (found is None or not (found.is_new or found.absorbed)):
                 continue
-            if self._listener is None:
-                self._unheard.append((entry.client, seen, entry.now))
-            else:
-                self._listener.saw(entry.client, seen, entry.now)
+            self._say(methodcaller("saw", entry.client, seen, entry.now + behind))
+
+    def _say(self, what: Callable[[Listener], None]) -> None:
+        if self._listener is None:
+            self._unheard.append(what)
+        else:
+            what(self._listener)
 
     def _opened(self, content: bytes, taken: float) -> Entry | int | None:
         """What a record that Redis took at a time says; None of one's own, and of what is none."""

@@ -4,6 +4,7 @@ Axes everywhere: N queries, H height, W width, C channels, D embedding dimension
 projections. A slot is a place of the store, from 0 to its capacity.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -86,6 +87,10 @@ class Component:
     """What this query added to the evidence, in nats; below 0 where it is more like a harmless one."""
     number: int = -1
     """By which it is known until it is gone or part of a larger one; -1 where it has none."""
+    absorbed: tuple[int, ...] = ()
+    """Numbers of those that became part of it by this query."""
+    is_new: bool = False
+    """Whether it began with this query; another one that is gone may have had its number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,8 @@ class Observation:
     """The larger evidence of both, in nats; 0 of a low-entropy image."""
     p_value: float
     """How often a benign query has as much evidence, at most; 1 where there is none."""
+    step: int = -1
+    """Of a repeat: the number of everyone's component in which the kept query was a step of a search; else -1."""
 
 
 class Listener(Protocol):
@@ -115,12 +122,12 @@ class Listener(Protocol):
     """
 
     def saw(self, client: int, observation: Observation, now: float) -> None:
-        """A query that evidence speaks against was observed.
+        """A query was observed that evidence speaks against, or that made components begin or become one.
 
         Args:
             client: its number, as `History.number` gives it.
-            now: Unix time of the query.
+            now: Unix time of the query, by this process's clock.
         """
 
-    def forgave(self, client: int) -> None:
-        """A client was forgiven."""
+    def forgave(self, client: int, components: Collection[int]) -> None:
+        """A client was forgiven, and with him components of everyone's by their numbers."""

@@ -3,9 +3,10 @@
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import TypeAlias
 
 from service.history.types import NOBODY, Observation
@@ -14,7 +15,7 @@ __all__ = ["CLIENT", "MOST_WATCHED", "Ledger", "Step", "Watched", "Who", "search
 
 MOST_WATCHED = 10_000
 """Clients and components with flags; one more pushes out the one that was flagged longest ago."""
-MOST_BY = 100
+MOST_BY = 8
 """Clients that a component remembers to have flags in it."""
 CLIENT = -1
 
@@ -38,8 +39,11 @@ def search_of(observation: Observation) -> Who | None:
 def step_of(observation: Observation) -> Who | None:
     """The component of everyone's that a query is itself a step of a search in, and not a harmless query near it.
 
-    A step adds to what speaks against its client's queries or everyone's. None where it is none.
+    A step adds to what speaks against its client's queries or everyone's; so does what it repeats, or who is refused
+    would send it again. None where it is none.
     """
+    if observation.is_repeat:
+        return (NOBODY, observation.step) if observation.step >= 0 else None
     adds = any(scope is not None and scope.added > 0 for scope in (observation.own, observation.everyone))
     return search_of(observation) if adds else None
 
@@ -89,6 +93,13 @@ class _Count:
         self.since = now
         self.times: deque[float] = deque(maxlen=enough)
 
+    def add(self, time: float) -> None:
+        """Keeps the latest, in order: what other processes saw may come late."""
+        if not self.times or time >= self.times[-1]:
+            self.times.append(time)
+        else:
+            self.times = deque(sorted([*self.times, time]), self.times.maxlen)
+
     def is_full(self, after: float) -> bool:
         return len(self.times) == self.times.maxlen and self.times[0] >= after
 
@@ -135,15 +146,40 @@ class Ledger:
                 count = self._counts[who] = _Count(enough, observation, now)
             self._counts.move_to_end(who)
             had_enough = count.is_full(now - self._window_s)
-            count.times.append(now)
+            count.add(now)
             count.flags += 1
             count.observation = observation
             count.name = name or count.name
-            if by is not None and len(count.by) < MOST_BY:
+            if by is not None and (by == NOBODY or len(count.by) < MOST_BY):
                 count.by.add(by)
             if count.is_full(now - self._window_s) and not had_enough:
                 return Step.ENOUGH
             return Step.FIRST if count.flags == 1 else Step.ONE_MORE
+
+    def follow(self, observation: Observation) -> None:
+        """Has flags against components of everyone's go with these, as they begin and become one."""
+        found = observation.everyone
+        if found is None or not (found.is_new or found.absorbed):
+            return
+        with self._lock:
+            if found.is_new:
+                self._counts.pop((NOBODY, found.number), None)
+            for number in found.absorbed:
+                if (gone := self._counts.pop((NOBODY, number), None)) is not None:
+                    self._join((NOBODY, found.number), gone)
+
+    def _join(self, who: Who, gone: _Count) -> None:
+        kept = self._counts.get(who)
+        if kept is None:
+            self._counts[who] = gone
+            return
+        if gone.times[-1] > kept.times[-1]:
+            kept.observation = gone.observation
+        for time in gone.times:
+            kept.add(time)
+        kept.flags += gone.flags
+        kept.since = min(kept.since, gone.since)
+        kept.by |= set(islice(gone.by, max(0, MOST_BY - len(kept.by)))) | (gone.by & {NOBODY})
 
     def has_enough(self, who: Who, now: float) -> bool:
         """Whether there are too many flags within the window."""
@@ -153,16 +189,21 @@ class Ledger:
         with self._lock:
             return count.is_full(now - self._window_s)
 
-    def forgive(self, client: str) -> int:
+    def forgive(self, client: str, components: Iterable[int] = ()) -> int:
         """Forgets the flags of a client's key, or those of all components by `NOBODY`; says how many that were.
 
         With a client's go those of the components that he has flags in, since nothing speaks against these any more.
+
+        Args:
+            components: further ones, by number: those that his queries are in.
         """
         with self._lock:
             found = [who for who in self._counts if who[0] == client]
             flags = sum(self._counts.pop(who).flags for who in found)
             for who in [who for who, count in self._counts.items() if client in count.by]:
                 del self._counts[who]
+            for number in components:
+                self._counts.pop((NOBODY, number), None)
             return flags
 
     def watched(self, now: float) -> list[Watched]:
@@ -181,6 +222,7 @@ class Ledger:
                     by=frozenset(count.by),
                 )
                 for who, count in reversed(self._counts.items())
+                if count.times[-1] >= now - self._window_s
             ]
 
     def _expire(self, now: float) -> None:

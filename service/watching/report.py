@@ -57,8 +57,10 @@ def merged(parts: Sequence[dict[str, Any]]) -> str:
     watched = [entry for part in parts for entry in part["watched"]]
     is_shared = any(part["is_shared"] for part in parts)
     if is_shared:
-        ordered = sorted(watched, key=lambda entry: (entry["flags"], not str(entry["client"]).startswith("#")))
-        watched = list({(entry["key"], entry["component"]): entry for entry in ordered}.values())
+        names = {entry["key"]: entry["client"] for entry in watched if entry["client"] != f"#{entry['key']}"}
+        ordered = sorted(watched, key=lambda entry: entry["flags"])
+        found = {(entry["key"], entry["component"]): entry for entry in ordered}.values()
+        watched = [{**entry, "client": names.get(entry["key"], entry["client"])} for entry in found]
     return json.dumps(
         {
             "mode": parts[0]["mode"] if parts else "off",

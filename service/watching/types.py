@@ -1,6 +1,6 @@
 """What the parts of the watch share."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -79,8 +79,8 @@ class Kept(Protocol):
     def listen(self, listener: Listener) -> None:
         """Has a listener told of what other processes observe, and observed."""
 
-    def forgive(self, client: str) -> None:
-        """Drops what speaks against a client's queries."""
+    def forgive(self, client: str) -> Collection[int]:
+        """Drops what speaks against a client's queries; gives the numbers of everyone's components they are in."""
 
     def close(self) -> None:
         """Gives back what it holds."""

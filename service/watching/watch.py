@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from service.detection.types import Scored
@@ -125,7 +125,7 @@ class HistoryWatch:
             Unavailable: the history does not come back.
         """
         flags = self.ledger.forgive(self._key(client))
-        done = self._observer.order(lambda: self._history.forgive(client))
+        done = self._observer.order(lambda: self._forgive(client))
         try:
             done.result(FORGIVE_S)
         except Exception as error:
@@ -136,6 +136,7 @@ class HistoryWatch:
 
     def saw(self, client: int, observation: Observation, now: float) -> None:
         """Counts the flag of a query that another process observed, which tells of it itself; see `Listener`."""
+        self.ledger.follow(observation)
         if observation.p_value > self.rules.level:
             return
         who = who_of(key := _key_of(client), observation)
@@ -143,9 +144,14 @@ class HistoryWatch:
         if key != NOBODY and (search := search_of(observation)) is not None:
             self.ledger.note(search, observation, now, by=key)
 
-    def forgave(self, client: int) -> None:
-        """Forgets the flags of a client that another process forgave."""
-        self.ledger.forgive(_key_of(client))
+    def _forgive(self, client: str) -> None:
+        """In the history's thread; what came before the others were told may have been counted meanwhile."""
+        components = self._history.forgive(client)
+        self.ledger.forgive(self._key(client), components)
+
+    def forgave(self, client: int, components: Collection[int]) -> None:
+        """Forgets the flags of a client that another process forgave; see `Listener`."""
+        self.ledger.forgive(_key_of(client), components)
 
     def close(self, *, saves: bool = False) -> None:
         """Ends the thread when it has observed what waits.
@@ -179,6 +185,7 @@ class HistoryWatch:
         has_enough = False
         p_values: list[float | None] = []
         for seen in observations:
+            self.ledger.follow(seen)
             is_flagged = seen.p_value <= self.rules.level
             p_values.append(seen.p_value if is_flagged else None)
             if is_flagged:

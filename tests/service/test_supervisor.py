@@ -1,5 +1,6 @@
 """`advsentry serve --workers`: several processes on one port that come back, reload, and go when they are told."""
 
+import asyncio
 import os
 import re
 import signal
@@ -21,6 +22,9 @@ from service.errors import AdvsentryError, SetupError
 from service.merging import GAUGES, Merged, read_page
 from service.metrics import Metrics
 from service.ports import reserve_port
+from service.private_http import FORGIVE
+from service.settings import Settings
+from service.supervisor import Supervisor
 from tests.service.test_process import ROOT, command, serving
 from tests.service.test_reload import put, request
 
@@ -94,13 +98,26 @@ def test_a_life_of_two_workers(tmp_path: Path) -> None:
         assert ask_reload(f"http://{metrics}") == "serving tiny version 2, before that tiny version 1"
         assert versions(target, 12) == {"2"}
 
-        assert ask_history(f"http://{metrics}") == {"mode": "off", "trouble": "", "watched": []}
+        assert ask_history(f"http://{metrics}") == {"mode": "off", "trouble": "", "is_shared": False, "watched": []}
         with pytest.raises(AdvsentryError, match="no query history"):
             ask_forgive(f"http://{metrics}", "shop")
 
         process.send_signal(signal.SIGTERM)
         assert process.wait(WAIT_S) == 0
         assert all(map(is_gone, after))
+
+
+@pytest.mark.parametrize(("url", "flags"), [("", 7), ("redis://127.0.0.1:1", 4)])
+def test_flags_that_processes_share_are_told_once(
+    url: str, flags: int, bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Supervisor, "_ask_all", lambda *_: ["3", "4", "0"])
+
+    async def forgiven() -> str:
+        settings = Settings(bundle=bundle_path, history_url=url)
+        return str(Supervisor(settings)._commands()[FORGIVE]("shop"))
+
+    assert asyncio.run(forgiven()) == f"{flags}"
 
 
 def test_a_reload_replaces_processes_that_may_hold_a_gpu_and_they_end_with_their_supervisor(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from deploy.redteam.in_process import InProcess, secret_of
 from deploy.redteam.material import Victims, parts_of, victims_of
 from deploy.redteam.remote import Remote
 from deploy.redteam.running import Budget, Outcome, run
-from deploy.redteam.search import Answer, Attack
+from deploy.redteam.search import Answer, Attack, driven
 from deploy.redteam.square import SquareSearch
 from deploy.results import FIELDS, page
 from service.client import Client
@@ -214,3 +214,23 @@ def test_steps_of_a_search_by_other_accounts_are_refused_and_these_stay_open(
     assert (refused.is_refused, refused.is_cut_off, refused.is_flagged) == (True, False, True)
     assert not asked("b", beside).is_refused
     assert asked("b", step).is_cut_off
+
+
+def test_a_step_that_is_refused_is_refused_again_when_another_account_sends_its_pixels(
+    digits: Engine, victims: Victims
+) -> None:
+    here, asked, refused = InProcess(digits, CALIBRATION, rules(Mode.REJECT), bounds=BOUNDS), [0], []
+
+    def answer(image: Bytes8) -> Answer:
+        asked[0] += 1
+        call = Call(attacker=0, account=f"account {asked[0]}", images=image[None], now=float(asked[0]), every_s=1.0)
+        return here.ask([call])[0][0].answer
+
+    def oracle(images: Bytes8) -> list[Answer]:
+        answers = [answer(image) for image in images]
+        refused.extend(image for image, one in zip(images, answers, strict=True) if one.is_refused)
+        return answers
+
+    driven(SquareSearch(queries=40).search(victims.goals(EPS)[0], np.random.default_rng(0)), oracle, 40)
+    assert len(refused) > 10
+    assert all(answer(image).is_refused for image in refused)

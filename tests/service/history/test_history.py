@@ -133,6 +133,35 @@ def test_repeated_uploads_count_once_and_are_never_flagged(calibration: Calibrat
     assert flagged(seen) == 0.0
 
 
+def test_a_repeat_of_a_step_is_known_for_one(calibration: Calibration) -> None:
+    history, images = new(calibration), toy.asked(toy.square, 70, 102)
+    seen = [history.observe(toy.query(image, f"account {at}", 1.0 * at)) for at, image in enumerate(images)]
+    is_step = [any(scope is not None and scope.added > 0 for scope in (one.own, one.everyone)) for one in seen]
+    assert 10 < sum(is_step) < len(seen)
+    assert seen[-1].everyone is not None
+    for settles in (False, True):
+        again = [history.observe(toy.query(image, "another", 70.0)) for image in images]
+        assert all(one.is_repeat for one in again)
+        assert [one.step >= 0 for one in again] == is_step
+        assert again[int(np.flatnonzero(is_step)[-1])].step == seen[-1].everyone.number
+        if not settles:
+            history.store.settle()
+
+
+def test_components_that_begin_and_become_one_are_told(calibration: Calibration) -> None:
+    history = new(calibration)
+    known: set[int] = set()
+    for seed in SEEDS:
+        for at, image in enumerate(toy.asked(toy.square, BUDGET, seed)):
+            found = history.observe(toy.query(image, f"account {at}", float(at))).everyone
+            if found is None:
+                continue
+            assert found.is_new == (found.number not in known)
+            assert known.issuperset(found.absorbed)
+            known = (known | {found.number}) - set(found.absorbed)
+    assert known == {history.everyone.root(number) for number in history.everyone.of.tolist() if number >= 0}
+
+
 def test_repeats_do_not_hide_a_search(calibration: Calibration) -> None:
     history = new(calibration)
     seen = []
@@ -187,8 +216,9 @@ def test_forgiving_drops_the_evidence_and_not_the_queries(calibration: Calibrati
         seen = history.observe(toy.query(image, "a", float(number)))
     kept = len(history)
     assert seen.p_value <= LEVEL
-    history.forgive("somebody else")
-    history.forgive("a")
+    assert seen.everyone is not None
+    assert history.forgive("somebody else") == set()
+    assert seen.everyone.number in history.forgive("a")
     after = history.observe(toy.query(images[-1], "a", 60.0))
     assert after.p_value > LEVEL
     assert len(history) == kept + 1

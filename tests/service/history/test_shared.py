@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,12 +154,16 @@ class Heard:
     def __init__(self) -> None:
         self.flags: list[tuple[int, Observation]] = []
         self.forgiven: list[int] = []
+        self.times: list[float] = []
 
     def saw(self, client: int, observation: Observation, now: float) -> None:
         assert now > 0
-        self.flags.append((client, observation))
+        self.times.append(now)
+        if observation.p_value < 1:
+            self.flags.append((client, observation))
 
-    def forgave(self, client: int) -> None:
+    def forgave(self, client: int, components: Collection[int]) -> None:
+        assert components
         self.forgiven.append(client)
 
 
@@ -179,7 +183,8 @@ def test_each_hears_what_the_others_observed_and_nobody_his_own(opened: Opened) 
     late = Heard()
     third = opened()
     third.listen(late)
-    assert late.flags == []  # what was forgiven before anybody listened
+    assert late.forgiven == [one.number("searcher")]
+    late.flags.clear()
     one.observe_all(search(103))
     wait_for(lambda: len(late.flags) > 0)
 
@@ -190,6 +195,18 @@ def test_who_comes_late_hears_what_was_before_him(opened: Opened) -> None:
     late = opened()
     late.listen(heard)
     assert len(heard.flags) == sum(observation.p_value < 1 for observation in seen) > 0
+
+
+def test_the_time_of_what_others_observed_is_by_the_clock_of_who_hears(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other, heard = opened(), opened(), Heard()
+    other.listen(heard)
+    plain = time.time
+    monkeypatch.setattr(time, "time", lambda: plain() - 7200.0)
+    one.observe_all(search(count=20))
+    wait_for(lambda: len(heard.times) > 0)
+    assert np.abs(np.array(heard.times) - time.time()).max() < 60.0
 
 
 def test_processes_of_other_bounds_do_not_mix(opened: Opened, server: RedisProcess) -> None:

@@ -127,6 +127,8 @@ def test_processes_that_share_a_history_watch_the_same_clients() -> None:
         ("None", 5),
         ("shop", None),
     ]
+    behind = merged([parts[0], {**PART, "is_shared": True, "watched": [{**shop, "client": "#51", "flags": 9}]}])
+    assert {one["client"]: one["flags"] for one in json.loads(behind)["watched"]}["shop"] == 9
     apart = json.loads(merged([{**part, "is_shared": False} for part in parts]))["watched"]
     assert len(apart) == 6
 

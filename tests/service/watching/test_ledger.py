@@ -1,5 +1,7 @@
 """Flags by client, within a window, of a bounded number of clients."""
 
+from dataclasses import replace
+
 import pytest
 
 from service.watching.ledger import CLIENT, Ledger, Step, who_of
@@ -66,3 +68,30 @@ def test_nobody_is_told_apart_by_component() -> None:
     assert who_of("shop", seen(0.001, number=7)) == SHOP
     assert who_of("", seen(0.001, number=7)) == ("", 7)
     assert who_of("", seen(1.0)) == ("", CLIENT)
+
+
+def test_flags_go_with_components_that_become_one_and_not_with_a_number_that_comes_again() -> None:
+    ledger = Ledger(flags=3, window_s=100.0)
+    for number, now in ((4, 1.0), (4, 2.0), (5, 3.0), (6, 4.0)):
+        ledger.note(("", number), FLAG, now, by=f"{number}")
+    assert FLAG.everyone is not None
+    found = replace(FLAG.everyone, number=5, absorbed=(4, 7))
+    ledger.follow(replace(FLAG, everyone=found))
+    assert ledger.has_enough(("", 5), 5.0)
+    told = {one.who[1]: (one.flags, one.since, one.last, one.by) for one in ledger.watched(5.0)}
+    assert told == {5: (3, 1.0, 3.0, {"4", "5"}), 6: (1, 4.0, 4.0, {"6"})}
+    ledger.follow(replace(FLAG, everyone=replace(found, number=8, absorbed=(5,))))
+    assert [one.who[1] for one in ledger.watched(5.0)] == [8, 6]
+    ledger.follow(replace(FLAG, everyone=replace(found, number=8, absorbed=(), is_new=True)))
+    assert [one.who[1] for one in ledger.watched(5.0)] == [6]
+
+
+def test_flags_that_come_late_count_by_their_time() -> None:
+    ledger = Ledger(flags=3, window_s=10.0)
+    for now in (20.0, 21.0, 12.0, 13.0):
+        ledger.note(SHOP, FLAG, now)
+    assert ledger.has_enough(SHOP, 22.0)
+    assert not ledger.has_enough(SHOP, 23.5)
+    ledger.note(("else", CLIENT), FLAG, 26.0)
+    ledger.note(("late", CLIENT), FLAG, 14.0)
+    assert [(one.who[0], one.last) for one in ledger.watched(26.0)] == [("else", 26.0), ("shop", 21.0)]

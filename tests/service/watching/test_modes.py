@@ -1,5 +1,6 @@
 """What each caller learns of the query history, in each mode and by every API."""
 
+import time
 from functools import partial
 
 import grpc
@@ -24,6 +25,7 @@ from tests.service.watching.world import (
     Way,
     images,
     metadata,
+    seen,
 )
 
 CODE = grpc.StatusCode
@@ -258,3 +260,34 @@ def test_an_answer_does_not_wait_where_nobody_would_see_it(
     finally:
         history.goes_on.set()
     assert len(history.queries) == 2 * len(WAYS)  # observed before the end
+
+
+def test_what_another_process_saw_before_it_heard_of_the_forgiving_is_forgiven(
+    engine: Engine, history: Scripted, identities: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forgive(client: str) -> set[int]:
+        history.listener.saw(history.number(client), seen(P_VALUE), time.time())
+        return set()
+
+    monkeypatch.setattr(history, "forgive", forgive)
+    with serving(engine, history, "reject", identities, history_flags=1) as server:
+        watch = server.app.models.current.watch
+        assert watch is not None
+        forgive("guest")
+        assert [one.name or one.who for one in watch.watched()] != []
+        assert watch.forgive("guest") == 1
+        assert watch.watched() == []
+
+
+def test_forgiving_a_client_opens_the_searches_that_his_queries_are_beside(
+    engine: Engine, history: Scripted, identities: str
+) -> None:
+    with serving(engine, history, "reject", identities, history_flags=2) as server:
+        WAYS["Detect"](server, images([False]), FRIEND.token)
+        watch = server.app.models.current.watch
+        assert watch is not None
+        for client in ("other", "guest"):
+            history.listener.saw(history.number(client), seen(P_VALUE, added=1.0), time.time())
+        assert [one.who[1] for one in watch.watched() if watch.is_cut_off(one)] == [3]
+        assert watch.forgive("friend") == 0
+        assert not any(watch.is_cut_off(one) for one in watch.watched())

@@ -107,8 +107,9 @@ class Scripted:
     def close(self) -> None:
         self.is_closed = True
 
-    def forgive(self, client: str) -> None:
+    def forgive(self, client: str) -> set[int]:
         self.forgiven.append(client)
+        return {int(query.image[0, 1, 0]) for query in self.queries if query.client == client}
 
     def watch(self) -> OpenWatch:
         """Opens watches of this history."""
