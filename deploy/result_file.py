@@ -40,7 +40,7 @@ def write_result(
 
     value = {
         "name": name,
-        "command": shlex.join(["python", "-m", module, *(sys.argv[1:] if arguments is None else arguments)]),
+        "command": shlex.join(["python", "-m", module, *_anywhere(sys.argv[1:] if arguments is None else arguments)]),
         "recipe": recipe,
         "seed": seed,
         "commit": commit(),
@@ -51,3 +51,13 @@ def write_result(
         **(further or {}),
     }
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _anywhere(arguments: Sequence[str]) -> list[str]:
+    """The arguments with DATA for the folder of the data, which lies elsewhere on each machine.
+
+    >>> _anywhere(["--data", "/home/me/sets", "--images", "20"]), _anywhere(["--data=/home/me/sets"])
+    (['--data', 'DATA', '--images', '20'], ['--data=DATA'])
+    """
+    found = ["--data=DATA" if word.startswith("--data=") else word for word in arguments]
+    return ["DATA" if before == "--data" else word for before, word in zip(["", *found], found, strict=False)]

@@ -7,6 +7,7 @@ import pytest
 
 MODULES = (
     "deploy.reliability.result",
+    "deploy.result_file",
     "service.detection.providers",
     "service.detection.ranks",
     "service.detection.verdict",

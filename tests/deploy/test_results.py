@@ -1,6 +1,7 @@
 """The results page says what was asked, what was measured, and whether the one reaches the other."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -137,3 +138,8 @@ def test_a_quick_runs_figures_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "run.json").write_text(json.dumps({**RESULT, "data": {"set": "digits", "quick": True}}))
     with pytest.raises(ValueError, match=r"run\.json: the figures of a quick run are not kept"):
         results.load()
+
+
+def test_no_result_names_a_folder_of_the_machine_that_made_it() -> None:
+    commands = {result["name"]: result["command"] for result in results.load()}
+    assert not {name: command for name, command in commands.items() if re.search(r"(^|[ =])/", command)}
