@@ -211,7 +211,8 @@ HISTORY = Row(
         ),
         Panel(
             title="Clients watched, and cut off",
-            description="Those with such images within the window; `advsentry history` names them.",
+            description="Those with such images within the window; `advsentry history` names them. Each of the servers "
+            "that share a history counts all of them.",
             unit="none",
             queries=[Query(expr="sum by (state) (advsentry_history_clients{HERE})", legend="{{state}}")],
         ),
@@ -228,6 +229,13 @@ HISTORY = Row(
                 )
             ],
             bad_above=0.1,
+        ),
+        Panel(
+            title="Histories that see less than they should",
+            description="1 while one fails, hangs or is without the others that share it; the log says why.",
+            unit="none",
+            queries=[Query(expr="max by (instance) (advsentry_history_degraded{HERE})", legend="{{instance}}")],
+            bad_above=1,
         ),
     ],
 )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ DRAWN = 64
 _NEVER = np.iinfo(np.int64).max
 _INDEXES = ("pixels", "twins", "everyone", "own")
 
+Number = TypeVar("Number", np.int16, np.uint32)
 Worth = Callable[[Slots], Integers]
 KeysOf = Callable[[Shorts], tuple[Keys, Keys]]
 
@@ -309,11 +310,16 @@ def rows_of(entries: Sequence[Entry]) -> Rows:
     return Rows(
         digests=np.array([entry.digest for entry in entries], np.uint64),
         clients=np.array([entry.client for entry in entries], np.uint64),
-        sketches=[np.array(generation) for generation in zip(*(entry.sketches for entry in entries), strict=True)],
-        cells=np.array([entry.cells for entry in entries]),
-        own_cells=np.array([entry.own_cells for entry in entries]),
-        embeddings=np.array([entry.embedding for entry in entries]),
+        sketches=[_stacked(generation) for generation in zip(*(entry.sketches for entry in entries), strict=True)],
+        cells=_stacked([entry.cells for entry in entries]),
+        own_cells=_stacked([entry.own_cells for entry in entries]),
+        embeddings=_stacked([entry.embedding for entry in entries]),
     )
+
+
+def _stacked(rows: Sequence[NDArray[Number]]) -> NDArray[Number]:
+    """(N, K) of rows (K,); several times as fast as `numpy.array` and `numpy.stack`."""
+    return np.concatenate(rows).reshape(len(rows), -1)
 
 
 def _part(array_of: Callable[[str], NDArray[Any]], whole: str, part: str) -> NDArray[Any]:
