@@ -8,8 +8,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-import numpy as np
-
 from service.detection.types import Bytes8, Scored, gather
 from service.errors import Unavailable
 from service.history.types import Observation, Query
@@ -40,7 +38,7 @@ class Group:
     def __init__(self, client: str, scored: Sequence[Scored], answer: "asyncio.Future[object] | None") -> None:
         """Takes the images out of `scored`, as copies: each may be a part of a message that is far larger."""
         self.client = client
-        self.images: Bytes8 = np.stack([one.image for one in scored if one.image is not None])
+        self.images: list[Bytes8] = [one.image.copy() for one in scored if one.image is not None]
         for one in scored:
             one.image = None
         self.scored = scored
@@ -50,29 +48,30 @@ class Group:
     def __len__(self) -> int:
         return len(self.scored)
 
-    def queries(self) -> list[Query]:
-        """What the history wants to know."""
-        measured = gather(self.scored)
-        rows = zip(
-            self.images,
-            measured.outputs.embedding,
-            measured.labels.tolist(),
-            measured.margins.tolist(),
-            measured.fused_p_value.tolist(),
-            strict=True,
+
+def _queries(groups: Sequence[Group]) -> list[Query]:
+    """What the history wants to know of their images; all at once, since calls with an image each share batches."""
+    measured = gather([one for group in groups for one in group.scored])
+    rows = zip(
+        [(group, image) for group in groups for image in group.images],
+        measured.outputs.embedding,
+        measured.labels.tolist(),
+        measured.margins.tolist(),
+        measured.fused_p_value.tolist(),
+        strict=True,
+    )
+    return [
+        Query(
+            client=group.client,
+            image=image,
+            embedding=embedding,
+            label=label,
+            margin=margin,
+            p_value=p_value,
+            now=group.now,
         )
-        return [
-            Query(
-                client=self.client,
-                image=image,
-                embedding=embedding,
-                label=label,
-                margin=margin,
-                p_value=p_value,
-                now=self.now,
-            )
-            for image, embedding, label, margin, p_value in rows
-        ]
+        for (group, image), embedding, label, margin, p_value in rows
+    ]
 
 
 class Observer:
@@ -226,7 +225,7 @@ class Observer:
         """Observes groups; after a failure one by one, so that none blinds it for the others."""
         started, count = time.perf_counter(), sum(map(len, groups))
         try:
-            seen = iter(self._seen([query for group in groups for query in group.queries()]))
+            seen = iter(self._seen(_queries(groups)))
             answers = [(group.answer, self._on_observed(group, [next(seen) for _ in group.scored])) for group in groups]
         except Exception as error:
             if len(groups) > 1:

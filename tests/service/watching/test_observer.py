@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.detection.engine import Engine
-from service.detection.types import Scored
+from service.detection.types import Measurements, Scored
 from service.history.types import Observation, Query
 from service.metrics import Metrics
 from service.watching import observer
@@ -90,5 +90,27 @@ def test_a_group_holds_copies_and_its_rows_let_their_images_go(engine: Engine) -
         row.image = message[7]
     group = Group("shop", rows, None)
     assert [row.image for row in rows] == [None, None]
-    assert not np.shares_memory(group.images, message)
-    assert [query.image.shape for query in group.queries()] == [(tiny.SIDE, tiny.SIDE, 1)] * 2
+    assert not any(np.shares_memory(image, message) for image in group.images)
+    assert [image.shape for image in group.images] == [(tiny.SIDE, tiny.SIDE, 1)] * 2
+
+
+def test_queries_of_several_callers_are_those_of_their_own_rows(engine: Engine) -> None:
+    images = tiny.images(5, seed=3)
+    measured, later = engine.measure(images), engine.measure(images[::-1].copy())
+
+    def row(batch: Measurements, place: int, image: np.ndarray) -> Scored:
+        return Scored(measured=batch, row=place, queue_s=0.0, inference_s=0.0, batch_size=5, image=image)
+
+    groups = [
+        Group("one", [row(measured, 3, images[3])], None),
+        Group("other", [row(measured, 0, images[0]), row(later, 0, images[4])], None),
+        Group("one", [row(measured, 2, images[2])], None),
+    ]
+    found = observer._queries(groups)
+    assert [query.client for query in found] == ["one", "other", "other", "one"]
+    for query, place in zip(found, (3, 0, 4, 2), strict=True):
+        assert (query.image == images[place]).all()
+        assert query.embedding == pytest.approx(measured.outputs.embedding[place], abs=1e-6)
+        assert query.label == measured.labels[place]
+        assert query.margin == pytest.approx(measured.margins[place])
+        assert query.p_value == pytest.approx(measured.fused_p_value[place])
