@@ -141,9 +141,12 @@ class SharedHistory:
 
     def forgive(self, client: str) -> set[int]:
         """As `History.forgive`, in all processes."""
+        return self.forgive_number(self._replica.number(client))
+
+    def forgive_number(self, number: int) -> set[int]:
+        """The same of a client as `number` gives it."""
         self._begin()
         with self._lock:
-            number = self._replica.number(client)
             self._share([number], self._now())
             return self._replica.forgive_number(number)
 

@@ -79,8 +79,12 @@ class Kept(Protocol):
     def listen(self, listener: Listener) -> None:
         """Has a listener told of what other processes observe, and observed."""
 
-    def forgive(self, client: str) -> Collection[int]:
-        """Drops what speaks against a client's queries; gives the numbers of everyone's components they are in."""
+    def forgive_number(self, number: int) -> Collection[int]:
+        """Drops what speaks against a client's queries; gives the numbers of everyone's components they are in.
+
+        Args:
+            number: of the client, as `number` gives it.
+        """
 
     def close(self) -> None:
         """Gives back what it holds."""

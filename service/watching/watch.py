@@ -116,7 +116,8 @@ class HistoryWatch:
         """Forgets the flags of a client, and has the history drop what speaks against its queries; blocks.
 
         Args:
-            client: `NOBODY` for all whom nobody vouches for.
+            client: a name; `#` and a key for one whose name only other processes know, as it is shown; `NOBODY` for
+                all whom nobody vouches for.
 
         Returns:
             How many flags there were.
@@ -124,8 +125,9 @@ class HistoryWatch:
         Raises:
             Unavailable: the history does not come back.
         """
-        flags = self.ledger.forgive(self._key(client))
-        done = self._observer.order(lambda: self._forgive(client))
+        key = self._key_shown(client)
+        flags = self.ledger.forgive(key)
+        done = self._observer.order(lambda: self._forgive(key))
         try:
             done.result(FORGIVE_S)
         except Exception as error:
@@ -144,10 +146,15 @@ class HistoryWatch:
         if key != NOBODY and (search := search_of(observation)) is not None:
             self.ledger.note(search, observation, now, by=key)
 
-    def _forgive(self, client: str) -> None:
+    def _forgive(self, key: str) -> None:
         """In the history's thread; what came before the others were told may have been counted meanwhile."""
-        components = self._history.forgive(client)
-        self.ledger.forgive(self._key(client), components)
+        self.ledger.forgive(key, self._history.forgive_number(entries.ANONYMOUS if key == NOBODY else int(key, 16)))
+
+    def _key_shown(self, client: str) -> str:
+        """Of a name, or of the key itself where that is what an operator was shown: of one who has none here."""
+        shown = client.removeprefix("#")
+        is_key = shown != client and any(one.who[0] == shown and not one.name for one in self.watched())
+        return shown if is_key else self._key(client)
 
     def forgave(self, client: int, components: Collection[int]) -> None:
         """Forgets the flags of a client that another process forgave; see `Listener`."""

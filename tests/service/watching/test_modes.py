@@ -1,5 +1,6 @@
 """What each caller learns of the query history, in each mode and by every API."""
 
+import json
 import time
 from functools import partial
 
@@ -12,6 +13,7 @@ from service.detection.verdict import RevealMode
 from service.errors import AdvsentryError, PermissionRefused
 from service.rpc.read_answers import Options
 from service.watching.ledger import CLIENT
+from service.watching.report import told
 from tests.service import oip
 from tests.service.rpc.test_door import until
 from tests.service.running import Running, running
@@ -265,18 +267,34 @@ def test_an_answer_does_not_wait_where_nobody_would_see_it(
 def test_what_another_process_saw_before_it_heard_of_the_forgiving_is_forgiven(
     engine: Engine, history: Scripted, identities: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def forgive(client: str) -> set[int]:
-        history.listener.saw(history.number(client), seen(P_VALUE), time.time())
+    def forgive(number: int) -> set[int]:
+        history.listener.saw(number, seen(P_VALUE), time.time())
         return set()
 
-    monkeypatch.setattr(history, "forgive", forgive)
+    monkeypatch.setattr(history, "forgive_number", forgive)
     with serving(engine, history, "reject", identities, history_flags=1) as server:
         watch = server.app.models.current.watch
         assert watch is not None
-        forgive("guest")
+        forgive(history.number("guest"))
         assert [one.name or one.who for one in watch.watched()] != []
         assert watch.forgive("guest") == 1
         assert watch.watched() == []
+
+
+def test_a_client_of_other_processes_is_forgiven_by_what_is_shown_of_him(
+    engine: Engine, history: Scripted, identities: str
+) -> None:
+    with serving(engine, history, "reject", identities, history_flags=1) as server:
+        watch = server.app.models.current.watch
+        assert watch is not None
+        history.listener.saw(history.number("far"), seen(P_VALUE), time.time())
+        shown = [entry["client"] for entry in json.loads(told(watch))["watched"]]
+        assert shown == [None, f"#{history.number('far'):016x}"]
+        assert watch.forgive(shown[1]) == 1
+        assert watch.watched() == []
+        assert history.forgiven == [f"{history.number('far'):x}"]
+        assert watch.forgive(shown[1]) == 0, "nobody is shown so any more: it is a name"
+        assert history.forgiven[1:] == [f"{history.number(shown[1]):x}"]
 
 
 def test_forgiving_a_client_opens_the_searches_that_his_queries_are_beside(

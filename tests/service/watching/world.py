@@ -107,9 +107,10 @@ class Scripted:
     def close(self) -> None:
         self.is_closed = True
 
-    def forgive(self, client: str) -> set[int]:
-        self.forgiven.append(client)
-        return {int(query.image[0, 1, 0]) for query in self.queries if query.client == client}
+    def forgive_number(self, number: int) -> set[int]:
+        names = {self.number(query.client): query.client for query in self.queries}
+        self.forgiven.append(names.get(number, f"{number:x}" if number else ""))
+        return {int(query.image[0, 1, 0]) for query in self.queries if self.number(query.client) == number}
 
     def watch(self) -> OpenWatch:
         """Opens watches of this history."""
