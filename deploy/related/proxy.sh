@@ -25,6 +25,12 @@ for seed in 0 1 2; do
   run pca-10000 "$seed" proxy.images=10000
 done
 generate pixel-gaussian pixel-gaussian 10000
+arc() { # NAME SEED SETS...
+  local name=mnist-proxy-arc-$1-$2
+  [ -e "docs/results/$name.json" ] || "$train" proxy arc mnist-proxy --data "$data" --seed "$2" \
+    --out "docs/results/$name.json" "${@:3}"
+}
+for seed in 0 1 2; do arc gaussian "$seed" "$sets"/{pca,pixel}-gaussian.npz; done
 generate diffusion diffusion 10000 --weights "$sets/diffusion.pt"
 generate unlabelled pca-gaussian 10000 --unlabelled
 [ -e "$sets/selected.npz" ] || "$train" proxy select mnist-proxy "$sets/pca-gaussian.npz" --data "$data" --keep 0.5 \
@@ -35,8 +41,7 @@ generate unlabelled pca-gaussian 10000 --unlabelled
   proxy.gamma=1 train.epochs=30 attack.name=none
 
 for seed in 0 1 2; do
-  [ -e "docs/results/mnist-proxy-arc-$seed.json" ] || "$train" proxy arc mnist-proxy --data "$data" --seed "$seed" \
-    --out "docs/results/mnist-proxy-arc-$seed.json" "$sets"/{pca-gaussian,diffusion,selected,pixel-gaussian}.npz
+  arc every "$seed" "$sets"/{pca-gaussian,diffusion,selected,pixel-gaussian}.npz
 done
 
 for seed in 0 1 2; do
