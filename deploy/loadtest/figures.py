@@ -12,11 +12,12 @@ from service.detection.types import Bools, Integers
 
 __all__ = ["PhaseFigures", "figures", "flat", "table"]
 
-REFUSED = "RESOURCE_EXHAUSTED"
+REFUSED, SHED = "RESOURCE_EXHAUSTED", "CANCELLED"
 COLUMNS = (
     ("calls/s", "offered_per_s", ".0f"),
     ("ok/s", "answered_per_s", ".0f"),
     ("refused", "refused_share", ".1%"),
+    ("shed", "shed_share", ".1%"),
     ("failed", "failed_share", ".1%"),
     ("p50 ms", "p50_ms", ".1f"),
     ("p90 ms", "p90_ms", ".1f"),
@@ -36,6 +37,8 @@ class PhaseFigures:
     answered_per_s: float
     refused_share: float
     """With RESOURCE_EXHAUSTED, which says when to come back."""
+    shed_share: float
+    """With CANCELLED, by the server's gRPC: too many waited to be taken."""
     failed_share: float
     """With any other status."""
     p50_ms: float
@@ -62,7 +65,7 @@ def figures(sent: Sent, numbers: Integers, plan: Sequence[Phase]) -> list[PhaseF
 def _phase(sent: Sent, codes: NDArray[np.str_], chosen: Bools, phase: Phase) -> PhaseFigures:
     calls = max(1, int(chosen.sum()))
     is_ok = chosen & (codes == "OK")
-    is_refused = chosen & (codes == REFUSED)
+    is_refused, is_shed = chosen & (codes == REFUSED), chosen & (codes == SHED)
     latencies = sent.latency_ms[is_ok] if is_ok.any() else np.zeros(1)
     waits = sent.queue_ms[is_ok] if is_ok.any() else np.zeros(1)
     p50, p90, p99, p999, most = np.percentile(latencies, [50, 90, 99, 99.9, 100]).tolist()
@@ -70,7 +73,8 @@ def _phase(sent: Sent, codes: NDArray[np.str_], chosen: Bools, phase: Phase) -> 
         offered_per_s=int(chosen.sum()) / phase.seconds,
         answered_per_s=int(is_ok.sum()) / phase.seconds,
         refused_share=int(is_refused.sum()) / calls,
-        failed_share=int((chosen & ~is_ok & ~is_refused).sum()) / calls,
+        shed_share=int(is_shed.sum()) / calls,
+        failed_share=int((chosen & ~is_ok & ~is_refused & ~is_shed).sum()) / calls,
         p50_ms=p50,
         p90_ms=p90,
         p99_ms=p99,

@@ -119,11 +119,12 @@ def _loadtest(result: Mapping[str, Any]) -> dict[str, str]:
     names = [name.removesuffix("_offered_per_s") for name in found if name.endswith("_offered_per_s")]
     rows = [
         f"| {name.replace('_', ' ')} | {_n(found[f'{name}_offered_per_s'])} | {_n(found[f'{name}_answered_per_s'])} | "
-        f"{found[f'{name}_refused_share']:.1%} | {found[f'{name}_failed_share']:.1%} | {found[f'{name}_p50_ms']:.1f} | "
-        f"{found[f'{name}_p99_ms']:.1f} | {found[f'{name}_late_p99_ms']:.1f} |"
+        f"{found[f'{name}_refused_share']:.1%} | {found[f'{name}_shed_share']:.1%} | "
+        f"{found[f'{name}_failed_share']:.1%} | "
+        f"{found[f'{name}_p50_ms']:.1f} | {found[f'{name}_p99_ms']:.1f} | {found[f'{name}_late_p99_ms']:.1f} |"
         for name in names
     ]
-    head = "| phase | calls/s | answered/s | refused | failed | p50, ms | p99, ms | client late, p99, ms |"
+    head = "| phase | calls/s | answered/s | refused | shed | failed | p50, ms | p99, ms | client late, p99, ms |"
     bundle = ", ".join(result["data"])
     capacity = f"1 stands for {_n(found['capacity_per_s'])} calls a second, what one core answers in a closed loop."
     source = f"* {bundle}; {capacity} {result['machine']}; commit {result['commit']}; `{result['command']}`"

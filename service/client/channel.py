@@ -45,8 +45,8 @@ _SERVICE_CONFIG = {
     ],
 }
 """A detection changes nothing, so that trying again is safe. A server without room says when to come back; gRPC waits
-for that. CANCELLED from a server is gRPC's own word for a call that it had not taken when it stopped. A stream is
-opened again by the clients, which know what of it is answered."""
+for that. CANCELLED from a server is gRPC's own word for a call that it had not taken when it stopped, or of which too
+many waited to be taken. A stream is opened again by the clients, which know what of it is answered."""
 
 OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),

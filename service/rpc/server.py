@@ -34,9 +34,14 @@ LIMITS = {
     "grpc.http2.min_ping_interval_without_data_ms": 10_000,  # our clients ping every 30 s, and in a stream only
     "grpc.http2.max_ping_strikes": 2,  # a flood of pings is closed at the third
     "grpc.server_handshake_timeout_ms": 10_000,  # in which TLS and the settings of HTTP/2 must have come
+    "grpc.server.max_pending_requests": 256,  # of a method that wait for the loop: all that one connection may have
+    "grpc.server.max_pending_requests_hard_limit": 384,  # between the two by chance, the more the fuller
 }
 """Against floods; `tests/service/test_floods.py` does what they are there for. R-8 of the reliability sheet times other
-callers meanwhile, and beside rapid resets, for which there is no limit."""
+callers meanwhile, and beside rapid resets, for which there is no limit.
+
+A loop that cannot even refuse what comes falls behind until every call is handed over too late. So what waits for it is
+bounded: gRPC cancels what is above that by itself, at a small part of what a refusal of ours costs."""
 
 PLAIN_ONLY = ("grpc.compression_enabled_algorithms_bitset", 1)
 """Bit 0 is the plain form."""

@@ -100,8 +100,10 @@ def error_of(code: grpc.StatusCode, text: str, trailers: Mapping[str, str | byte
         return InvalidRequest(text, reason=ErrorReason(reason) if reason in set(ErrorReason) else None)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return Overloaded(text, retry_after_ms=int(trailers.get(_PUSHBACK_KEY, "0")))
-    if code is grpc.StatusCode.CANCELLED:  # not by us: gRPC's own word for a call that meets a stopping server
-        return Unavailable("the server cancelled the call, as one does that is shutting down; try another")
+    if code is grpc.StatusCode.CANCELLED:  # gRPC's own word for a call that the server had not taken yet
+        return Unavailable(
+            "the server cancelled the call, as one does that is shutting down or overrun; try another, or later"
+        )
     for kind, known in CODES.items():
         if known is code and kind not in (BundleError, SetupError, AdvsentryError):
             return kind(text)

@@ -2,7 +2,9 @@
 
 import os
 import struct
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -172,6 +174,38 @@ def test_one_caller_does_not_take_all_calls(engine: Engine, monkeypatch: pytest.
             until(lambda: ended("RESOURCE_EXHAUSTED") == 40, SOON_S)
             assert serves(made)
         until(lambda: ended("CANCELLED") == 20, SOON_S)
+
+
+def test_what_a_loop_cannot_keep_up_with_is_cancelled_at_once_and_the_rest_is_answered(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(server.LIMITS, "grpc.server.max_pending_requests", 20)
+    monkeypatch.setitem(server.LIMITS, "grpc.server.max_pending_requests_hard_limit", 30)
+    with running(engine, canary_s=100.0) as made:
+        assert serves(made)
+        before = made.value("grpc_server_started_total", **DETECT)
+        stands, goes_on = threading.Event(), threading.Event()
+        made.loop.call_soon_threadsafe(lambda: (stands.set(), goes_on.wait(SOON_S)))
+        assert stands.wait(SOON_S)
+        stub = detection_pb2_grpc.DetectorServiceStub(made.channel)
+        calls = [stub.Detect.future(pb.DetectRequest(image=GOOD), timeout=2 * SOON_S) for _ in range(100)]
+        try:
+            until(lambda: sum(call.done() for call in calls) >= 68, SOON_S)  # two may be on their way to the loop
+            assert {call.code() for call in calls if call.done()} == {CODE.CANCELLED}
+            assert made.value("grpc_server_started_total", **DETECT) == before  # the loop stands still
+        finally:
+            goes_on.set()
+        codes = Counter(call.code() for call in calls)
+        assert set(codes) == {CODE.OK, CODE.CANCELLED}
+        assert codes[CODE.OK] >= 20  # what may wait without a chance of being cancelled
+        assert made.value("grpc_server_started_total", **DETECT) == before + codes[CODE.OK]
+        assert serves(made)
+
+
+def test_all_calls_of_one_connection_may_wait_for_the_loop() -> None:
+    limits = server.LIMITS
+    assert limits["grpc.max_concurrent_streams"] <= limits["grpc.server.max_pending_requests"]
+    assert limits["grpc.server.max_pending_requests"] < limits["grpc.server.max_pending_requests_hard_limit"]
 
 
 def test_a_quarter_of_the_calls_is_for_each_once_half_are_taken() -> None:

@@ -122,6 +122,7 @@ def test_the_command_writes_what_the_page_shows(tmp_path: Path, monkeypatch: pyt
                             "offered_per_s",
                             "answered_per_s",
                             "refused_share",
+                            "shed_share",
                             "failed_share",
                             "p50_ms",
                             "p99_ms",
@@ -137,7 +138,7 @@ def test_the_command_writes_what_the_page_shows(tmp_path: Path, monkeypatch: pyt
     found = json.loads(result.read_text("utf-8"))["metrics"]
     assert f"| {found['pods']:,.0f}; {found['memory_gb']:,.0f} |" in text
     assert all(f"| by connection, {clients} clients |" in text for clients in CLIENTS)
-    assert "| steps 0.9 | 0 | 0 | 50.0% | 50.0% | 0.5 | 0.5 | 0.5 |" in text
+    assert "| steps 0.9 | 0 | 0 | 50.0% | 50.0% | 50.0% | 0.5 | 0.5 | 0.5 |" in text
     assert "mean of a day of 100,000,000" in text
 
 

@@ -31,19 +31,19 @@ def test_a_profile_is_made_of_shares() -> None:
     assert all(len({name for name, _, _ in profile}) == len(profile) for profile in PROFILES.values())
 
 
-def test_refusals_and_failures_are_told_apart_and_have_no_latency() -> None:
+def test_refusals_what_is_shed_and_failures_are_told_apart_and_have_no_latency() -> None:
     plan = [Phase(name="a", rate=4, seconds=1), Phase(name="b", rate=1, seconds=2)]
     sent = Sent(
-        due_s=np.array([0.0, 0.2, 0.4, 0.6, 1.5]),
-        late_ms=np.array([0.0, 1.0, 0.0, 0.0, 5.0]),
-        latency_ms=np.array([10.0, 30.0, np.nan, np.nan, np.nan]),
-        queue_ms=np.array([1.0, 3.0, np.nan, np.nan, np.nan]),
-        codes=["OK", "OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "DEADLINE_EXCEEDED"],
+        due_s=np.array([0.0, 0.1, 0.2, 0.4, 0.6, 1.5]),
+        late_ms=np.array([0.0, 1.0, 0.0, 0.0, 0.0, 5.0]),
+        latency_ms=np.array([10.0, 30.0, np.nan, np.nan, np.nan, np.nan]),
+        queue_ms=np.array([1.0, 3.0, np.nan, np.nan, np.nan, np.nan]),
+        codes=["OK", "OK", "RESOURCE_EXHAUSTED", "UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED"],
         client_share=0.1,
     )
-    first, second = figures(sent, np.array([0, 0, 0, 0, 1]), plan)
-    assert (first.offered_per_s, first.answered_per_s) == (4, 2)
-    assert (first.refused_share, first.failed_share) == (0.25, 0.25)
+    first, second = figures(sent, np.array([0, 0, 0, 0, 0, 1]), plan)
+    assert (first.offered_per_s, first.answered_per_s) == (5, 2)
+    assert (first.refused_share, first.shed_share, first.failed_share) == (0.2, 0.2, 0.2)
     assert (first.p50_ms, first.max_ms, first.queue_p95_ms) == pytest.approx((20, 30, 2.9))
     assert (second.failed_share, second.answered_per_s, second.p99_ms, second.late_p99_ms) == (1, 0, 0, 5)
     assert flat("x", plan, [first, second])["x_b_failed_share"] == 1
