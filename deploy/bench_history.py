@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from deploy.result_file import write_result
 from service.errors import AdvsentryError
@@ -129,6 +130,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     began = time.monotonic()
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    threadpool_limits(1, "blas")  # as the server has it
     world = World()
     try:
         calibration = calibrate(world.queries(2000), [world.queries(256) for _ in range(4)], alpha=0.01)

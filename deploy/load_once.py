@@ -16,7 +16,7 @@ from service.client.credentials import token_metadata
 from service.detection.types import Bytes8
 from service.errors import SetupError
 from service.rpc.convert import SERVICE
-from service.watching.observer import GATHER_S, TOGETHER
+from service.watching.observer import ENOUGH, GATHER_S
 
 __all__ = ["IN_FLIGHT", "WAYS", "Turn", "Way", "turn"]
 
@@ -90,8 +90,8 @@ def turn(
     seconds, spent_s = answered_s, running.cpu_s() - server_s
     found = read_metrics(running.metrics).since(before)
     if has_history and _left(found, images):
-        if _left(found, images) >= TOGETHER:
-            _seen(running, before, images, TOGETHER - 1)
+        if _left(found, images) >= ENOUGH:
+            _seen(running, before, images, ENOUGH - 1)
             seconds, spent_s = time.perf_counter() - start, running.cpu_s() - server_s
         time.sleep(GATHER_S)  # the rest waits for more, which does not come; what it takes then is the processor's time
         found = _seen(running, before, images, 0)

@@ -12,6 +12,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; gives its exit status."""
     # gRPC's core reads this when it is first imported; its own lines would stand beside our one clear one.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # numpy's matrices here are small: threads for them cost more than they save, and run beside those of the graph.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Another program's: prometheus_client would keep our counters in files there, and fail where it does not exist.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     # Pillow's remarks on damaged files; what is wrong with an image is said in its own line.

@@ -67,7 +67,7 @@ class Bounds:
         """How many entries fit.
 
         >>> [Bounds(max_bytes=64 * 2**20).capacity(dimensions) for dimensions in (128, 256)]
-        [47983, 40447]
+        [48186, 40618]
 
         Raises:
             SetupError: too few to be of use.

@@ -86,6 +86,11 @@ class History:
         return len(self.store)
 
     @property
+    def room(self) -> int:
+        """How many more queries are kept before the index takes them over; so many at once cost least."""
+        return RECENT - len(self.store.recent)
+
+    @property
     def nbytes(self) -> int:
         """What it holds."""
         return self.store.nbytes + self.own.nbytes + self.everyone.nbytes + self.boundary.nbytes
@@ -230,7 +235,7 @@ class History:
             own=told[0],
             everyone=told[1],
             statistic=statistic,
-            p_value=self.calibration.p_value(statistic),
+            p_value=self.calibration.p_value(statistic) if statistic else 1.0,
         )
 
     def _joined(
@@ -249,6 +254,8 @@ class History:
         if not is_own and near.pixel_distance > edges.beside:
             matches = 0  # noise on one background is of many images, and one such link would make them one component
         is_close = near.distance <= (edges.radius_among(kept) if is_own else self.radius)
+        if not (matches or is_close or before):
+            return None
         beside = next((one for one in before if one.distance <= edges.beside_of(components.evidence(one.slot))), None)
         others = {near.by_pixels} if matches else set()
         if is_close:

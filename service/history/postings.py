@@ -63,8 +63,11 @@ class Postings:
     def add(self, keys: Keys, slots: Slots) -> None:
         """Enters (M,) slots, each under one of (M,) keys."""
         numbers = self._of(keys)
-        order = numbers.argsort(kind="stable")
-        numbers, slots = numbers[order], slots[order]
+        numbers <<= 32  # with their order in the bits below, which sorts faster than a stable sort
+        numbers |= np.arange(len(numbers))
+        numbers.sort()
+        slots = slots[numbers & 0xFFFFFFFF]
+        numbers >>= 32
         count = np.arange(len(numbers))
         is_first = np.ones(len(numbers), np.bool_)
         is_first[1:] = numbers[1:] != numbers[:-1]

@@ -6,51 +6,40 @@ import numpy as np
 
 from service.history.entries import ANONYMOUS, Entry
 from service.history.fingerprints import SKETCH
-from service.history.types import Float64s, Hashes, Shorts
+from service.history.types import Float64s, Hashes, Keys, Shorts
 
 __all__ = ["RECENT", "Recent", "Sharing", "recent_bytes"]
 
 RECENT = 64
 """Queries at most."""
-_KEY_BYTES = 84
-"""Of Python's table of keys, for each."""
 _ENTRY_BYTES = 1000
 """Of an entry's objects, beside its arrays' numbers."""
 _IS_LATER = np.triu(np.ones((RECENT, RECENT), np.bool_))
 """Of two places, whether the second did not come before the first."""
-_PLANES = SKETCH.bit_length()
+_PLACES = np.arange(RECENT, dtype=np.uint64)
+_BITS = np.uint64(RECENT.bit_length() - 1)
 
 
 def recent_bytes(dimensions: int) -> int:
     """The most that they take together, beside their slots of the store."""
-    return RECENT * (8 * dimensions + 17 + 2 * dimensions + (8 + 4 * 2) * SKETCH + SKETCH * _KEY_BYTES + _ENTRY_BYTES)
+    return RECENT * (8 * dimensions + 17 + 2 * dimensions + (4 + 4 * 2) * SKETCH + _ENTRY_BYTES)
 
 
 class Sharing:
-    """How many keys of a query's sketch each of the recent queries has.
+    """How many keys of a query's sketch each of the recent queries has."""
 
-    A counter for each of them, all of them in a few integers: bit p of the i-th integer is bit i of the counter of the
-    p-th query.
-    """
-
-    def __init__(self, holders: Sequence[int]) -> None:
-        """Takes for each key the queries that have it, as bits."""
-        self._planes = [0] * (_PLANES + 1)
-        for holder in holders:
-            level, carry = 0, holder
-            while carry and level <= _PLANES:
-                self._planes[level], carry = self._planes[level] ^ carry, self._planes[level] & carry
-                level += 1
+    def __init__(self, ranked: Sequence[int]) -> None:
+        """Takes `RECENT` times how many keys, plus the place of the query that has them; falling, down to 0."""
+        self._ranked = ranked
 
     def most(self, among: int) -> tuple[int, int]:
         """Of some queries, given as bits, the last of those that share most, and how many keys; (-1, 0) for none."""
-        best, count = among, 0
-        for plane in reversed(self._planes):
-            count *= 2
-            if best & plane:
-                best &= plane
-                count += 1
-        return (best.bit_length() - 1, count) if count else (-1, 0)
+        for one in self._ranked:
+            if one < RECENT:
+                break
+            if among >> one % RECENT & 1:
+                return one % RECENT, one // RECENT
+        return -1, 0
 
 
 class Recent:
@@ -67,7 +56,8 @@ class Recent:
         self.squares = np.zeros(RECENT)
         self.clients = np.zeros(RECENT, np.uint64)
         self.is_gone = np.zeros(RECENT, np.bool_)
-        self._holders: dict[int, int] = {}
+        self._keys = np.zeros((RECENT, SKETCH), np.uint32)
+        self._sharing: dict[int, Sharing] = {}
         self._of_clients: dict[int, int] = {}
         self._twins: dict[int, int] = {}
         self._places: dict[int, int] = {}
@@ -79,11 +69,11 @@ class Recent:
     @property
     def nbytes(self) -> int:
         """Of its arrays, and about that of its entries and tables."""
-        arrays = self.embeddings.nbytes + self.squares.nbytes + self.clients.nbytes + self.is_gone.nbytes
+        arrays = sum(array.nbytes for array in (self.embeddings, self.squares, self.clients, self.is_gone, self._keys))
         entries = sum(
             entry.embedding.nbytes + sum(sketch.nbytes for sketch in entry.sketches) for entry in self.entries
         )
-        return arrays + entries + len(self.entries) * _ENTRY_BYTES + len(self._holders) * _KEY_BYTES
+        return arrays + entries + len(self.entries) * _ENTRY_BYTES
 
     def twin(self, digest: int) -> int:
         """The slot of the query of these pixels, -1 for none."""
@@ -99,38 +89,59 @@ class Recent:
         return [self.slots[place] for place in kept]
 
     def put(self, entry: Entry) -> Sharing | None:
-        """Keeps a query; gives which of those before it share its keys, None where none does."""
+        """Keeps a query that was entered; gives which of those before it share its keys, None where none does."""
         place = len(self.entries)
-        bit, holders, shared = 1 << place, self._holders, []
-        keys = entry.sketches[0].tolist()
-        for key in keys[keys.count(0) :]:
-            others = holders.get(key)
-            if others is None:
-                holders[key] = bit
-            else:
-                shared.append(others)
-                holders[key] = others | bit
-        known = [held for others in shared if (held := others & self._bits)]
+        bit = 1 << place
         self._bits |= bit
         self._of_clients[entry.client] = self._of_clients.get(entry.client, 0) | bit
         self._twins[entry.digest] = self.slots[place]
         self._places[self.slots[place]] = place
         self.entries.append(entry)
         self.repeats.append(0)
-        return Sharing(known) if known else None
+        return self._sharing.get(place)
 
-    def enter(self, place: int, embeddings: Shorts, clients: Hashes) -> None:
-        """Sets the embeddings and clients of those that are about to come, from a place on."""
+    def enter(self, place: int, embeddings: Shorts, clients: Hashes, sketches: Keys) -> None:
+        """Sets the embeddings, clients and sketches of those that are about to come, from a place on."""
         stop = place + len(clients)
+        self._keys[place:stop] = sketches
+        self._sharing = self._shared(place, stop)
         rows = self.embeddings[place:stop]
         rows[:] = embeddings
         self.squares[place:stop] = np.einsum("nd,nd->n", rows, rows)
         self.clients[place:stop] = clients
 
+    def _shared(self, start: int, stop: int) -> dict[int, Sharing]:
+        """Of the places from `start` to `stop` those that share keys with earlier ones.
+
+        All keys are sorted at once, each with its place in its lowest bits; so those that are held more than once stand
+        beside each other.
+        """
+        held = (self._keys[:stop].astype(np.uint64) << _BITS) | _PLACES[:stop, None]
+        held = np.sort(held, axis=None)
+        held = held[held.searchsorted(RECENT) :]  # 0 is no key
+        keys = held >> _BITS
+        is_same = keys[1:] == keys[:-1]
+        if not is_same.any():
+            return {}
+        is_shared = np.zeros(len(held), np.bool_)
+        is_shared[1:] = is_same
+        is_shared[:-1] |= is_same
+        keys, places = keys[is_shared], (held[is_shared] % RECENT).astype(np.int64)
+        numbers = np.zeros(len(keys), np.int64)  # of the keys, each time they come
+        np.cumsum(keys[1:] != keys[:-1], out=numbers[1:])
+        holders = np.bincount(numbers * RECENT + places, minlength=(int(numbers[-1]) + 1) * RECENT)
+        holders = holders.reshape(-1, RECENT).astype(np.float32)  # sums are small whole numbers, and exact
+        shared = (holders[:, start:stop].T @ (holders > 0).astype(np.float32)).astype(np.int64)  # (n, RECENT)
+        shared[_IS_LATER[start:stop]] = 0
+        found = np.flatnonzero(shared.any(axis=1))
+        ranked = shared[found] * RECENT + _PLACES.astype(np.int64)
+        ranked.sort(axis=1)
+        return dict(zip((start + found).tolist(), map(Sharing, ranked[:, ::-1].tolist()), strict=True))
+
     def squares_to(self, start: int, stop: int) -> Float64s:
         """Squared distances of the places from `start` to `stop` to all before them: (n, stop), infinite elsewhere."""
         rows, others = self.embeddings[start:stop], self.embeddings[:stop]
-        squares = self.squares[start:stop, None] + self.squares[:stop] - 2 * np.einsum("nd,rd->nr", rows, others)
+        squares = self.squares[start:stop, None] + self.squares[:stop] - 2 * (rows @ others.T)
         squares[_IS_LATER[start:stop, :stop]] = np.inf
         squares[:, self.is_gone[:stop]] = np.inf
         return np.asarray(squares)
@@ -153,7 +164,7 @@ class Recent:
 
     def clear(self, slots: list[int]) -> None:
         """Takes all out, and the slots of those to come."""
-        for container in (self.entries, self.repeats, self._holders, self._of_clients, self._twins, self._places):
+        for container in (self.entries, self.repeats, self._sharing, self._of_clients, self._twins, self._places):
             container.clear()
         self.slots, self._bits = slots, 0
         self.is_gone[:] = False

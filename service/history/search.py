@@ -90,7 +90,7 @@ def _search(store: Store, rows: Rows, found: Sequence[Found]) -> None:
     """Fills in what is near."""
     recent, start, count = store.recent, len(store.recent), len(found)
     stop = start + count
-    recent.enter(start, rows.embeddings, rows.clients)
+    recent.enter(start, rows.embeddings, rows.clients, rows.sketches[0])
     candidates = store.index.candidates(rows)
     queries, columns, slots = candidates.queries, candidates.places, candidates.slots
     first = 1 + int(columns[: candidates.by_pixels].max(initial=0))  # columns of each view, then those of the recent

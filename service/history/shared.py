@@ -102,6 +102,11 @@ class SharedHistory:
             return self._replica.nbytes
 
     @property
+    def room(self) -> int:
+        """As of `History`; of the replica, which takes what others append, too."""
+        return self._replica.room
+
+    @property
     def is_degraded(self) -> bool:
         """Whether the replica is asked alone."""
         return not self._is_up

@@ -1,6 +1,7 @@
 """The one thread that owns a history, and the queue before it, which never makes a call wait."""
 
 import asyncio
+import copy
 import logging
 import threading
 import time
@@ -21,7 +22,10 @@ log = logging.getLogger(__name__)
 MOST_ITEMS = 2048
 """Images that may wait; the images of a call that do not fit go unobserved."""
 TOGETHER = 64
-"""Images that are observed at once; alone an image costs several times as much."""
+"""Images that are observed at once; alone an image costs several times as much. Where no answer waits there are some
+more or less, up to half as many, so that they end where the history takes what it keeps into its index."""
+ENOUGH = TOGETHER + TOGETHER // 2
+"""Images that wait for no others to be observed with."""
 GATHER_S = 0.2
 """For which others are waited for, where no answer waits."""
 STUCK_S = 5.0
@@ -47,6 +51,13 @@ class Group:
 
     def __len__(self) -> int:
         return len(self.scored)
+
+    def behind(self, images: int) -> "Group":
+        """A group of its images after the first so many, which stay; no answer must wait for it."""
+        rest = copy.copy(self)
+        rest.images, rest.scored = self.images[images:], self.scored[images:]
+        self.images, self.scored = self.images[:images], self.scored[:images]
+        return rest
 
 
 def _queries(groups: Sequence[Group]) -> list[Query]:
@@ -104,8 +115,9 @@ class Observer:
         self._is_closed = False
         self._last: Callable[[], None] | None = None
         self._is_idle = False
-        self._wanted = TOGETHER if gathers else 1
-        """Images for which the thread is called before its time."""
+        self._gathers = gathers
+        self._most = TOGETHER
+        """Images that are taken at once."""
         self._changed = threading.Condition()
         self._busy_since: float | None = None
         self._failure = ""
@@ -141,7 +153,7 @@ class Observer:
             if not self._is_closed and (not self._items or self._items + count <= MOST_ITEMS):
                 self._waiting.append(group)
                 self._items += count
-                if self._is_idle or self._items >= self._wanted:
+                if self._is_idle or self._items >= (self._most if self._gathers else 1):
                     self._changed.notify()
                 return True
         self._metrics.unobserved.inc(count)
@@ -188,8 +200,11 @@ class Observer:
             if taken[1]:
                 self._observe(taken[1])
                 self._busy_since, self._is_told = None, False
+                room = self._history.room
                 with self._changed:
                     self._items -= sum(map(len, taken[1]))
+                    if self._gathers:
+                        self._most = room if 2 * room >= TOGETHER else room + TOGETHER
             self._look()
         if self._last is not None:
             self._last()
@@ -202,7 +217,7 @@ class Observer:
                 self._is_idle = True
                 self._changed.wait(None if self._is_told else TELL_S)
                 self._is_idle = False
-            if self._items < self._wanted and not self._orders and not self._is_closed:
+            if self._gathers and self._items < self._most and not self._orders and not self._is_closed:
                 self._changed.wait(GATHER_S)
             if self._is_closed and not self._waiting and not self._orders:
                 return None
@@ -210,9 +225,11 @@ class Observer:
             self._orders.clear()
             groups: list[Group] = []
             count = 0
-            while self._waiting and count < TOGETHER:
+            while self._waiting and count < self._most:
                 groups.append(self._waiting.popleft())
                 count += len(groups[-1])
+            if self._gathers and count > self._most:
+                self._waiting.appendleft(groups[-1].behind(len(groups[-1]) - (count - self._most)))
         return orders, groups
 
     def _look(self) -> None:
@@ -250,9 +267,9 @@ class Observer:
 
     def _seen(self, queries: list[Query]) -> list[Observation]:
         found: list[Observation] = []
-        for start in range(0, len(queries), TOGETHER):
+        for start in range(0, len(queries), self._most):
             self._busy_since = time.monotonic()
-            found += self._history.observe_all(queries[start : start + TOGETHER])
+            found += self._history.observe_all(queries[start : start + self._most])
         return found
 
 

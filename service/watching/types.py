@@ -70,6 +70,10 @@ class Kept(Protocol):
     def nbytes(self) -> int:
         """What it holds."""
 
+    @property
+    def room(self) -> int:
+        """How many queries at once cost least for each, at least 1."""
+
     def observe_all(self, queries: Sequence[Query]) -> list[Observation]:
         """Compares queries of one shape with those before, and keeps them."""
 

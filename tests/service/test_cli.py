@@ -273,3 +273,20 @@ def test_no_help_names_what_only_the_supervisor_starts(capsys: pytest.CaptureFix
     assert "serve" in out
     assert "choose from" in err
     assert "worker" not in out + err
+
+
+@pytest.mark.parametrize(("given", "threads"), [({}, 1), ({"OPENBLAS_NUM_THREADS": "2"}, min(2, os.cpu_count() or 1))])
+def test_small_matrices_are_multiplied_in_one_thread_unless_the_operator_wants_more(
+    given: dict[str, str], threads: int
+) -> None:
+    code = (
+        "from threadpoolctl import threadpool_info\n"
+        "from service.__main__ import main\n"
+        "assert main(['info', 'digits', '--json']) == 0\n"
+        "print([pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment | given
+    )
+    assert done.stdout.splitlines()[-1] == str([threads])

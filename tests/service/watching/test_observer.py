@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -81,6 +82,45 @@ def test_a_large_group_is_observed_in_pieces(engine: Engine) -> None:
         return history.sizes
 
     assert asyncio.run(sizes()) == [TOGETHER, TOGETHER]
+
+
+def test_images_are_taken_up_to_where_the_history_has_no_more_room(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(observer, "GATHER_S", WAIT_S)
+
+    class Rooms(Sizes):
+        rooms: ClassVar = {TOGETHER: 10, 2 * TOGETHER + 10: 40}  # by how many were observed
+
+        def observe_all(self, queries: Sequence[Query]) -> list[Observation]:
+            found = super().observe_all(queries)
+            self.room = self.rooms.get(len(self.queries), TOGETHER)
+            return found
+
+    async def observed() -> tuple[Rooms, list[tuple[str, int, int]]]:
+        history = Rooms()
+        told: list[tuple[str, int, int]] = []
+        made = Observer(
+            history,
+            Metrics(CollectorRegistry()).history,
+            lambda group, seen: told.append((group.client, len(group.images), len(seen))),
+            loop=asyncio.get_running_loop(),
+            gathers=True,
+        )
+        history.goes_on.clear()
+        for client, count in (("a", 2 * TOGETHER), ("b", 20), ("c", 30)):
+            made.put(Group(client, scored(engine, count), None))
+        history.goes_on.set()
+        while made.items:
+            await asyncio.sleep(0.01)
+        made.close(WAIT_S)
+        return history, told
+
+    history, told = asyncio.run(observed())
+    assert history.sizes == [TOGETHER, TOGETHER + 10, 40]
+    assert told == [("a", 64, 64), ("a", 64, 64), ("b", 10, 10), ("b", 10, 10), ("c", 30, 30)]
+    expected = [row.image for count in (2 * TOGETHER, 20, 30) for row in scored(engine, count)]
+    assert all(np.array_equal(query.image, image) for query, image in zip(history.queries, expected, strict=True))
 
 
 def test_a_group_holds_copies_and_its_rows_let_their_images_go(engine: Engine) -> None:

@@ -77,6 +77,7 @@ class Scripted:
         self.is_shared = self.is_degraded = False
         self.degraded_reason = ""
         self.nbytes = 4096
+        self.room = 64
         self.is_closed = False
 
     def __len__(self) -> int:
