@@ -71,6 +71,7 @@ docs: $(STAMP)  ## the tables in docs/ that follow from the code
 	$(BIN)/python -m deploy.loadtest.page
 	$(BIN)/python -m deploy.loadtest.groups
 	$(BIN)/python -m deploy.redteam.page
+	$(BIN)/python -m deploy.related.page
 	$(BIN)/python -m deploy.boards
 
 dist: $(STAMP) sbom  ## into dist/: the wheel, the same bytes for the same commit, the sdist, the bill of materials

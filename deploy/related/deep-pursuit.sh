@@ -24,7 +24,7 @@ curves() { # FILE NAME...: all are attacked by way of the feed-forward networks 
   .venv/bin/advsentry-train curves "${runs[@]}" "${twins[@]}" --out "$file" $STRENGTH
 }
 
-one_seed() { # SEED: trains its networks and attacks them, so that the last call finds the attacked images
+clean() { # SEED: trains its networks and attacks them, so that the call for all finds the attacked images
   local names=() name words
   while read -r name words; do
     # shellcheck disable=SC2086
@@ -32,7 +32,9 @@ one_seed() { # SEED: trains its networks and attacks them, so that the last call
     names+=("$name")
   done < <(natural "$1")
   curves "runs/mnist-pursuit-s$1.json" "${names[@]}"
-  # With TLA and SAR on attacked images, beside its own feed-forward twin.
+}
+
+attacked() { # SEED: with TLA and SAR on attacked images, beside its own feed-forward twin
   for inference in deep feed_forward; do
     # shellcheck disable=SC2086
     deploy/robustness.sh "mnist-pursuit-tla-sar-$inference" mnist-pursuit-tla-sar "$1" "$ADVSENTRY_DATA" \
@@ -41,8 +43,8 @@ one_seed() { # SEED: trains its networks and attacks them, so that the last call
 }
 
 export STRENGTH="${strength[*]}"
-export -f natural curves one_seed
-printf '%s\n' $seeds | xargs -P 2 -I{} bash -euc 'one_seed {}'
+export -f natural curves clean attacked
+printf '%s\n' $seeds | xargs -P 2 -I{} bash -euc 'clean {}'
 if [ ! -e docs/results/mnist-pursuit.json ]; then
   names=()
   for seed in $seeds; do
@@ -50,3 +52,4 @@ if [ ! -e docs/results/mnist-pursuit.json ]; then
   done
   curves docs/results/mnist-pursuit.json "${names[@]}"
 fi
+printf '%s\n' $seeds | xargs -P 2 -I{} bash -euc 'attacked {}'
