@@ -84,6 +84,11 @@ class Edges:
         """
         return self.beside * math.exp(min(math.log(FARTHEST), evidence / self.dimension))
 
+    @property
+    def farthest_beside(self) -> float:
+        """The most that `beside_of` gives."""
+        return self.beside_of(math.inf)
+
     def radius_among(self, kept: int) -> float:
         """The radius among so many kept queries, so that as few benign ones are near by chance.
 

@@ -11,7 +11,7 @@ from service.history.bounds import Bounds
 from service.history.calibration import Calibration
 from service.history.components import Components, Member
 from service.history.entries import ADVERSARIAL, ANONYMOUS, FLAT, NEAR, STEP, Entry, Near, shortened
-from service.history.evidence import LEAST_EVENTS, LEAST_SIZE, STRAY, Join
+from service.history.evidence import LEAST_EVENTS, LEAST_SIZE, STRAY, Edges, Join
 from service.history.fingerprints import KEY_BYTES, SKETCH, Fingerprints, digest
 from service.history.projections import Projections
 from service.history.recent import RECENT
@@ -256,7 +256,7 @@ class History:
         is_close = near.distance <= (edges.radius_among(kept) if is_own else self.radius)
         if not (matches or is_close or before):
             return None
-        beside = next((one for one in before if one.distance <= edges.beside_of(components.evidence(one.slot))), None)
+        beside = _beside(before, components, edges) if before else None
         others = {near.by_pixels} if matches else set()
         if is_close:
             others.add(near.by_embedding)
@@ -267,7 +267,6 @@ class History:
         member, neighbours = _member(entry), {other: self._member(other) for other in others}
         numbers = {number for other in others if (number := components.number(other)) >= 0}
         root = components.joined(list(neighbours.items()))
-        row = components.row(root)
         join = Join(
             matches=matches,
             distance=min(
@@ -279,15 +278,15 @@ class History:
             is_verdict_flip=any(member.is_adversarial != other.is_adversarial for other in neighbours.values()),
             is_near=member.is_near,
             rank=components.ranked(root, entry.margin),
-            size=max(0, int(row["size"]) - kept // STRAY) if is_own else 0,
+            size=max(0, components.columns["size"][root] - kept // STRAY) if is_own else 0,
         )
         components.add(slot, root, member)
-        row["pixel_links"] += matches > 0
+        if matches:
+            components.link(root)
         added = 0.0
         if not is_low_entropy:
             added = self._added(components, root, join, max(1.0, kept / edges.entries))
-            row["evidence"] = max(0.0, row["evidence"] + added)
-            row["raised"] += added > 0
+            components.weigh(root, added)
         return self._told(components, root, member.now, added, numbers)
 
     def _added(self, components: Components, root: int, join: Join, crowd: float) -> float:
@@ -295,16 +294,16 @@ class History:
         return self.calibration.rates.adds(join, crowd=crowd)
 
     def _told(self, components: Components, root: int, now: float, added: float, before: set[int]) -> Component:
-        row = components.row(root)
-        evidence, size = float(row["evidence"]), int(row["size"])
-        judged = evidence if size >= LEAST_SIZE and row["raised"] >= LEAST_EVENTS else 0.0
+        columns = components.columns
+        evidence, size = columns["evidence"][root], columns["size"][root]
+        judged = evidence if size >= LEAST_SIZE and columns["raised"][root] >= LEAST_EVENTS else 0.0
         return Component(
             size=size,
-            per_s=size / max(1.0, now - float(row["began"])),
-            pixel_links=int(row["pixel_links"]),
-            label_flips=int(row["label_flips"]),
-            verdict_flips=int(row["verdict_flips"]),
-            near_boundary=int(row["near_boundary"]),
+            per_s=size / max(1.0, now - columns["began"][root]),
+            pixel_links=columns["pixel_links"][root],
+            label_flips=columns["label_flips"][root],
+            verdict_flips=columns["verdict_flips"][root],
+            near_boundary=columns["near_boundary"][root],
             clients=components.clients(root),
             statistic=judged,
             added=added,
@@ -399,6 +398,15 @@ class History:
 
     def _derived(self, purpose: str) -> bytes:
         return hashlib.blake2b(purpose.encode(), key=self.secret, digest_size=KEY_BYTES).digest()
+
+
+def _beside(before: Sequence[Beside], components: Components, edges: Edges) -> Beside | None:
+    """The first near enough, which hangs on the evidence of the component that it is in."""
+    farthest = edges.farthest_beside
+    for one in before:
+        if one.distance <= farthest and one.distance <= edges.beside_of(components.evidence(one.slot)):
+            return one
+    return None
 
 
 def _member(entry: Entry) -> Member:
