@@ -67,7 +67,7 @@ class Bounds:
         """How many entries fit.
 
         >>> [Bounds(max_bytes=64 * 2**20).capacity(dimensions) for dimensions in (128, 256)]
-        [48186, 40618]
+        [48080, 40528]
 
         Raises:
             SetupError: too few to be of use.

@@ -12,6 +12,8 @@ __all__ = ["RECENT", "Recent", "Sharing", "recent_bytes"]
 
 RECENT = 64
 """Queries at most."""
+_SHARED_BYTES = 36
+"""Of a number in a list."""
 _ENTRY_BYTES = 1000
 """Of an entry's objects, beside its arrays' numbers."""
 _IS_LATER = np.triu(np.ones((RECENT, RECENT), np.bool_))
@@ -22,21 +24,23 @@ _BITS = np.uint64(RECENT.bit_length() - 1)
 
 def recent_bytes(dimensions: int) -> int:
     """The most that they take together, beside their slots of the store."""
-    return RECENT * (8 * dimensions + 17 + 2 * dimensions + (4 + 4 * 2) * SKETCH + _ENTRY_BYTES)
+    each = 8 * dimensions + 17 + 2 * dimensions + (4 + 4 * 2) * SKETCH + RECENT * _SHARED_BYTES + _ENTRY_BYTES
+    return RECENT * each
 
 
 class Sharing:
     """How many keys of a query's sketch each of the recent queries has."""
 
     def __init__(self, ranked: Sequence[int]) -> None:
-        """Takes `RECENT` times how many keys, plus the place of the query that has them; falling, down to 0."""
+        """Takes `RECENT` times how many keys, plus the place of the query that has them; falling."""
         self._ranked = ranked
+
+    def __len__(self) -> int:
+        return len(self._ranked)
 
     def most(self, among: int) -> tuple[int, int]:
         """Of some queries, given as bits, the last of those that share most, and how many keys; (-1, 0) for none."""
         for one in self._ranked:
-            if one < RECENT:
-                break
             if among >> one % RECENT & 1:
                 return one % RECENT, one // RECENT
         return -1, 0
@@ -73,7 +77,8 @@ class Recent:
         entries = sum(
             entry.embedding.nbytes + sum(sketch.nbytes for sketch in entry.sketches) for entry in self.entries
         )
-        return arrays + entries + len(self.entries) * _ENTRY_BYTES
+        shared = sum(map(len, self._sharing.values()))
+        return arrays + entries + len(self.entries) * _ENTRY_BYTES + shared * _SHARED_BYTES
 
     def twin(self, digest: int) -> int:
         """The slot of the query of these pixels, -1 for none."""
@@ -98,7 +103,7 @@ class Recent:
         self._places[self.slots[place]] = place
         self.entries.append(entry)
         self.repeats.append(0)
-        return self._sharing.get(place)
+        return self._sharing.pop(place, None)
 
     def enter(self, place: int, embeddings: Shorts, clients: Hashes, sketches: Keys) -> None:
         """Sets the embeddings, clients and sketches of those that are about to come, from a place on."""
@@ -136,7 +141,9 @@ class Recent:
         found = np.flatnonzero(shared.any(axis=1))
         ranked = shared[found] * RECENT + _PLACES.astype(np.int64)
         ranked.sort(axis=1)
-        return dict(zip((start + found).tolist(), map(Sharing, ranked[:, ::-1].tolist()), strict=True))
+        counts = np.count_nonzero(shared[found], axis=1).tolist()
+        rows = zip(ranked[:, ::-1].tolist(), counts, strict=True)
+        return dict(zip((start + found).tolist(), [Sharing(row[:count]) for row, count in rows], strict=True))
 
     def squares_to(self, start: int, stop: int) -> Float64s:
         """Squared distances of the places from `start` to `stop` to all before them: (n, stop), infinite elsewhere."""

@@ -13,7 +13,7 @@ from service.rpc.identity import Identities, IdentityFile
 from service.rpc.rates import Rates, Slots, peer_key
 from service.rpc.shares import FairShare, Share
 
-__all__ = ["SCOPE_OF", "Access", "takes_images"]
+__all__ = ["SCOPE_OF", "Access", "is_probe", "takes_images"]
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
@@ -41,6 +41,11 @@ are identities."""
 def takes_images(method: str) -> bool:
     """Whether a method, by its path, takes images; one that is not known counts as if it did."""
     return SCOPE_OF.get(method, Scope.DETECT) is Scope.DETECT
+
+
+def is_probe(method: str) -> bool:
+    """Whether a method, by its path, tells anybody how the server is, and nothing else."""
+    return SCOPE_OF.get(method, Scope.DETECT) is None
 
 
 _HEADER = "authorization"

@@ -8,7 +8,7 @@ import grpc
 from service.errors import SetupError
 from service.metrics import Metrics
 from service.rpc import convert, convert_inference
-from service.rpc.access import Access, takes_images
+from service.rpc.access import Access, is_probe, takes_images
 from service.rpc.closing import Closing
 from service.rpc.detector import DetectorServicer
 from service.rpc.health import HEALTH, Health
@@ -26,7 +26,7 @@ MAX_CALLS = 2000
 
 LIMITS = {
     "grpc.max_allowed_incoming_connections": 4000,  # idle ones cost memory
-    "grpc.max_concurrent_streams": 256,  # of a connection; a client sends more as soon as some are answered
+    "grpc.max_concurrent_streams": 128,  # of a connection; a client sends more as soon as some are answered
     "grpc.max_metadata_size": 16 * 1024,  # above it a call is refused, and what follows is read and dropped
     "grpc.max_connection_idle_ms": 300_000,  # without a call
     "grpc.keepalive_time_ms": 60_000,  # finds connections whose other end is gone
@@ -34,14 +34,15 @@ LIMITS = {
     "grpc.http2.min_ping_interval_without_data_ms": 10_000,  # our clients ping every 30 s, and in a stream only
     "grpc.http2.max_ping_strikes": 2,  # a flood of pings is closed at the third
     "grpc.server_handshake_timeout_ms": 10_000,  # in which TLS and the settings of HTTP/2 must have come
-    "grpc.server.max_pending_requests": 256,  # of a method that wait for the loop: all that one connection may have
+    "grpc.server.max_pending_requests": 256,  # that wait for the loop in one queue: all that two connections may have
     "grpc.server.max_pending_requests_hard_limit": 384,  # between the two by chance, the more the fuller
 }
 """Against floods; `tests/service/test_floods.py` does what they are there for. R-8 of the reliability sheet times other
 callers meanwhile, and beside rapid resets, for which there is no limit.
 
 A loop that cannot even refuse what comes falls behind until every call is handed over too late. So what waits for it is
-bounded: gRPC cancels what is above that by itself, at a small part of what a refusal of ours costs."""
+bounded: gRPC cancels what is above that by itself, at a small part of what a refusal of ours costs. It knows no
+callers: who floods with three connections and more has others' calls cancelled, which would have been late."""
 
 PLAIN_ONLY = ("grpc.compression_enabled_algorithms_bitset", 1)
 """Bit 0 is the plain form."""
@@ -127,11 +128,14 @@ def _add(server: grpc.aio.Server, service: str, handlers: "dict[str, grpc.RpcMet
     """Adds a service.
 
     gRPC hands over calls one at a time, those of each registered method by themselves: so neither a probe of health nor
-    a Detect call waits behind a flood of calls of another method. Each such method costs every call a little.
+    a Detect call waits behind a flood of calls of another method. All others share one queue. Each such method costs
+    every call a little.
     """
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     apart = {
-        name: handler for name, handler in handlers.items() if service == HEALTH or takes_images(f"/{service}/{name}")
+        name: handler
+        for name, handler in handlers.items()
+        if is_probe(f"/{service}/{name}") or takes_images(f"/{service}/{name}")
     }
     server.add_registered_method_handlers(service, apart)
 

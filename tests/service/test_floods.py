@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 
+import grpc
 import pytest
 
 from protos import detection_pb2 as pb
@@ -200,6 +201,31 @@ def test_what_a_loop_cannot_keep_up_with_is_cancelled_at_once_and_the_rest_is_an
         assert codes[CODE.OK] >= 20  # what may wait without a chance of being cancelled
         assert made.value("grpc_server_started_total", **DETECT) == before + codes[CODE.OK]
         assert serves(made)
+
+
+@pytest.mark.parametrize("path", ["/inference.GRPCInferenceService/ServerReady", "/grpc.health.v1.Health/Check", PATH])
+def test_a_flood_of_calls_that_nobody_knows_sheds_no_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setitem(server.LIMITS, "grpc.server.max_pending_requests", 20)
+    monkeypatch.setitem(server.LIMITS, "grpc.server.max_pending_requests_hard_limit", 30)
+    message = pb.DetectRequest(image=GOOD).SerializeToString() if path == PATH else b""
+    with running(engine, canary_s=100.0) as made:
+        assert serves(made)
+        stands, goes_on = threading.Event(), threading.Event()
+        made.loop.call_soon_threadsafe(lambda: (stands.set(), goes_on.wait(SOON_S)))
+        assert stands.wait(SOON_S)
+        unknown: list[grpc.Future[bytes]] = [
+            made.channel.unary_unary("/x.Nobody/None").future(b"", timeout=2 * SOON_S) for _ in range(100)
+        ]
+        try:
+            until(lambda: sum(call.done() for call in unknown) >= 68, SOON_S)
+            other: grpc.Future[bytes] = made.channel.unary_unary(path).future(message, timeout=2 * SOON_S)
+            time.sleep(0.1)
+            assert not other.done()
+        finally:
+            goes_on.set()
+        assert other.result() is not None
 
 
 def test_all_calls_of_one_connection_may_wait_for_the_loop() -> None:
