@@ -1,12 +1,24 @@
 """R-1, R-2, R-3 and R-21: what becomes of calls when there are as many as a server bears, and more."""
 
 import asyncio
+import contextlib
+import math
 import time
 from collections.abc import Sequence
 
 import numpy as np
 
-from deploy.reliability.callers import Outcome, capacity, channel, codes, detect_once, paced, percentile_ms, run_loop
+from deploy.reliability.callers import (
+    Outcome,
+    UnaryMethod,
+    capacity,
+    channel,
+    codes,
+    detect_once,
+    paced,
+    percentile_ms,
+    run_loop,
+)
 from deploy.reliability.check import Check, Figures
 from deploy.reliability.process import Serving
 from deploy.reliability.rig import Rig, images_of, messages_of
@@ -27,6 +39,8 @@ ROUGH_S = 1.0
 """For which R-21 measures the capacity: of it only follows how many calls to queue, three times as many as it takes."""
 SHORT_S = 0.05
 """How long its caller does."""
+OF_A_CONNECTION = 100
+"""Of the calls before it: of more than the server's streams of a connection, gRPC refuses some."""
 ENOUGH_CAME = 10
 """Of R-21's calls, whose messages the server read. On a busy machine their time may pass before that, and they show
 nothing then: there are more rounds until so many came."""
@@ -181,15 +195,18 @@ async def _behind_others(
     target: str, messages: Sequence[bytes], waiting: int, short: int
 ) -> tuple[list[Outcome], list[Outcome]]:
     """Calls that will not wait, sent while as many others are queued as keep the graph busy for longer."""
-    async with channel(target) as first, channel(target) as second:
-        await asyncio.gather(first.channel_ready(), second.channel_ready())
+    async with contextlib.AsyncExitStack() as stack:
+        count = 1 + math.ceil(waiting / OF_A_CONNECTION)
+        last, *others = [await stack.enter_async_context(channel(target)) for _ in range(count)]
+        await asyncio.gather(*(one.channel_ready() for one in (last, *others)))
+        methods: list[UnaryMethod] = [one.unary_unary(f"/{SERVICE}/Detect") for one in others]
         patient = [
-            asyncio.create_task(detect_once(first.unary_unary(f"/{SERVICE}/Detect"), messages[i % len(messages)], 30))
+            asyncio.create_task(detect_once(methods[i % len(methods)], messages[i % len(messages)], 30))
             for i in range(waiting)
         ]
         await asyncio.sleep(QUEUED_S / 2)
         hurried = [
-            asyncio.create_task(detect_once(second.unary_unary(f"/{SERVICE}/Detect"), messages[0], SHORT_S))
+            asyncio.create_task(detect_once(last.unary_unary(f"/{SERVICE}/Detect"), messages[0], SHORT_S))
             for _ in range(short)
         ]
         return await asyncio.gather(*hurried), await asyncio.gather(*patient)

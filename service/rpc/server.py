@@ -26,7 +26,7 @@ MAX_CALLS = 2000
 
 LIMITS = {
     "grpc.max_allowed_incoming_connections": 4000,  # idle ones cost memory
-    "grpc.max_concurrent_streams": 128,  # of a connection; a client sends more as soon as some are answered
+    "grpc.max_concurrent_streams": 256,  # of a connection; a client sends more as soon as some are answered
     "grpc.max_metadata_size": 16 * 1024,  # above it a call is refused, and what follows is read and dropped
     "grpc.max_connection_idle_ms": 300_000,  # without a call
     "grpc.keepalive_time_ms": 60_000,  # finds connections whose other end is gone
@@ -34,8 +34,8 @@ LIMITS = {
     "grpc.http2.min_ping_interval_without_data_ms": 10_000,  # our clients ping every 30 s, and in a stream only
     "grpc.http2.max_ping_strikes": 2,  # a flood of pings is closed at the third
     "grpc.server_handshake_timeout_ms": 10_000,  # in which TLS and the settings of HTTP/2 must have come
-    "grpc.server.max_pending_requests": 256,  # that wait for the loop in one queue: all that two connections may have
-    "grpc.server.max_pending_requests_hard_limit": 384,  # between the two by chance, the more the fuller
+    "grpc.server.max_pending_requests": 512,  # that wait for the loop in one queue: all that two connections may have
+    "grpc.server.max_pending_requests_hard_limit": 640,  # between the two by chance, the more the fuller
 }
 """Against floods; `tests/service/test_floods.py` does what they are there for. R-8 of the reliability sheet times other
 callers meanwhile, and beside rapid resets, for which there is no limit.
