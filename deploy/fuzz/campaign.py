@@ -53,11 +53,13 @@ def _harness(target: str, *arguments: str) -> "subprocess.CompletedProcess[str]"
     )
 
 
-def fuzz(target: str, folder: Path, seconds: int) -> Found:
+def fuzz(target: str, folder: Path, seconds: int, inputs: int | None = None) -> Found:
     """Fuzzes for a time, from the seeds and the corpus on.
 
     Args:
         folder: for the inputs that reach new code, and those that crash.
+        seconds: at most.
+        inputs: after which to end; None for as many as there is time for.
     """
     work, crashes = folder / target, folder / f"{target}-crashes"
     write_seeds(target, work)
@@ -66,6 +68,7 @@ def fuzz(target: str, folder: Path, seconds: int) -> Found:
     done = _harness(
         target,
         f"-max_total_time={seconds}",
+        *([] if inputs is None else [f"-runs={inputs}"]),
         f"-max_len={MAX_BYTES}",
         f"-rss_limit_mb={RSS_MB}",
         "-timeout=10",

@@ -31,6 +31,8 @@ METHODS = {
 ALLOWED = frozenset({"OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "NOT_FOUND", "PERMISSION_DENIED"})
 """The last two for a mutated model version or option, which is no defect of the message."""
 CALLERS = 16
+INPUTS = 1_000_000
+"""Of a target in process, where there is time for so many."""
 
 
 def mutated(target: str, count: int) -> Iterator[bytes]:
@@ -86,7 +88,7 @@ def _in_process(rig: Rig) -> list[Found]:
     cores = os.sched_getaffinity(0) | (rig.cores or frozenset())
     seconds = rig.scaled(test=1, quick=5, full=1800)
     with ThreadPoolExecutor(len(cores), initializer=os.sched_setaffinity, initargs=(0, cores)) as pool:
-        return list(pool.map(lambda name: fuzz(name, rig.folder / "fuzz", seconds), TARGETS))
+        return list(pool.map(lambda name: fuzz(name, rig.folder / "fuzz", seconds, INPUTS), TARGETS))
 
 
 def fuzzed(rig: Rig) -> Figures:
@@ -108,6 +110,7 @@ def fuzzed(rig: Rig) -> Figures:
     found = _in_process(rig)
     return figures | {
         "in_process_inputs": sum(one.inputs for one in found),
+        "in_process_least_inputs": min(one.inputs for one in found),
         "in_process_defects": sum(len(one.crashes) for one in found),
     }
 

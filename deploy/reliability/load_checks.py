@@ -40,7 +40,7 @@ ROUGH_S = 1.0
 SHORT_S = 0.05
 """How long its caller does."""
 OF_A_CONNECTION = 100
-"""Of the calls before it: of more than the server's streams of a connection, gRPC refuses some."""
+"""Calls of either kind: of more than the server's streams of a connection, gRPC refuses some."""
 ENOUGH_CAME = 10
 """Of R-21's calls, whose messages the server read. On a busy machine their time may pass before that, and they show
 nothing then: there are more rounds until so many came."""
@@ -196,18 +196,20 @@ async def _behind_others(
 ) -> tuple[list[Outcome], list[Outcome]]:
     """Calls that will not wait, sent while as many others are queued as keep the graph busy for longer."""
     async with contextlib.AsyncExitStack() as stack:
-        count = 1 + math.ceil(waiting / OF_A_CONNECTION)
-        last, *others = [await stack.enter_async_context(channel(target)) for _ in range(count)]
-        await asyncio.gather(*(one.channel_ready() for one in (last, *others)))
-        methods: list[UnaryMethod] = [one.unary_unary(f"/{SERVICE}/Detect") for one in others]
+        methods: list[list[UnaryMethod]] = [[], []]
+        for calls, kind in zip((waiting, short), methods, strict=True):
+            for _ in range(math.ceil(calls / OF_A_CONNECTION)):
+                made = await stack.enter_async_context(channel(target))
+                await made.channel_ready()
+                kind.append(made.unary_unary(f"/{SERVICE}/Detect"))
+        patiently, hurriedly = methods
         patient = [
-            asyncio.create_task(detect_once(methods[i % len(methods)], messages[i % len(messages)], 30))
+            asyncio.create_task(detect_once(patiently[i % len(patiently)], messages[i % len(messages)], 30))
             for i in range(waiting)
         ]
         await asyncio.sleep(QUEUED_S / 2)
         hurried = [
-            asyncio.create_task(detect_once(last.unary_unary(f"/{SERVICE}/Detect"), messages[0], SHORT_S))
-            for _ in range(short)
+            asyncio.create_task(detect_once(hurriedly[i % len(hurriedly)], messages[0], SHORT_S)) for i in range(short)
         ]
         return await asyncio.gather(*hurried), await asyncio.gather(*patient)
 

@@ -1,9 +1,10 @@
 """The rows of a run: printed, kept in docs/results/reliability.json, and as a table in docs/reliability.md."""
 
+import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -64,30 +65,32 @@ def write_rows(path: Path, rows: Sequence[Row], rig: Rig, *, seconds: float) -> 
         path,
         name="reliability",
         module="deploy.reliability",
-        recipe={"size": rig.size, "bundle": rig.bundle.name},
+        recipe={"size": "/".join(sorted({row.size for row in merged})), "bundle": rig.bundle.name},
         seed=0,
         seconds=sum(row.seconds for row in merged) if len(merged) > len(rows) else seconds,
         data={"bundle": rig.bundle.name, "resizing": rig.resizing.name},
-        arguments=_arguments(sys.argv[1:], is_part=len(merged) > len(rows)),
+        arguments=_arguments(sys.argv[1:], is_part=len(merged) > len(rows), sizes={row.size for row in merged}),
         metrics={f"{row.number}_{name}": value for row in merged for name, value in row.judged.figures.items()},
         further={"checks": [dataclasses.asdict(row) for row in merged]},
     )
 
 
-def _arguments(given: Sequence[str], *, is_part: bool) -> list[str]:
+def _arguments(given: Sequence[str], *, is_part: bool, sizes: Collection[str]) -> list[str]:
     """Those that make every row of the file: a run of some rows does not name them, since others stand there, too.
 
-    >>> _arguments(["--size", "quick", "--only", "R-2,R-9"], is_part=True)
+    Nor does it name its size where others have another, which each row names.
+
+    >>> _arguments(["--size", "quick", "--only", "R-2,R-9"], is_part=True, sizes={"quick"})
     ['--size', 'quick']
+    >>> _arguments(["--size", "full", "--only=R-9", "--bundle", "mnist"], is_part=True, sizes={"quick", "full"})
+    ['--size', 'SIZE', '--only', 'ROW', '--bundle', 'mnist']
     """
-    words = iter(given)
-    kept = []
-    for word in words:
-        if is_part and word == "--only":
-            next(words, None)
-        elif not (is_part and word.startswith("--only=")):
-            kept.append(word)
-    return kept
+    parser = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    parser.add_argument("--only")
+    parser.add_argument("--size")
+    known, kept = parser.parse_known_args(given)
+    size, only = ("SIZE", "ROW") if len(sizes) > 1 else (known.size, None if is_part else known.only)
+    return [*(["--size", size] if size else []), *(["--only", only] if only else []), *kept]
 
 
 def read_rows(path: Path) -> list[Row]:
