@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.reliability import page
+from deploy.reliability import front, page
 from deploy.reliability.check import Check, Judged, Verdict
 from deploy.reliability.result import Row, read_rows, table, write_rows
 from deploy.reliability.rig import Rig, Size
@@ -47,8 +47,26 @@ def test_the_table_says_what_was_missed_and_why_a_row_did_not_run() -> None:
 
 def test_the_committed_page_is_what_the_script_makes() -> None:
     assert page.PAGE.read_text(encoding="utf-8") == page.current_page()
+    assert page.README.read_text(encoding="utf-8") == page.current_readme()
     with pytest.raises(ValueError, match="expected <!-- made by"):
         page.page("# Reliability", "")
+
+
+def test_the_readme_tells_what_falls_short_in_bold_and_refuses_to_leave_a_row_out() -> None:
+    result = json.loads(page.RESULT.read_text(encoding="utf-8"))
+    for one in result["checks"]:
+        one["judged"] |= {"verdict": "pass", "missed": []}
+    assert "**" not in front.front_table(result)
+    assert f"{len(SHEET)} of the sheet's {len(SHEET)} rows are as asked." in front.front_table(result)
+    overload = result["checks"][1]
+    overload["judged"] |= {"verdict": "FAIL", "missed": ["goodput_of_capacity"]}
+    overload["judged"]["figures"]["goodput_of_capacity"] = 0.5
+    text = front.front_table(result)
+    assert "**0.5 of the capacity answered (>= 0.9)**; " in text
+    assert f"{len(SHEET) - 1} of the sheet's {len(SHEET)} rows are as asked; short of it: R-2." in text
+    del overload["judged"]["figures"]["goodput_of_capacity"]
+    with pytest.raises(ValueError, match=r"R-2: expected its figures goodput_of_capacity, .*run this row"):
+        front.front_table(result)
 
 
 def test_the_sheet_has_every_row_once() -> None:
