@@ -1,7 +1,8 @@
 """Image files on disk."""
 
+import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from service.errors import ErrorReason, InvalidRequest, SetupError
@@ -18,20 +19,30 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     A link to nothing is one of them, so that who reads it says what is missing.
 
     Raises:
-        SetupError: a path does not exist, cannot be read or is no file, or a folder holds no image.
+        SetupError: a path does not exist, cannot be read or is no file, a folder holds no image, or one below it cannot
+            be read.
     """
     found: list[Path] = []
     for path in paths:
         check_path(path)
         if path.is_dir():
-            named = (entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES)
-            inside = sorted(entry for entry in named if entry.is_file() or not entry.exists())
+            inside = sorted(entry for entry in _below(path) if entry.is_file() or not entry.exists())
             if not inside:
                 raise SetupError(f"{path}: no image in this folder ({', '.join(sorted(SUFFIXES))})")
             found += inside
         else:
             found.append(path)
     return found
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """What ends as images do, in a folder and all below it; a folder that cannot be read is not left out silently."""
+
+    def refuse(error: OSError) -> None:
+        raise _unreadable(Path(error.filename), error) from error
+
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        yield from (Path(root, name) for name in (*folders, *files) if Path(name).suffix.lower() in SUFFIXES)
 
 
 def check_path(path: Path) -> None:
@@ -47,9 +58,13 @@ def check_path(path: Path) -> None:
     except FileNotFoundError:
         raise SetupError(f"{path}: no such file or folder") from None
     except OSError as error:
-        raise SetupError(f"{_shortened(path)}: cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     if not stat.S_ISDIR(mode) and not stat.S_ISREG(mode):
         raise SetupError(f"{path}: expected an image file or a folder, got a pipe or a device")
+
+
+def _unreadable(path: Path, error: OSError) -> SetupError:
+    return SetupError(f"{_shortened(path)}: cannot be read: {error.strerror}")
 
 
 def _shortened(path: Path, most: int = 200) -> str:

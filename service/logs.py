@@ -31,6 +31,8 @@ class _JsonLines(logging.Formatter):
 def start_logging(form: Literal["plain", "json"], level: str, *, worker: int = 0) -> None:
     """Sends the log to standard error.
 
+    Of other libraries nothing below `info` is logged: Pillow's debug lines tell what an image's tags say.
+
     Args:
         worker: of several processes, the number of this one; 0 says nothing of it.
     """
@@ -38,4 +40,7 @@ def start_logging(form: Literal["plain", "json"], level: str, *, worker: int = 0
     who = f"worker {worker} " if worker else ""
     plain = logging.Formatter(f"%(asctime)s %(levelname)-7s {who}%(name)s: %(message)s")
     handler.setFormatter(_JsonLines(worker) if form == "json" else plain)
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(
+        level=max(logging.getLevelNamesMapping()[level.upper()], logging.INFO), handlers=[handler], force=True
+    )
+    logging.getLogger("service").setLevel(level.upper())

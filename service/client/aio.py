@@ -14,12 +14,12 @@ from grpc_health.v1 import health_pb2
 from protos import detection_pb2 as pb
 from service.client.channel import (
     DEFAULT_TARGET,
-    MAX_ATTEMPTS,
     MAX_MESSAGE_BYTES,
     OPTIONS,
     USUAL_LIMIT_BYTES,
-    backoff_s,
+    Reopening,
     cancelled_by_server,
+    closed_client,
     error_from,
 )
 from service.client.credentials import channel_credentials, token_metadata
@@ -83,6 +83,7 @@ class AsyncClient:
             f"/{SERVICE}/StreamDetect", pb.StreamDetectRequest.SerializeToString, pb.StreamDetectResponse.FromString
         )
         self._most_bytes: int | None = None
+        self._has_worked = self._is_closed = False
 
     def _unary(
         self, service: str, method: str, request: type[Request], response: type[Response]
@@ -98,7 +99,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """Closes the channel."""
+        """Closes the channel; streams under way end with an error."""
+        self._is_closed = True
         await self._channel.close()
 
     async def detect(self, image: Image, options: Options | None = None) -> Detection:
@@ -130,25 +132,26 @@ class AsyncClient:
         """
         most_bytes = await self._message_limit()
         window = AsyncWindow(_prepared(images, most_bytes))
-        first, attempt = stream_options(options), 0
+        first, reopening = stream_options(options), Reopening(self._timeout_s)
         try:
             while not window.is_done:
-                call = self._stream_detect(metadata=self._metadata)
+                with self._errors():
+                    call = self._stream_detect(metadata=self._metadata)
                 is_answered = asyncio.Event()
                 sender = asyncio.create_task(_send(call, window.items(), first, is_answered))
                 try:
                     async for answer in call:
-                        attempt = 0
+                        reopening.answered()
                         is_answered.set()
                         yield outcome_of(window.answered(), answer)
                     if not window.is_done:
                         raise AdvsentryError(f"{self.target}: the server ended the stream before its last answer")
                 except (grpc.aio.AioRpcError, asyncio.CancelledError) as error:
-                    attempt += 1
                     failure = self._failure(error)
-                    if not isinstance(failure, Unavailable) or attempt >= MAX_ATTEMPTS:
+                    wait_s = reopening.wait_s(failure)
+                    if wait_s is None:
                         raise failure from error
-                    await asyncio.sleep(backoff_s(attempt))
+                    await asyncio.sleep(wait_s)
                 finally:
                     call.cancel()
                     sender.cancel()
@@ -201,6 +204,11 @@ class AsyncClient:
             yield
         except (grpc.RpcError, asyncio.CancelledError) as error:
             raise self._failure(error) from error
+        except grpc.aio.UsageError as error:
+            if self._is_closed:
+                raise closed_client() from error
+            raise
+        self._has_worked = True
 
     def _failure(self, error: grpc.RpcError | asyncio.CancelledError) -> AdvsentryError:
         """What the end of a call means.
@@ -209,11 +217,13 @@ class AsyncClient:
             asyncio.CancelledError: the caller's own. grpc.aio raises the same when the server says CANCELLED.
         """
         if isinstance(error, grpc.RpcError):
-            return _broken(error) or error_from(self.target, error)
+            if self._is_closed:
+                return closed_client()
+            return _broken(error) or error_from(self.target, error, has_worked=self._has_worked)
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise error
-        return cancelled_by_server()
+        return closed_client() if self._is_closed else cancelled_by_server()
 
 
 async def _prepared(images: Iterable[Image] | AsyncIterable[Image], most_bytes: int) -> AsyncIterator[Prepared]:

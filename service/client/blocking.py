@@ -14,11 +14,11 @@ from grpc_health.v1 import health_pb2
 from protos import detection_pb2 as pb
 from service.client.channel import (
     DEFAULT_TARGET,
-    MAX_ATTEMPTS,
     MAX_MESSAGE_BYTES,
     OPTIONS,
     USUAL_LIMIT_BYTES,
-    backoff_s,
+    Reopening,
+    closed_client,
     error_from,
 )
 from service.client.credentials import channel_credentials, token_metadata
@@ -35,7 +35,7 @@ from service.client.messages import (
 )
 from service.client.window import Window
 from service.detection.types import Detection
-from service.errors import AdvsentryError, PermissionRefused, Unavailable
+from service.errors import AdvsentryError, PermissionRefused
 from service.files import find_images
 from service.hosts import check_target
 from service.rpc import read_answers
@@ -52,8 +52,8 @@ class Client:
     """One channel to a server, or to several behind one name; safe to use from several threads.
 
     Calls are tried again while the server has no room (when it says) or is not there, 4 times in all. A stream that
-    breaks off is opened again, and nothing of it is lost or answered twice. Every method raises an `AdvsentryError` by
-    who can mend it: `InvalidRequest` (with its reason), `Overloaded`, `Unavailable`, ...
+    breaks off is opened again, for `timeout_s` at most, and nothing of it is lost or answered twice. Every method
+    raises an `AdvsentryError` by who can mend it: `InvalidRequest` (with its reason), `Overloaded`, `Unavailable`, ...
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class Client:
 
         Args:
             target: HOST:PORT, or any name that gRPC resolves.
-            timeout_s: for one call of `detect`, `detect_batch`, `info` and `is_serving`; a stream has none.
+            timeout_s: for one call of `detect`, `detect_batch`, `info` and `is_serving`. A stream may last for ever; it
+                is given up when it broke off and had no answer for so long.
             tls: whether to use TLS, the server known by gRPC's own roots; `ca` and `cert` imply it.
             ca: PEM file of the roots that the server is known by.
             cert: PEM file of the client's certificate, where the server asks for one.
@@ -100,6 +101,7 @@ class Client:
             f"/{SERVICE}/StreamDetect", pb.StreamDetectRequest.SerializeToString, pb.StreamDetectResponse.FromString
         )
         self._most_bytes: int | None = None
+        self._has_worked = self._is_closed = False
 
     def _unary(
         self, service: str, method: str, request: type[Request], response: type[Response]
@@ -115,7 +117,8 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Closes the channel."""
+        """Closes the channel; streams under way end with an error."""
+        self._is_closed = True
         self._channel.close()
 
     def detect(self, image: Image, options: Options | None = None) -> Detection:
@@ -149,22 +152,23 @@ class Client:
         """
         most_bytes = self._message_limit()
         window = Window(prepare(number, image, most_bytes) for number, image in enumerate(images))
-        first, attempt = stream_options(options), 0
+        first, reopening = stream_options(options), Reopening(self._timeout_s)
         try:
             while not window.is_done:
-                call = self._stream_detect(_requests(window.items(), first), metadata=self._metadata)
+                with self._errors():
+                    call = self._stream_detect(_requests(window.items(), first), metadata=self._metadata)
                 try:
                     for answer in call:
-                        attempt = 0
+                        reopening.answered()
                         yield outcome_of(window.answered(), answer)
                     if not window.is_done:
                         raise AdvsentryError(f"{self.target}: the server ended the stream before its last answer")
                 except grpc.RpcError as error:
-                    attempt += 1
-                    failure = error_from(self.target, error)
-                    if not isinstance(failure, Unavailable) or attempt >= MAX_ATTEMPTS:
+                    failure = self._failure(error)
+                    wait_s = reopening.wait_s(failure)
+                    if wait_s is None:
                         raise failure from error
-                    time.sleep(backoff_s(attempt))
+                    time.sleep(wait_s)
                 finally:
                     call.cancel()
         finally:
@@ -224,7 +228,17 @@ class Client:
         try:
             yield
         except grpc.RpcError as error:
-            raise error_from(self.target, error) from error
+            raise self._failure(error) from error
+        except ValueError as error:  # gRPC's of a closed channel
+            if self._is_closed:
+                raise closed_client() from error
+            raise
+        self._has_worked = True
+
+    def _failure(self, error: grpc.RpcError) -> AdvsentryError:
+        if self._is_closed:
+            return closed_client()
+        return error_from(self.target, error, has_worked=self._has_worked)
 
 
 def _requests(items: Iterator[Prepared], first: pb.StreamOptions) -> Iterator[pb.StreamDetectRequest]:

@@ -7,6 +7,7 @@ import grpc
 
 from service.errors import SetupError
 from service.hosts import is_loopback
+from service.rpc.certificate import check_pair
 
 __all__ = ["channel_credentials", "read_token", "token_metadata"]
 
@@ -23,15 +24,20 @@ def channel_credentials(
         key: PEM file of its key, without a password.
 
     Raises:
-        SetupError: a file cannot be read or is none of its kind, or one of `cert` and `key` is missing.
+        SetupError: a file cannot be read or is none of its kind, or one of `cert` and `key` is missing or not the
+            other's.
     """
     if (cert is None) != (key is None):
         raise SetupError("a client's certificate and its key go together: give --cert and --key, or neither")
     if not (tls or ca or cert):
         return None
-    return grpc.ssl_channel_credentials(
-        _pem(ca, "CERTIFICATE-----"), _pem(key, "PRIVATE KEY-----"), _pem(cert, "CERTIFICATE-----")
-    )
+    roots, own_key, own = _pem(ca, "CERTIFICATE-----"), _pem(key, "PRIVATE KEY-----"), _pem(cert, "CERTIFICATE-----")
+    if cert is not None and key is not None:
+        try:
+            check_pair(Path(cert), Path(key))
+        except ValueError as error:
+            raise SetupError(str(error)) from error
+    return grpc.ssl_channel_credentials(roots, own_key, own)
 
 
 def token_metadata(
@@ -46,7 +52,8 @@ def token_metadata(
         return None
     if not (token.isascii() and token.isprintable() and " " not in token):
         raise SetupError("the token has characters that no token has; give the one that `advsentry token new` printed")
-    if credentials is None and not is_loopback(target.rpartition(":")[0]):
+    is_here = target.startswith(("unix:", "unix-abstract:")) or is_loopback(target.rpartition(":")[0])
+    if credentials is None and not is_here:
         raise SetupError(f"a token is not sent to {target} in plaintext, where others can read it; use TLS (--ca FILE)")
     return (("authorization", f"Bearer {token}"),)
 

@@ -115,7 +115,13 @@ def _of_pillow(image: PillowImage) -> pb.Image:
             field="image",
         )
     width, height = image.size
-    return pb.Image(raw=pb.RawImage(height=height, width=width, channels=channels, data=image.tobytes()))
+    try:
+        data = image.tobytes()  # here an opened file is read
+    except (OSError, SyntaxError, ValueError) as error:  # as Pillow's decoders raise
+        raise InvalidRequest(
+            f"the Pillow image cannot be read: {error}", reason=ErrorReason.UNDECODABLE, field="image"
+        ) from error
+    return pb.Image(raw=pb.RawImage(height=height, width=width, channels=channels, data=data))
 
 
 def detect_request(image: Image, options: Options | None, most_bytes: int) -> pb.DetectRequest:

@@ -1,14 +1,15 @@
-"""Until when a certificate is valid.
+"""Until when a certificate is valid, and whether a key is its own.
 
-The standard library tells this of certificates of others only, once a connection stands; so the one field is read from
-the encoding (RFC 5280, section 4.1; DER as in X.690).
+The standard library tells the end of certificates of others only, once a connection stands; so the one field is read
+from the encoding (RFC 5280, section 4.1; DER as in X.690).
 """
 
 import re
 import ssl
 from datetime import UTC, datetime
+from pathlib import Path
 
-__all__ = ["not_after"]
+__all__ = ["check_pair", "not_after"]
 
 _SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
 _FIRST = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -35,6 +36,26 @@ def not_after(pem: bytes) -> float:
     _, _, validity = _element(validity)  # after notBefore
     tag, when, _ = _element(validity)
     return _time(tag, when.decode("ascii"))
+
+
+def check_pair(certificate: Path, key: Path) -> None:
+    """Refuses what gRPC would find out at a handshake only, and not say.
+
+    Raises:
+        ValueError: the files are no certificate and key, the key is of another one, or has a password.
+    """
+
+    def no_password() -> str:
+        raise ValueError(f"key {key}: is encrypted; expected a key without a password")
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ValueError(f"key {key} is not the key of certificate {certificate}") from error
+        raise ValueError(
+            f"expected a certificate in {certificate} and its private key in {key}, both in PEM"
+        ) from error
 
 
 def _element(data: bytes) -> tuple[int, bytes, bytes]:

@@ -27,6 +27,7 @@ MAX_CALLS = 2000
 LIMITS = {
     "grpc.max_allowed_incoming_connections": 4000,  # idle ones cost memory
     "grpc.max_concurrent_streams": 256,  # of a connection; a client sends more as soon as some are answered
+    "grpc.http.overload_protection": 0,  # it refuses streams as long as ended ones are not released: see below
     "grpc.max_metadata_size": 16 * 1024,  # above it a call is refused, and what follows is read and dropped
     "grpc.max_connection_idle_ms": 300_000,  # without a call
     "grpc.keepalive_time_ms": 60_000,  # finds connections whose other end is gone
@@ -39,6 +40,10 @@ LIMITS = {
 }
 """Against floods; `tests/service/test_floods.py` does what they are there for. R-8 of the reliability sheet times other
 callers meanwhile, and beside rapid resets, for which there is no limit.
+
+gRPC's own overload protection counts streams that have ended against a connection's limit until they are released, and
+refuses new ones: a client with hundreds of calls under way, which wait in the client for their turn, saw some of them
+fail as UNAVAILABLE, uncounted, as soon as the server was busy.
 
 A loop that cannot even refuse what comes falls behind until every call is handed over too late. So what waits for it is
 bounded: gRPC cancels what is above that by itself, at a small part of what a refusal of ours costs. It knows no

@@ -99,6 +99,8 @@ def error_of(code: grpc.StatusCode, text: str, trailers: Mapping[str, str | byte
         reason = trailers.get(REASON_KEY, "")
         return InvalidRequest(text, reason=ErrorReason(reason) if reason in set(ErrorReason) else None)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        if _PUSHBACK_KEY not in trailers and "larger than max" in text:  # gRPC's own words; later it is as large
+            return InvalidRequest(text, reason=ErrorReason.TOO_MANY_BYTES)
         return Overloaded(text, retry_after_ms=int(trailers.get(_PUSHBACK_KEY, "0")))
     if code is grpc.StatusCode.CANCELLED:  # gRPC's own word for a call that the server had not taken yet
         return Unavailable(

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import grpc
 
 from service.errors import SetupError
-from service.rpc.certificate import not_after
+from service.rpc.certificate import check_pair, not_after
 from service.rpc.watched import WatchedFiles, read_file
 
 __all__ = ["ServerTls", "TlsFiles"]
@@ -107,7 +107,7 @@ class ServerTls:
         certificate = read_file(files.certificate, "certificate")
         key = read_file(files.key, "key")
         roots = read_file(files.client_ca, "client CA") if files.client_ca else None
-        _check_pair(files)
+        check_pair(files.certificate, files.key)
         if roots is not None:
             _check_roots(files, roots)
         try:
@@ -120,22 +120,6 @@ class ServerTls:
         if ends < time.time():
             log.warning("the certificate %s has ended: clients will refuse it", files.certificate)
         return grpc.ssl_server_certificate_configuration([(key, certificate)], root_certificates=roots)
-
-
-def _check_pair(files: TlsFiles) -> None:
-    """Refuses what gRPC would find out at a handshake only, and not say."""
-
-    def no_password() -> str:
-        raise ValueError(f"key {files.key}: is encrypted; expected a key without a password")
-
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key, password=no_password)
-    except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
-            raise ValueError(f"key {files.key} is not the key of certificate {files.certificate}") from error
-        raise ValueError(
-            f"expected a certificate in {files.certificate} and its private key in {files.key}, both in PEM"
-        ) from error
 
 
 def _check_roots(files: TlsFiles, roots: bytes) -> None:

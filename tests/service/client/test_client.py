@@ -1,8 +1,11 @@
 """service/client: both clients do the same, and a stream loses nothing."""
 
 import asyncio
+import contextlib
 import io
+import itertools
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -11,13 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image as Pillow
 
+from deploy.reliability.certificates import Authority
 from protos import detection_pb2 as pb
 from service.client import AsyncClient, Client, Image, Options
 from service.client.channel import MAX_ATTEMPTS
+from service.client.credentials import token_metadata
 from service.client.window import MOST_ITEMS
 from service.detection.engine import Engine
 from service.detection.types import Detection
-from service.errors import AdvsentryError, ErrorReason, InvalidRequest, Unavailable
+from service.errors import AdvsentryError, ErrorReason, InvalidRequest, SetupError, Unavailable
 from tests.service.client.stub import Asynchronous, Blocking, Face, answer_to, stub
 from tests.service.running import Running, running
 
@@ -81,6 +86,7 @@ def test_what_is_no_image_is_said_of_that_one_alone(face: Face, pixels: np.ndarr
         large,
         b"no image",
         pillow(pixels).convert("RGBA"),
+        Pillow.open(io.BytesIO(png(pixels)[:-40])),
         "cat.png",  # type: ignore[list-item]
         pixels,
     ]
@@ -88,7 +94,15 @@ def test_what_is_no_image_is_said_of_that_one_alone(face: Face, pixels: np.ndarr
     assert isinstance(outcomes[0], Detection)
     assert outcomes[-1] == outcomes[0]
     said = [str(outcome) for outcome in outcomes[1:-1]]
-    wanted = ("cannot be read", "uint8", "expected at most", "PNG", "use image.convert()", "got str")
+    wanted = (
+        "cannot be read",
+        "uint8",
+        "expected at most",
+        "PNG",
+        "use image.convert()",
+        "Pillow image cannot be read",
+        "got str",
+    )
     for text, want in zip(said, wanted, strict=True):
         assert want in text
     assert [str(outcome) for outcome in face.batch(images[:3])[1:]] == said[:2]
@@ -134,6 +148,111 @@ def test_a_server_that_never_comes_back_is_given_up(kind: type[Blocking], code: 
     with stub(gone) as target, pytest.raises(Unavailable, match="shutting down"):
         kind(target).stream([b"x"])
     assert len(calls) == 4
+
+
+@CLIENTS
+def test_a_stream_outlives_its_servers_restart(kind: type[Blocking], engine: Engine, pixels: np.ndarray) -> None:
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as later:
+        server = first.enter_context(running(engine))
+        port = server.ports.grpc.rpartition(":")[2]
+
+        def images() -> Iterator[np.ndarray]:
+            yield from [pixels] * 20
+            first.close()
+            threading.Timer(1.5, lambda: later.enter_context(running(engine, port=int(port)))).start()
+            yield from [pixels] * 20
+
+        outcomes = kind(server.ports.grpc).stream(images())
+    assert [type(outcome) for outcome in outcomes] == [Detection] * 40
+
+
+@CLIENTS
+def test_a_refused_stream_comes_back_when_it_was_told_to(kind: type[Blocking]) -> None:
+    opened: list[float] = []
+
+    def full(
+        requests: Iterator[pb.StreamDetectRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.StreamDetectResponse]:
+        opened.append(time.monotonic())
+        if len(opened) == 1:
+            context.set_trailing_metadata((("grpc-retry-pushback-ms", "300"),))
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
+        yield from map(answer_to, requests)
+
+    with stub(full) as target:
+        assert indices(kind(target).stream([b"x"])) == [1]
+    if kind is Blocking:  # grpc.aio loses the status of a call that ends while its first message is written
+        assert opened[1] - opened[0] >= 0.3
+
+
+@CLIENTS
+def test_a_large_call_is_made_again_too(kind: type[Blocking]) -> None:
+    calls: list[int] = []
+
+    def none(*_: object) -> Iterator[pb.StreamDetectResponse]:
+        yield from ()
+
+    def detect(data: bytes, context: grpc.ServicerContext) -> bytes:
+        calls.append(len(data))
+        if len(calls) == 1:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "starting")
+        return pb.DetectResponse(detection=pb.Detection(verdict=pb.VERDICT_CLEAN)).SerializeToString()
+
+    with stub(none, detect=detect) as target:
+        assert kind(target).detect(bytes(2**20)).verdict == "clean"
+    assert len(calls) == 2
+    assert min(calls) > 2**20
+
+
+@CLIENTS
+def test_what_is_too_large_for_the_server_is_no_overload(kind: type[Blocking], server: Running) -> None:
+    with pytest.raises(InvalidRequest, match="larger than max") as caught:
+        kind(server.ports.grpc).detect(bytes(17 * 2**20))
+    assert caught.value.reason is ErrorReason.TOO_MANY_BYTES
+
+
+def test_a_closed_client_says_so(server: Running, pixels: np.ndarray) -> None:
+    client = Client(server.ports.grpc)
+    answers = client.detect_stream(itertools.repeat(pixels))
+    next(answers)
+    client.close()
+    with pytest.raises(AdvsentryError, match="client is closed"):
+        list(answers)
+    with pytest.raises(AdvsentryError, match="client is closed"):
+        client.detect(pixels)
+
+    async def closed() -> None:
+        client = AsyncClient(server.ports.grpc)
+        answers = client.detect_stream([pixels] * 2000)
+        await anext(answers)
+        await client.close()
+        with pytest.raises(AdvsentryError, match="client is closed"):
+            [answer async for answer in answers]
+        with pytest.raises(AdvsentryError, match="client is closed"):
+            await client.detect(pixels)
+
+    asyncio.run(closed())
+
+
+def test_hundreds_of_calls_at_once_wait_for_their_turn(server: Running, pixels: np.ndarray) -> None:
+    async def many() -> list[Detection]:
+        async with AsyncClient(server.ports.grpc) as client:
+            return await asyncio.gather(*(client.detect(pixels) for _ in range(800)))
+
+    assert len(asyncio.run(many())) == 800
+
+
+def test_another_certificates_key_is_refused_before_any_call(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    mine, other = authority.sign("mine"), authority.sign("other")
+    with pytest.raises(SetupError, match="is not the key of certificate"):
+        Client("127.0.0.1:1", ca=authority.ca, cert=mine.cert, key=other.key)
+
+
+def test_a_token_goes_to_a_socket_of_this_machine() -> None:
+    assert token_metadata("secret", "unix:/run/advsentry.sock", None) == (("authorization", "Bearer secret"),)
+    with pytest.raises(SetupError, match="in plaintext"):
+        token_metadata("secret", "unix.example.com:50051", None)
 
 
 @CLIENTS
