@@ -123,12 +123,15 @@ class Batcher:
         return not self._lanes.items and not self._running
 
     def is_busy(self, *, is_bulk: bool = False, key: str = "") -> bool:
-        """Whether so much waits that a stream of this caller should not put one more image in."""
-        return self._admission.is_busy(is_bulk=is_bulk, key=key)
+        """Whether so much waits that a stream of this caller should not put one more image in.
+
+        Not when nothing is taken at all: there is nothing to wait for then.
+        """
+        return not self._refusing and self._admission.is_busy(is_bulk=is_bulk, key=key)
 
     async def room(self, *, is_bulk: bool = False, key: str = "") -> None:
         """Waits until the queue is not busy for that lane and caller, or takes nothing at all."""
-        while self.is_busy(is_bulk=is_bulk, key=key) and not self._refusing:
+        while self.is_busy(is_bulk=is_bulk, key=key):
             future = asyncio.get_running_loop().create_future()
             self._room.append(future)
             await future

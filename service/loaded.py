@@ -44,7 +44,7 @@ class LoadedModel:
             max_batch=settings.max_batch,
             items=settings.queue_items,
             size_bytes=settings.queue_bytes,
-            wait_s=settings.max_deadline_s / 2,
+            wait_s=settings.max_deadline_s / 4,  # the rest is for the way there
             stuck_s=settings.stuck_s,
         )
         self.batcher = Batcher(

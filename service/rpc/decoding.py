@@ -1,6 +1,7 @@
 """From the pictures of a call to arrays: on the loop or in a thread, bounded in bytes and pixels."""
 
 import asyncio
+import logging
 import math
 import time
 from concurrent.futures import Executor
@@ -8,12 +9,14 @@ from concurrent.futures import Executor
 from service.detection.engine import Engine
 from service.detection.images import ImageLimits, decode_image, header_pixels, raw_image
 from service.detection.types import Bytes8
-from service.errors import DeadlinePassed, Overloaded
+from service.errors import AdvsentryError, DeadlinePassed, Overloaded
 from service.metrics import Metrics
 from service.rpc.budget import PixelBudget
 from service.rpc.convert import Picture
 
 __all__ = ["INLINE_BYTES", "Decoder"]
+
+log = logging.getLogger(__name__)
 
 INLINE_PIXELS = 64 * 64
 INLINE_BYTES = 32 * 1024
@@ -71,16 +74,23 @@ class Decoder:
 
         Raises:
             InvalidRequest: with the reason.
+            AdvsentryError: our fault; the log says how.
         """
-        if picture.size is not None:
-            return raw_image(picture.data, picture.size, self._shape, self._limits, resizer=self._engine.resizer)
-        return decode_image(
-            picture.data,
-            self._shape,
-            self._limits,
-            mime_type=picture.mime_type,
-            resizer=self._engine.resizer,
-        )
+        try:
+            if picture.size is not None:
+                return raw_image(picture.data, picture.size, self._shape, self._limits, resizer=self._engine.resizer)
+            return decode_image(
+                picture.data,
+                self._shape,
+                self._limits,
+                mime_type=picture.mime_type,
+                resizer=self._engine.resizer,
+            )
+        except AdvsentryError:
+            raise
+        except Exception as error:
+            log.exception("an image could not be decoded")
+            raise AdvsentryError("this image could not be decoded; the server's log says why") from error
 
     async def decode(self, picture: Picture) -> Bytes8:
         """The image of a picture, decoded where it costs least; its time is counted.
@@ -138,15 +148,15 @@ class Decoder:
         return image
 
     def _decode_handed(self, handed: list[Picture]) -> Bytes8:
-        return self._decode_within(handed.pop())
+        """The image of a picture, decoded in the thread that calls, within the budget of pixels.
 
-    def _decode_within(self, picture: Picture) -> Bytes8:
-        """The image of a picture, decoded in the thread that calls, within the budget of pixels."""
-        pixels = self._pixels(picture)
+        One whose caller leaves while it waits for that is not decoded.
+        """
+        pixels = self._pixels(handed[0])
         if pixels > self._limits.max_pixels:
             pixels = 0  # its header is all that is ever read
         with self._budget.taken(pixels):
-            return self.decode_now(picture)
+            return self.decode_now(handed.pop())
 
     async def room(self, picture: Picture) -> None:
         """Waits until the bytes of a picture may be reserved."""

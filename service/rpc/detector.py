@@ -11,7 +11,7 @@ import grpc
 from protos import detection_pb2 as pb
 from service.detection.engine import MAX_ALPHA
 from service.detection.types import Bytes8, Scored
-from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest
+from service.errors import AdvsentryError, DeadlinePassed, InvalidRequest, Overloaded
 from service.rpc import convert
 from service.rpc.call import current_call
 from service.rpc.convert import ServerFacts, Timings
@@ -152,9 +152,9 @@ def _check_count(count: int, most: int) -> None:
 
 async def _decoded(
     pipeline: Pipeline, pictures: Sequence[convert.Picture], deadline: float
-) -> list[Bytes8 | InvalidRequest]:
+) -> list[Bytes8 | AdvsentryError]:
     """Every picture's image, or what is wrong with it."""
-    images: list[Bytes8 | InvalidRequest] = []
+    images: list[Bytes8 | AdvsentryError] = []
     turn = time.monotonic()
     for picture in pictures:
         if (now := time.monotonic()) > deadline:
@@ -164,7 +164,9 @@ async def _decoded(
             turn = time.monotonic()
         try:
             images.append(await pipeline.decoder.decode_until(picture, deadline))
-        except InvalidRequest as error:
+        except (DeadlinePassed, Overloaded):
+            raise
+        except AdvsentryError as error:  # of this image alone
             images.append(error)
     return images
 

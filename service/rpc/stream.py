@@ -148,11 +148,18 @@ class Stream:
             self._room.clear()
             await self._room.wait()
         await call.room()
+        await self._queue_room()
         item = convert.stream_item(data)
         call.takes(items=1, size_bytes=len(data))
         if self._asked is None:
             self._asked, self._in_order = item.asked, item.preserve_order
         await self._take(self._bind(self._asked), item.item_id, item.picture)
+
+    async def _queue_room(self) -> None:
+        """Waits until the queue has room, before a message's time begins and before it is decoded."""
+        is_bulk = self._bound is not None and self._bound.applied.is_bulk
+        while (queue := self._served.current.queue).is_busy(is_bulk=is_bulk, key=self._key):
+            await queue.room(is_bulk=is_bulk, key=self._key)
 
     def _bind(self, asked: Asked) -> _Bound:
         """Options and answers of the bundle that is served now."""
@@ -182,11 +189,18 @@ class Stream:
             return
         slot.decode_s = time.monotonic() - started
         self._held.append((image, deadline, slot))
-        if not self._is_writing or len(self._held) >= HELD:
+        if (
+            not self._is_writing
+            or len(self._held) >= HELD
+            or pipeline.queue.is_busy(is_bulk=bound.applied.is_bulk, key=self._key)
+        ):
             await self._queue_held()
 
     async def _queue_held(self) -> None:
-        """Puts what is kept back into the queue; reader and writer may both be at it."""
+        """Puts what is kept back into the queue; reader and writer may both be at it.
+
+        It is admitted: what has waited for room is not refused because it has waited.
+        """
         while self._held:
             bound = self._held[0][2].bound
             queue, is_bulk = bound.pipeline.queue, bound.applied.is_bulk
@@ -195,7 +209,7 @@ class Stream:
                 continue
             image, deadline, slot = self._held.popleft()
             try:
-                queue.put(image, deadline, slot, is_bulk=is_bulk, key=self._key)
+                queue.put(image, deadline, slot, is_bulk=is_bulk, is_admitted=True, key=self._key)
             except AdvsentryError as error:
                 slot.failed(error)
 
@@ -206,7 +220,7 @@ class Stream:
         is_bulk = slot.bound.applied.is_bulk
         while pipeline.queue.is_busy(is_bulk=is_bulk, key=self._key):
             await pipeline.queue.room(is_bulk=is_bulk, key=self._key)
-        pipeline.queue.put(image, deadline, slot, is_bulk=is_bulk, key=self._key)
+        pipeline.queue.put(image, deadline, slot, is_bulk=is_bulk, is_admitted=True, key=self._key)
 
     async def _write_ready(self, context: Context) -> None:
         self._is_writing, call = True, current_call()

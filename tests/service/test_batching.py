@@ -366,6 +366,21 @@ async def test_a_stream_is_let_wait_by_lane() -> None:
 
 
 @in_loop
+async def test_nobody_waits_for_room_in_a_queue_that_takes_nothing_any_more() -> None:
+    async with scene(max_batch=1, items=2) as s:
+        s.graph.go.clear()
+        futures = [s.submit(0)]
+        await asyncio.sleep(0.02)
+        futures += [s.submit(i) for i in (1, 2)]
+        assert s.batcher.is_busy()
+        closing = asyncio.create_task(s.batcher.close())
+        await asyncio.sleep(0.02)
+        assert not s.batcher.is_busy()  # a stream that asked again and again would hold up the loop for good
+        s.graph.go.set()
+        await asyncio.gather(*futures, closing)
+
+
+@in_loop
 async def test_a_modest_caller_runs_before_the_backlog_of_a_greedy_one() -> None:
     async with scene(max_batch=1) as s:
         s.graph.go.clear()

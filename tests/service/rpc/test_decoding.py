@@ -16,8 +16,10 @@ from service.detection.images import ImageLimits
 from service.detection.types import Bytes8
 from service.errors import DeadlinePassed, Overloaded
 from service.metrics import Metrics
+from service.rpc.budget import PixelBudget
 from service.rpc.convert import Picture
 from service.rpc.decoding import INLINE_BYTES, Decoder
+from tests.service.rpc.test_door import until
 
 PICTURE = Picture(data=b"x" * (INLINE_BYTES + 1), size=None, mime_type="")  # too large to be decoded on the loop
 
@@ -31,8 +33,10 @@ class Slow(Decoder):
             engine, ThreadPoolExecutor(1), limits=ImageLimits(), most_bytes=most_bytes, metrics=self.metrics
         )
         self.go = threading.Event()
+        self.begun = 0
 
     def decode_now(self, picture: Picture) -> Bytes8:
+        self.begun += 1
         assert self.go.wait(5)
         return np.zeros((8, 8, 1), np.uint8)
 
@@ -127,5 +131,27 @@ def test_the_bytes_of_a_caller_who_left_do_not_wait_for_a_thread(engine: Engine)
         assert sys.getrefcount(data) == held
         slow.go.set()
         await running
+
+    asyncio.run(scene())
+
+
+def test_an_image_whose_caller_left_while_it_waited_for_the_budget_is_not_decoded(engine: Engine) -> None:
+    async def scene() -> None:
+        slow = Slow(engine, 10**9)
+        shape = engine.bundle.manifest.input
+        slow._budget = PixelBudget(shape.height * shape.width)  # of one image
+        with ThreadPoolExecutor(2) as slow._threads:
+            first = asyncio.create_task(slow.decode(PICTURE))
+            await asyncio.sleep(0)
+            until(lambda: slow.begun == 1)
+            waiting = asyncio.create_task(slow.decode(PICTURE))
+            await asyncio.sleep(0)
+            until(slow._budget._turn.locked)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            slow.go.set()
+            await first
+        assert slow.begun == 1
 
     asyncio.run(scene())

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry
 
 from service.client import Client
 from service.detection.engine import Engine
-from service.detection.images import ImageLimits
-from service.errors import ErrorReason, InvalidRequest
+from service.detection.images import MAX_STRETCH, ImageLimits
+from service.errors import AdvsentryError, ErrorReason, InvalidRequest
 from service.metrics import Metrics
 from service.rpc.convert import Picture
 from service.rpc.pipeline import Pipeline, Policy, Queue
@@ -59,6 +59,40 @@ def test_a_bomb_is_refused_and_the_next_one_served(client: Client) -> None:
     assert isinstance(found[0], InvalidRequest)
     assert found[0].reason is ErrorReason.TOO_MANY_PIXELS
     assert not isinstance(found[1], Exception)
+
+
+@pytest.mark.parametrize("size", [(2, 201), (2_000_000, 1), (1, 20_000_000)], ids=str)
+def test_absurd_proportions_are_refused_before_decoding(client: Client, size: tuple[int, int]) -> None:
+    file = encoded(Image.new("L", size[::-1]), "PNG")
+    pixels = np.zeros((*size, 1), np.uint8)
+    found = list(client.detect_stream([file, large((30, 30)), large((2, 200))]))
+    assert isinstance(found[0], InvalidRequest)
+    assert found[0].reason is ErrorReason.WRONG_SIZE
+    assert f"within {MAX_STRETCH} times the model's 8 x 8, got {size[0]} x {size[1]}" in str(found[0])
+    assert not any(isinstance(one, Exception) for one in found[1:])
+    batch = client.detect_batch([large((30, 30)), file, *([pixels] if pixels.size < 2**20 else [])])
+    assert [isinstance(one, InvalidRequest) for one in batch] == [False] + [True] * (len(batch) - 1)
+
+
+def test_what_nobody_foresaw_of_an_image_fails_that_one_alone(
+    resizing: Engine, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert resizing.resizer is not None
+    run = resizing.resizer.run
+
+    def fails(image: np.ndarray) -> np.ndarray:
+        if image.shape[0] == 31:
+            raise RuntimeError("narrowing")
+        return run(image)
+
+    monkeypatch.setattr(resizing.resizer, "run", fails)
+    good, bad = large((30, 30)), large((31, 31))
+    expected = client.detect(good)
+    for found in (client.detect_batch([good, bad, good]), list(client.detect_stream([good, bad, good]))):
+        assert [found[0], found[2]] == [expected, expected]
+        assert "the server's log says why" in str(found[1])
+    with pytest.raises(AdvsentryError, match="could not be decoded; the server's log says why"):
+        client.detect(bad)
 
 
 def picture(image: np.ndarray) -> Picture:

@@ -1,6 +1,8 @@
 """What callers of every RPC get of the queue: their lane, and no run that nobody waits for."""
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import grpc
@@ -112,3 +114,30 @@ def test_no_image_runs_for_those_who_have_gone_by_then(engine: Engine) -> None:
         # a client's own clock may end its call a moment before the server's does
         dropped = [server.value("advsentry_dropped_total", reason=reason) for reason in ("deadline", "cancelled")]
         assert sum(dropped) == queued >= 5
+
+
+class Paced:
+    """A graph that takes its time for each image."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def measure(self, images: np.ndarray) -> Measurements:
+        time.sleep(0.005 * len(images))
+        return self._engine.measure(images)
+
+
+def test_many_streams_of_a_slow_graph_wait_and_lose_nothing(engine: Engine) -> None:
+    image = raw(tiny.images(1)[0])
+    with running(Paced(engine), max_batch=1, max_deadline_s=3.0, canary_s=100.0) as server:  # type: ignore[arg-type]
+
+        def answered(number: int) -> int:
+            requests = (pb.StreamDetectRequest(item_id=str(i), image=image) for i in range(60))
+            answers = detection_pb2_grpc.DetectorServiceStub(server.channel).StreamDetect(requests)
+            return sum(answer.result.HasField("detection") for answer in answers)
+
+        with ThreadPoolExecutor(10) as callers:
+            assert list(callers.map(answered, range(10))) == [60] * 10
