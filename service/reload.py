@@ -1,7 +1,6 @@
 """Another bundle in the place of the one that is served, without a call that notices; or all stays as it is."""
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -10,6 +9,9 @@ from service.detection.bundle import find_bundle
 from service.errors import AdvsentryError, BundleError, Unavailable
 
 __all__ = ["BundleWatch", "ask_loop"]
+
+AGAIN_S = 10.0
+"""Between two tries of what the files are not to blame for; each has the processes before load the bundle once more."""
 
 
 def ask_loop(loop: asyncio.AbstractEventLoop, reload: Coroutine[object, object, str]) -> str:
@@ -29,7 +31,7 @@ class BundleWatch:
     """Looks at a bundle's files every few seconds and reloads when they have changed.
 
     Files that change from one look to the next are left alone, as those of a bundle that is still being copied. What
-    cannot be loaded is tried once: again only when a file has changed since.
+    cannot be loaded is tried once: again only when a file has changed since, or when it was not for the files.
     """
 
     def __init__(self, bundle: str, reload: Callable[[], Awaitable[object]]) -> None:
@@ -41,7 +43,8 @@ class BundleWatch:
         """
         self._bundle = bundle
         self._reload = reload
-        self._seen = self._tried = fingerprint(bundle)
+        self._seen = fingerprint(bundle)
+        self._tried: tuple[object, ...] | None = self._seen
 
     async def watch(self, every_s: float) -> None:
         """Looks until cancelled."""
@@ -58,8 +61,13 @@ class BundleWatch:
         if found in (self._tried, ()):
             return
         self._tried = found  # as it was before it is read: what changes while it is read is seen next time
-        with contextlib.suppress(AdvsentryError):  # who reloads has logged it
+        try:
             await self._reload()
+        except Unavailable:  # such as a process that gives no answer
+            self._tried = None
+            await asyncio.sleep(AGAIN_S)
+        except AdvsentryError:  # who reloads has logged it
+            pass
 
 
 def fingerprint(bundle: str) -> tuple[object, ...]:

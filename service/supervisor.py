@@ -41,6 +41,8 @@ SHORT_LIFE_S = 10.0
 """A process that ends sooner is started again after a pause, doubled each time."""
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
+END_S = 1.0
+"""In which the end of a process is noticed that no longer answers."""
 
 
 class WorkerEnded(Exception):
@@ -147,7 +149,7 @@ class Supervisor:
             What is served now.
 
         Raises:
-            AdvsentryError: why a process goes on with what it has.
+            AdvsentryError: why a process goes on with what it has; Unavailable when that is not for the bundle.
         """
         async with self._reloading:
             self._reloads += 1
@@ -160,12 +162,15 @@ class Supervisor:
                 try:
                     text = await asyncio.to_thread(worker.reload)
                 except AdvsentryError as error:
+                    if isinstance(error, Unavailable) and await _ends(worker):
+                        log.warning("worker %d ended before it reloaded; the one in its place reads the files", number)
+                        continue
                     log.error("worker %d does not reload: %s", number, error)
                     if not text:
                         raise
-                    raise AdvsentryError(
-                        f"worker {number} goes on as it was, those before it reloaded: {error}"
-                    ) from error
+                    kind = Unavailable if isinstance(error, Unavailable) else AdvsentryError
+                    raise kind(f"worker {number} goes on as it was, those before it reloaded: {error}") from error
+            text = text or "no process serves now; those that start read the files"
             log.info("reloaded: %s", text)
             return text
 
@@ -173,9 +178,9 @@ class Supervisor:
         for number in sorted(self._workers):
             try:
                 new = await self._started_worker(number)
-            except (WorkerEnded, OSError) as error:
+            except (WorkerEnded, OSError) as error:  # which may well be for the bundle
                 log.error("not reloaded: %s", error)
-                raise Unavailable(f"the processes that serve stay: {error}") from error
+                raise AdvsentryError(f"the processes that serve stay: {error}") from error
             old, self._workers[number] = self._workers[number], new
             old.send(signal.SIGTERM)
         log.info("every process was replaced")
@@ -285,6 +290,13 @@ class Supervisor:
     def _ask_all(self, path: str, content: str = "") -> list[str]:
         """What each process that serves answers; raises as `Worker.ask`."""
         return [worker.ask(path, content) for _, worker in sorted(self._workers.items()) if worker.is_serving]
+
+
+async def _ends(worker: Worker) -> bool:
+    """Whether a process that gave no answer has ended, which is noticed a moment later."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(worker.ended(), END_S)
+    return not worker.is_serving
 
 
 def _longer(pause: float) -> float:

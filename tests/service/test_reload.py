@@ -285,6 +285,27 @@ def test_a_bundle_is_left_alone_while_it_is_copied_and_tried_once_when_it_keeps_
     asyncio.run(look())
 
 
+@pytest.mark.parametrize(("error", "tries"), [(Unavailable("no answer"), 3), (BundleError("a byte is wrong"), 1)])
+def test_what_the_files_are_not_to_blame_for_is_tried_again(
+    path: Path, error: AdvsentryError, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.reload.AGAIN_S", 0.0)
+    tried = []
+
+    async def reload() -> None:
+        tried.append(True)
+        raise error
+
+    async def look() -> None:
+        watch = BundleWatch(str(path), reload)
+        put(path, "2")
+        for _ in range(4):
+            await watch.look()
+
+    asyncio.run(look())
+    assert len(tried) == tries
+
+
 def test_sighup_reloads(path: Path) -> None:
     with serving(path, "--admin", "on") as (process, target, metrics), grpc.insecure_channel(target) as channel:
         stub = detection_pb2_grpc.DetectorServiceStub(channel)

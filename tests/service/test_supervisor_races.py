@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from service import supervisor
-from service.errors import SetupError
+from service.errors import AdvsentryError, SetupError, Unavailable
 from service.merging import Page, read_page
 from service.settings import Settings
 from service.supervisor import Supervisor
@@ -100,6 +100,54 @@ def test_a_process_that_starts_during_a_reload_reloads_too(monkeypatch: pytest.M
             new.may_serve.set()
             await until(lambda: made._workers[1] is new)  # type: ignore[comparison-overlap]
             assert new.reloads == 1
+
+    asyncio.run(run())
+
+
+def test_a_process_that_ends_during_its_reload_does_not_keep_the_others_from_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=3) as made:
+            first, second, third = StandIn.made
+            loop = asyncio.get_running_loop()
+
+            def die() -> str:
+                loop.call_soon_threadsafe(loop.call_later, 0.05, second.end)  # the connection is gone before
+                raise Unavailable("worker 2: no answer")
+
+            monkeypatch.setattr(second, "reload", die)
+            assert await made.reload() == "serving"
+            assert (first.reloads, third.reloads) == (1, 1)
+            await until(lambda: len(StandIn.made) == 4)
+            first.end()
+            third.end()
+            assert await made.reload() == "no process serves now; those that start read the files"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [(Unavailable, Unavailable("no answer: timed out")), (AdvsentryError, AdvsentryError("a byte is wrong"))],
+)
+def test_a_reload_stops_at_a_process_that_goes_on_without_it(
+    kind: type[AdvsentryError], error: AdvsentryError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "END_S", 0.01)
+
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=3) as made:
+            first, second, third = StandIn.made
+
+            def refuse() -> str:
+                raise error
+
+            monkeypatch.setattr(second, "reload", refuse)
+            with pytest.raises(AdvsentryError, match=f"worker 2 goes on as it was, .*: {error}") as caught:
+                await made.reload()
+            assert type(caught.value) is kind
+            assert (first.reloads, third.reloads) == (1, 0)
 
     asyncio.run(run())
 
