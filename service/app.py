@@ -18,7 +18,7 @@ from service.metrics import Metrics
 from service.models import Models
 from service.private_http import FORGIVE, HISTORY, RELOAD, Command, PrivateHttp, metrics_names
 from service.rehearsal import rehearse
-from service.reload import BundleWatch, ask_loop
+from service.reload import BundleWatch, Fingerprint, ask_loop, fingerprint
 from service.rpc import convert_inference
 from service.rpc.closing import Closing
 from service.rpc.convert import SERVICE
@@ -72,6 +72,7 @@ class App:
         *,
         private_socket: Path | None = None,
         open_watch: OpenWatch = open_watch,
+        loaded: Fingerprint | None = None,
     ) -> None:
         """Makes every part; nothing listens yet. Needs a running event loop.
 
@@ -79,11 +80,13 @@ class App:
             private_socket: of one of several processes: where it takes what else comes to the metrics port. It shares
                 the gRPC port then.
             open_watch: makes the query history of a bundle.
+            loaded: of the bundle's files from before the engine read them; None takes them as they are.
 
         Raises:
             SetupError: the settings of the history and the bundle do not go together.
         """
         self._settings = settings
+        self._loaded = fingerprint(settings.bundle) if loaded is None else loaded
         self._private_socket = private_socket
         self._registry = registry
         self._metrics = Metrics(registry)
@@ -153,7 +156,7 @@ class App:
         self._tasks.add(asyncio.create_task(self._drift.watch(), name="drift"))
         self._tasks.add(asyncio.create_task(tell_health(self._trouble, self._health.set_history), name="history"))
         if settings.watch_s:
-            watch = BundleWatch(settings.bundle, self.models.reload)
+            watch = BundleWatch(settings.bundle, self.models.reload, self._loaded)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
         return Ports.of(settings, grpc=grpc_port, metrics=self._http.port, health=health)
 

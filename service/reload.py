@@ -8,7 +8,9 @@ from pathlib import Path
 from service.detection.bundle import find_bundle
 from service.errors import AdvsentryError, BundleError, Unavailable
 
-__all__ = ["BundleWatch", "ask_loop"]
+__all__ = ["BundleWatch", "Fingerprint", "ask_loop", "fingerprint"]
+
+Fingerprint = tuple[object, ...]
 
 AGAIN_S = 10.0
 """Between two tries of what the files are not to blame for; each has the processes before load the bundle once more."""
@@ -34,17 +36,18 @@ class BundleWatch:
     cannot be loaded is tried once: again only when a file has changed since, or when it was not for the files.
     """
 
-    def __init__(self, bundle: str, reload: Callable[[], Awaitable[object]]) -> None:
-        """Takes the files as they are for loaded.
+    def __init__(self, bundle: str, reload: Callable[[], Awaitable[object]], loaded: Fingerprint) -> None:
+        """Looks at nothing yet.
 
         Args:
             bundle: as in the settings.
             reload: raises AdvsentryError where nothing was replaced, which it has logged.
+            loaded: of the files from before they were read, so that what changes meanwhile is seen.
         """
         self._bundle = bundle
         self._reload = reload
-        self._seen = fingerprint(bundle)
-        self._tried: tuple[object, ...] | None = self._seen
+        self._seen = loaded
+        self._tried: Fingerprint | None = loaded
 
     async def watch(self, every_s: float) -> None:
         """Looks until cancelled."""
@@ -70,7 +73,7 @@ class BundleWatch:
             pass
 
 
-def fingerprint(bundle: str) -> tuple[object, ...]:
+def fingerprint(bundle: str) -> Fingerprint:
     """What changes whenever a file of a bundle does, be it by a link that leads elsewhere; empty without a bundle."""
     try:
         path = find_bundle(bundle).resolve()

@@ -16,9 +16,10 @@ from service.app import App, Ports
 from service.engines import load_engine
 from service.errors import SetupError
 from service.memory import limit_arenas, settle
+from service.reload import fingerprint
 from service.setting_words import without_password
 from service.settings import Settings
-from service.signals import on_signals
+from service.signals import keep_reload, on_signals
 
 __all__ = ["refuse_two_wheels", "run", "serve"]
 
@@ -54,9 +55,11 @@ async def serve(
         process ends here with 1.
     """
     started = time.monotonic()
+    keep_reload()
+    loaded = fingerprint(settings.bundle)
     engine = load_engine(settings)
     log.info("settings: %s", " ".join(f"{name}={without_password(value)}" for name, value in asdict(settings).items()))
-    app = App(settings, engine, CollectorRegistry(), private_socket=private_socket)
+    app = App(settings, engine, CollectorRegistry(), private_socket=private_socket, loaded=loaded)
     ended = on_signals(reload=app.models.reload)
     on_start(ended.set)
     settle()

@@ -25,7 +25,7 @@ from service.ports import check_ports, reserve_port
 from service.private_folder import private_folder
 from service.private_http import FORGIVE, HISTORY, RELOAD, Command, PrivateHttp, metrics_names
 from service.process import Worker
-from service.reload import BundleWatch, ask_loop
+from service.reload import BundleWatch, ask_loop, fingerprint
 from service.settings import Settings
 from service.signals import on_signals
 from service.watching.report import merged
@@ -108,6 +108,7 @@ class Supervisor:
             names=metrics_names(settings),
         )
         self._to_close.callback(http.close)
+        loaded = fingerprint(settings.bundle)
         async with self._reloading:  # a reload waits until there is something to reload
             self._workers[1] = await self._started_worker(1)
             others = range(2, settings.workers + 1)
@@ -116,7 +117,7 @@ class Supervisor:
         for number in self._workers:
             self._tasks.add(asyncio.create_task(self._keep(number), name=f"worker {number}"))
         if settings.watch_s:
-            watch = BundleWatch(settings.bundle, self.reload)
+            watch = BundleWatch(settings.bundle, self.reload, loaded)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
         return Ports.of(settings, grpc=self._port.getsockname()[1], metrics=http.port, health=self._health_port)
 
