@@ -36,7 +36,7 @@ from service.watching.telling import tell_health
 __all__ = ["App", "Ports"]
 
 LAST_RUN_S = 3.0
-"""For a run of the graph to come back when all calls have ended."""
+"""For a run of the graph, and a decoding, to come back when all calls have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +180,7 @@ class App:
         """Not ready, serve on for a moment, stop accepting, drain, close.
 
         Returns:
-            False when a run of the graph does not come back: the process cannot end by itself then.
+            False when a run of the graph or a decoding does not come back: the process cannot end by itself then.
         """
         self._is_ending = True
         self.models.end()
@@ -197,11 +197,18 @@ class App:
             await self._health_server.stop(None)
         if (watch := self.models.current.watch) is not None:
             await asyncio.to_thread(watch.close, saves=True)
-        is_whole = await self.models.close(LAST_RUN_S)
-        self._decoders.shutdown()
+        are_whole = await asyncio.gather(self.models.close(LAST_RUN_S), self._close_decoders(LAST_RUN_S))
         self._http.close()
         await asyncio.to_thread(self._to_close.close)
-        return is_whole
+        return all(are_whole)
+
+    async def _close_decoders(self, within_s: float) -> bool:
+        """Waits in a thread: the loop must go on, in which signals are heard."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        waiting = asyncio.create_task(asyncio.to_thread(self._decoders.shutdown))
+        done, _ = await asyncio.wait({waiting}, timeout=within_s)
+        waiting.cancel()
+        return bool(done)
 
     def _worker_health(self, is_well: bool) -> None:
         if self._giving_up is not None:
