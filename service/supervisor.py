@@ -18,8 +18,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
 from service.app import Ports
+from service.detection.bundle import find_bundle
 from service.detection.processors import cpu_quota
-from service.errors import AdvsentryError, SetupError, Unavailable
+from service.errors import AdvsentryError, BundleError, SetupError, Unavailable
 from service.merging import Merged, Page
 from service.ports import check_ports, reserve_port
 from service.private_folder import private_folder
@@ -61,6 +62,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._reloads = 0  # begun
+        self._good = ""  # where the bundle lay, behind all links, that every process served last
         self._loop = asyncio.get_running_loop()
         self._is_ending = False
         self._started = 0
@@ -108,12 +110,13 @@ class Supervisor:
             names=metrics_names(settings),
         )
         self._to_close.callback(http.close)
-        loaded = fingerprint(settings.bundle)
+        loaded, lies_at = fingerprint(settings.bundle), _place(settings.bundle)
         async with self._reloading:  # a reload waits until there is something to reload
             self._workers[1] = await self._started_worker(1)
             others = range(2, settings.workers + 1)
             for number, worker in zip(others, await asyncio.gather(*map(self._started_worker, others)), strict=True):
                 self._workers[number] = worker
+            self._good = lies_at
         for number in self._workers:
             self._tasks.add(asyncio.create_task(self._keep(number), name=f"worker {number}"))
         if settings.watch_s:
@@ -154,8 +157,11 @@ class Supervisor:
         """
         async with self._reloading:
             self._reloads += 1
+            place = _place(self._settings.bundle)
             if self._settings.device != "cpu":  # the memory of a GPU comes back with the end of its process
-                return await self._replace_all()
+                text = await self._replace_all()
+                self._good = place
+                return text
             text = ""
             for number, worker in sorted(self._workers.items()):
                 if not worker.is_serving:
@@ -171,6 +177,8 @@ class Supervisor:
                         raise
                     kind = Unavailable if isinstance(error, Unavailable) else AdvsentryError
                     raise kind(f"worker {number} goes on as it was, those before it reloaded: {error}") from error
+            if text:
+                self._good = place
             text = text or "no process serves now; those that start read the files"
             log.info("reloaded: %s", text)
             return text
@@ -187,8 +195,11 @@ class Supervisor:
         log.info("every process was replaced")
         return f"{len(self._workers)} new processes serve, the old ones end"
 
-    async def _started_worker(self, number: int) -> Worker:
+    async def _started_worker(self, number: int, fallback: str = "") -> Worker:
         """A process that serves.
+
+        Args:
+            fallback: see Order.
 
         Raises:
             WorkerEnded: it ended before, or took too long.
@@ -202,7 +213,7 @@ class Supervisor:
             threads=threads,
             watch_s=0.0,
         )
-        order = Order(settings=own, number=number, socket=self._folder / f"{self._started}.sock")
+        order = Order(settings=own, number=number, socket=self._folder / f"{self._started}.sock", fallback=fallback)
         worker = await Worker.start(order)
         self._all.add(worker)
         self._tasks.add(task := asyncio.create_task(self._forget(worker)))
@@ -249,8 +260,10 @@ class Supervisor:
             await asyncio.sleep(pause)
             self._restarts.inc()
             reloads = self._reloads
+            # What a reload refused must not keep a process from coming back, where a link leads to it now.
+            fallback = "" if _place(self._settings.bundle) == self._good else self._good
             try:
-                worker = await self._started_worker(number)
+                worker = await self._started_worker(number, fallback)
                 while reloads != self._reloads:  # it may have read the files before they were replaced
                     reloads = self._reloads
                     await self._reload_new(worker)
@@ -291,6 +304,14 @@ class Supervisor:
     def _ask_all(self, path: str, content: str = "") -> list[str]:
         """What each process that serves answers; raises as `Worker.ask`."""
         return [worker.ask(path, content) for _, worker in sorted(self._workers.items()) if worker.is_serving]
+
+
+def _place(bundle: str) -> str:
+    """Where a bundle lies, behind all links; empty without one."""
+    try:
+        return str(find_bundle(bundle).resolve())
+    except (BundleError, OSError):
+        return ""
 
 
 async def _ends(worker: Worker) -> bool:

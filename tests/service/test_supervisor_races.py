@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
@@ -24,7 +25,8 @@ class StandIn:
 
     made: "list[StandIn]" = []  # noqa: RUF012  # of one test
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order) -> None:
+        self.order = order
         self.may_serve = asyncio.Event()
         self.has_ended = asyncio.Event()
         self.is_serving = False
@@ -34,7 +36,7 @@ class StandIn:
 
     @classmethod
     async def start(cls, order: Order) -> "StandIn":
-        cls.made.append(cls())
+        cls.made.append(cls(order))
         return cls.made[-1]
 
     async def serves(self) -> bool:
@@ -148,6 +150,45 @@ def test_a_reload_stops_at_a_process_that_goes_on_without_it(
                 await made.reload()
             assert type(caught.value) is kind
             assert (first.reloads, third.reloads) == (1, 0)
+
+    asyncio.run(run())
+
+
+def test_only_what_all_loaded_is_fallen_back_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, second, link = tmp_path / "a", tmp_path / "b", tmp_path / "link"
+    for path in (first, second):
+        path.mkdir()
+    link.symlink_to(first)
+
+    async def fallback() -> str:
+        """Of one that takes the place of another."""
+        StandIn.made[-1].end()
+        count = len(StandIn.made)
+        await until(lambda: len(StandIn.made) > count)
+        new = StandIn.made[-1]
+        new.may_serve.set()
+        await until(lambda: new.is_serving)
+        await asyncio.sleep(0.01)
+        return new.order.fallback
+
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=1, bundle=str(link)) as made:
+            assert StandIn.made[0].order.fallback == ""
+            assert await fallback() == ""  # it is what the link leads to
+            link.unlink()
+            assert await fallback() == str(first)
+            link.symlink_to(second)
+
+            def refuse() -> str:
+                raise AdvsentryError("a byte is wrong")
+
+            monkeypatch.setattr(StandIn.made[-1], "reload", refuse)
+            with pytest.raises(AdvsentryError):
+                await made.reload()
+            assert await fallback() == str(first)
+            await made.reload()
+            link.unlink()
+            assert await fallback() == str(second)
 
     asyncio.run(run())
 
