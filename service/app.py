@@ -18,7 +18,7 @@ from service.metrics import Metrics
 from service.models import Models
 from service.private_http import FORGIVE, HISTORY, RELOAD, Command, PrivateHttp, metrics_names
 from service.rehearsal import rehearse
-from service.reload import BundleWatch, ask_loop
+from service.reload import BundleWatch, Fingerprint, ask_loop, fingerprint
 from service.rpc import convert_inference
 from service.rpc.closing import Closing
 from service.rpc.convert import SERVICE
@@ -36,7 +36,7 @@ from service.watching.telling import tell_health
 __all__ = ["App", "Ports"]
 
 LAST_RUN_S = 3.0
-"""For a run of the graph to come back when all calls have ended."""
+"""For a run of the graph, and a decoding, to come back when all calls have ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +72,7 @@ class App:
         *,
         private_socket: Path | None = None,
         open_watch: OpenWatch = open_watch,
+        loaded: Fingerprint | None = None,
     ) -> None:
         """Makes every part; nothing listens yet. Needs a running event loop.
 
@@ -79,11 +80,13 @@ class App:
             private_socket: of one of several processes: where it takes what else comes to the metrics port. It shares
                 the gRPC port then.
             open_watch: makes the query history of a bundle.
+            loaded: of the bundle's files from before the engine read them; None takes them as they are.
 
         Raises:
             SetupError: the settings of the history and the bundle do not go together.
         """
         self._settings = settings
+        self._loaded = fingerprint(settings.bundle) if loaded is None else loaded
         self._private_socket = private_socket
         self._registry = registry
         self._metrics = Metrics(registry)
@@ -153,7 +156,7 @@ class App:
         self._tasks.add(asyncio.create_task(self._drift.watch(), name="drift"))
         self._tasks.add(asyncio.create_task(tell_health(self._trouble, self._health.set_history), name="history"))
         if settings.watch_s:
-            watch = BundleWatch(settings.bundle, self.models.reload)
+            watch = BundleWatch(settings.bundle, self.models.reload, self._loaded)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
         return Ports.of(settings, grpc=grpc_port, metrics=self._http.port, health=health)
 
@@ -177,7 +180,7 @@ class App:
         """Not ready, serve on for a moment, stop accepting, drain, close.
 
         Returns:
-            False when a run of the graph does not come back: the process cannot end by itself then.
+            False when a run of the graph or a decoding does not come back: the process cannot end by itself then.
         """
         self._is_ending = True
         self.models.end()
@@ -194,11 +197,18 @@ class App:
             await self._health_server.stop(None)
         if (watch := self.models.current.watch) is not None:
             await asyncio.to_thread(watch.close, saves=True)
-        is_whole = await self.models.close(LAST_RUN_S)
-        self._decoders.shutdown()
+        are_whole = await asyncio.gather(self.models.close(LAST_RUN_S), self._close_decoders(LAST_RUN_S))
         self._http.close()
         await asyncio.to_thread(self._to_close.close)
-        return is_whole
+        return all(are_whole)
+
+    async def _close_decoders(self, within_s: float) -> bool:
+        """Waits in a thread: the loop must go on, in which signals are heard."""
+        self._decoders.shutdown(wait=False, cancel_futures=True)
+        waiting = asyncio.create_task(asyncio.to_thread(self._decoders.shutdown))
+        done, _ = await asyncio.wait({waiting}, timeout=within_s)
+        waiting.cancel()
+        return bool(done)
 
     def _worker_health(self, is_well: bool) -> None:
         if self._giving_up is not None:

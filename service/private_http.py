@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from service.errors import AdvsentryError, SetupError
+from service.errors import AdvsentryError, SetupError, Unavailable
 from service.hosts import may_ask
 from service.settings import Settings
 
@@ -163,6 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             try:
                 self._answer(HTTPStatus.OK, command(content) + "\n")
+            except Unavailable as error:
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, f"{error}\n")
             except AdvsentryError as error:
                 self._answer(HTTPStatus.CONFLICT, f"{error}\n")
 

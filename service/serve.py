@@ -7,18 +7,20 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 from service.app import App, Ports
+from service.detection.engine import Engine
 from service.engines import load_engine
-from service.errors import SetupError
+from service.errors import BundleError, SetupError
 from service.memory import limit_arenas, settle
+from service.reload import fingerprint
 from service.setting_words import without_password
 from service.settings import Settings
-from service.signals import on_signals
+from service.signals import keep_reload, on_signals
 
 __all__ = ["refuse_two_wheels", "run", "serve"]
 
@@ -41,22 +43,26 @@ async def serve(
     on_ready: Callable[[Ports], None],
     *,
     private_socket: Path | None = None,
+    fallback: str = "",
     on_start: Callable[[Callable[[], None]], None] = lambda _: None,
 ) -> int:
     """Runs the service until a signal or the loss of its worker.
 
     Args:
         private_socket: see App.
+        fallback: the bundle to start with when the one of the settings cannot be; a reload reads that one all the same.
         on_start: given what ends the service as a signal does.
 
     Returns:
-        The exit status: 0 after a signal, 1 when the worker was lost. When a run of the graph does not come back, the
-        process ends here with 1.
+        The exit status: 0 after a signal, 1 when the worker was lost. When a run of the graph or a decoding does not
+        come back, the process ends here with 1.
     """
     started = time.monotonic()
-    engine = load_engine(settings)
+    keep_reload()
+    loaded = fingerprint(settings.bundle)
+    engine = _first_engine(settings, fallback)
     log.info("settings: %s", " ".join(f"{name}={without_password(value)}" for name, value in asdict(settings).items()))
-    app = App(settings, engine, CollectorRegistry(), private_socket=private_socket)
+    app = App(settings, engine, CollectorRegistry(), private_socket=private_socket, loaded=loaded)
     ended = on_signals(reload=app.models.reload)
     on_start(ended.set)
     settle()
@@ -79,10 +85,20 @@ async def serve(
     for task in (lost, signalled):
         task.cancel()
     if not await app.stop():
-        log.error("ending without the run of the graph that does not come back")
+        log.error("ending without the run of the graph or the decoding that does not come back")
         os._exit(1)  # whose thread the interpreter would wait for
     log.info("ended")
     return status
+
+
+def _first_engine(settings: Settings, fallback: str) -> Engine:
+    try:
+        return load_engine(settings)
+    except BundleError as error:
+        if not fallback:
+            raise
+        log.error("%s; starting with the bundle that was served before, %s", error, fallback)
+    return load_engine(replace(settings, bundle=fallback))
 
 
 def run(service: Callable[[], Coroutine[object, object, int]]) -> int:

@@ -8,7 +8,12 @@ from collections.abc import Awaitable, Callable
 
 from service.errors import AdvsentryError
 
-__all__ = ["on_signals"]
+__all__ = ["keep_reload", "on_signals"]
+
+
+def keep_reload() -> None:
+    """Keeps a SIGHUP for `on_signals`, when that follows before the event loop runs on; the process would end by it."""
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
 
 
 def on_signals(

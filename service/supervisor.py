@@ -18,14 +18,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import choose_encoder
 
 from service.app import Ports
+from service.detection.bundle import find_bundle
 from service.detection.processors import cpu_quota
-from service.errors import AdvsentryError, SetupError, Unavailable
+from service.errors import AdvsentryError, BundleError, SetupError, Unavailable
 from service.merging import Merged, Page
 from service.ports import check_ports, reserve_port
 from service.private_folder import private_folder
 from service.private_http import FORGIVE, HISTORY, RELOAD, Command, PrivateHttp, metrics_names
 from service.process import Worker
-from service.reload import BundleWatch, ask_loop
+from service.reload import BundleWatch, ask_loop, fingerprint
 from service.settings import Settings
 from service.signals import on_signals
 from service.watching.report import merged
@@ -41,6 +42,8 @@ SHORT_LIFE_S = 10.0
 """A process that ends sooner is started again after a pause, doubled each time."""
 FIRST_PAUSE_S = 0.25
 LONGEST_PAUSE_S = 4.0
+END_S = 1.0
+"""In which the end of a process is noticed that no longer answers."""
 
 
 class WorkerEnded(Exception):
@@ -59,6 +62,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._reloads = 0  # begun
+        self._good = ""  # where the bundle lay, behind all links, that every process served last
         self._loop = asyncio.get_running_loop()
         self._is_ending = False
         self._started = 0
@@ -106,15 +110,17 @@ class Supervisor:
             names=metrics_names(settings),
         )
         self._to_close.callback(http.close)
+        loaded, lies_at = fingerprint(settings.bundle), _place(settings.bundle)
         async with self._reloading:  # a reload waits until there is something to reload
             self._workers[1] = await self._started_worker(1)
             others = range(2, settings.workers + 1)
             for number, worker in zip(others, await asyncio.gather(*map(self._started_worker, others)), strict=True):
                 self._workers[number] = worker
+            self._good = lies_at
         for number in self._workers:
             self._tasks.add(asyncio.create_task(self._keep(number), name=f"worker {number}"))
         if settings.watch_s:
-            watch = BundleWatch(settings.bundle, self.reload)
+            watch = BundleWatch(settings.bundle, self.reload, loaded)
             self._tasks.add(asyncio.create_task(watch.watch(settings.watch_s), name="bundle watch"))
         return Ports.of(settings, grpc=self._port.getsockname()[1], metrics=http.port, health=self._health_port)
 
@@ -147,12 +153,15 @@ class Supervisor:
             What is served now.
 
         Raises:
-            AdvsentryError: why a process goes on with what it has.
+            AdvsentryError: why a process goes on with what it has; Unavailable when that is not for the bundle.
         """
         async with self._reloading:
             self._reloads += 1
+            place = _place(self._settings.bundle)
             if self._settings.device != "cpu":  # the memory of a GPU comes back with the end of its process
-                return await self._replace_all()
+                text = await self._replace_all()
+                self._good = place
+                return text
             text = ""
             for number, worker in sorted(self._workers.items()):
                 if not worker.is_serving:
@@ -160,12 +169,17 @@ class Supervisor:
                 try:
                     text = await asyncio.to_thread(worker.reload)
                 except AdvsentryError as error:
+                    if isinstance(error, Unavailable) and await _ends(worker):
+                        log.warning("worker %d ended before it reloaded; the one in its place reads the files", number)
+                        continue
                     log.error("worker %d does not reload: %s", number, error)
                     if not text:
                         raise
-                    raise AdvsentryError(
-                        f"worker {number} goes on as it was, those before it reloaded: {error}"
-                    ) from error
+                    kind = Unavailable if isinstance(error, Unavailable) else AdvsentryError
+                    raise kind(f"worker {number} goes on as it was, those before it reloaded: {error}") from error
+            if text:
+                self._good = place
+            text = text or "no process serves now; those that start read the files"
             log.info("reloaded: %s", text)
             return text
 
@@ -173,16 +187,19 @@ class Supervisor:
         for number in sorted(self._workers):
             try:
                 new = await self._started_worker(number)
-            except (WorkerEnded, OSError) as error:
+            except (WorkerEnded, OSError) as error:  # which may well be for the bundle
                 log.error("not reloaded: %s", error)
-                raise Unavailable(f"the processes that serve stay: {error}") from error
+                raise AdvsentryError(f"the processes that serve stay: {error}") from error
             old, self._workers[number] = self._workers[number], new
             old.send(signal.SIGTERM)
         log.info("every process was replaced")
         return f"{len(self._workers)} new processes serve, the old ones end"
 
-    async def _started_worker(self, number: int) -> Worker:
+    async def _started_worker(self, number: int, fallback: str = "") -> Worker:
         """A process that serves.
+
+        Args:
+            fallback: see Order.
 
         Raises:
             WorkerEnded: it ended before, or took too long.
@@ -196,7 +213,7 @@ class Supervisor:
             threads=threads,
             watch_s=0.0,
         )
-        order = Order(settings=own, number=number, socket=self._folder / f"{self._started}.sock")
+        order = Order(settings=own, number=number, socket=self._folder / f"{self._started}.sock", fallback=fallback)
         worker = await Worker.start(order)
         self._all.add(worker)
         self._tasks.add(task := asyncio.create_task(self._forget(worker)))
@@ -243,8 +260,10 @@ class Supervisor:
             await asyncio.sleep(pause)
             self._restarts.inc()
             reloads = self._reloads
+            # What a reload refused must not keep a process from coming back, where a link leads to it now.
+            fallback = "" if _place(self._settings.bundle) == self._good else self._good
             try:
-                worker = await self._started_worker(number)
+                worker = await self._started_worker(number, fallback)
                 while reloads != self._reloads:  # it may have read the files before they were replaced
                     reloads = self._reloads
                     await self._reload_new(worker)
@@ -285,6 +304,21 @@ class Supervisor:
     def _ask_all(self, path: str, content: str = "") -> list[str]:
         """What each process that serves answers; raises as `Worker.ask`."""
         return [worker.ask(path, content) for _, worker in sorted(self._workers.items()) if worker.is_serving]
+
+
+def _place(bundle: str) -> str:
+    """Where a bundle lies, behind all links; empty without one."""
+    try:
+        return str(find_bundle(bundle).resolve())
+    except (BundleError, OSError):
+        return ""
+
+
+async def _ends(worker: Worker) -> bool:
+    """Whether a process that gave no answer has ended, which is noticed a moment later."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(worker.ended(), END_S)
+    return not worker.is_serving
 
 
 def _longer(pause: float) -> float:

@@ -27,11 +27,14 @@ class Order:
     number: int
     socket: Path
     """Where it tells its metrics and takes reloads."""
+    fallback: str = ""
+    """The bundle to start with when the one of the settings cannot be; empty for none."""
 
     def to_line(self) -> str:
         """One line of JSON."""
         values = {name: str(value) for name, value in asdict(self.settings).items()}
-        return json.dumps({"settings": values, "number": self.number, "socket": str(self.socket)}) + "\n"
+        told = {"settings": values, "number": self.number, "socket": str(self.socket), "fallback": self.fallback}
+        return json.dumps(told) + "\n"
 
     @classmethod
     def from_line(cls, line: str) -> "Order":
@@ -42,10 +45,10 @@ class Order:
         """
         try:
             told = json.loads(line)
-            values, number, place = told["settings"], told["number"], Path(told["socket"])
+            values, number, place, fallback = told["settings"], told["number"], Path(told["socket"]), told["fallback"]
         except (ValueError, KeyError, TypeError) as error:
             raise SetupError("`worker` is started by `advsentry serve --workers N`, not by hand") from error
-        return cls(settings=Settings.build({}, values), number=number, socket=place)
+        return cls(settings=Settings.build({}, values), number=number, socket=place, fallback=fallback)
 
 
 def run_worker() -> int:
@@ -56,7 +59,15 @@ def run_worker() -> int:
     """
     order = Order.from_line(sys.stdin.readline())
     start_logging(order.settings.log_format, order.settings.log_level, worker=order.number)
-    return run(lambda: serve(order.settings, _announce, private_socket=order.socket, on_start=_end_with_supervisor))
+    return run(
+        lambda: serve(
+            order.settings,
+            _announce,
+            private_socket=order.socket,
+            fallback=order.fallback,
+            on_start=_end_with_supervisor,
+        )
+    )
 
 
 def _announce(ports: Ports) -> None:

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.private_http import PrivateHttp, metrics_names
+from service.admin import ask_reload
+from service.errors import AdvsentryError, Unavailable
+from service.private_http import RELOAD, PrivateHttp, metrics_names
 from service.settings import Settings
 
 
@@ -50,6 +52,21 @@ def test_who_asks_by_an_address_or_a_known_name_is_answered(server: PrivateHttp,
 def test_a_page_that_has_its_own_name_lead_here_reads_nothing(server: PrivateHttp, host: str) -> None:
     assert status(server, host) == 421
     assert status(server, host, "POST", "/-/reload") == 421
+
+
+@pytest.mark.parametrize(("kind", "status_code"), [(Unavailable, 503), (AdvsentryError, 409)])
+def test_who_asks_learns_whether_it_may_go_later(kind: type[AdvsentryError], status_code: int) -> None:
+    def refuse(_: str) -> str:
+        raise kind("not now")
+
+    server = PrivateHttp(("127.0.0.1", 0), scrape=lambda _: (b"", ""), commands={RELOAD: refuse})
+    try:
+        assert status(server, None, "POST", RELOAD) == status_code
+        with pytest.raises(AdvsentryError, match=r"^not now$") as caught:
+            ask_reload(f"http://127.0.0.1:{server.port}")
+        assert type(caught.value) is kind
+    finally:
+        server.close()
 
 
 def test_any_name_where_the_operator_says_so() -> None:

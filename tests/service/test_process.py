@@ -110,6 +110,20 @@ def test_an_ipv6_address_is_served_and_told_in_brackets(bundle_path: Path) -> No
             assert answer.status == 200
 
 
+@pytest.mark.parametrize(("word", "is_ignored"), [("serve", True), ("worker", True), ("detect", False)])
+def test_what_serves_outlives_sighup_from_its_first_moment(word: str, is_ignored: bool) -> None:
+    script = (
+        "import signal, sys, types\n"
+        "from service.__main__ import main\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "cli = types.SimpleNamespace(run_command=lambda words: signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)\n"
+        "sys.modules['service.cli'] = cli\n"
+        "sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", script, word], cwd=ROOT, timeout=20, check=False)
+    assert done.returncode == is_ignored
+
+
 @pytest.mark.parametrize("flag", ["--port", "--metrics-port"])
 def test_a_port_in_use_is_one_clear_line(bundle_path: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

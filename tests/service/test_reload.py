@@ -2,10 +2,12 @@
 
 import asyncio
 import base64
+import contextlib
 import gc
 import http.client
 import os
 import queue
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +29,7 @@ from service.canary import Canaries
 from service.detection.bundle import load_bundle, write_bundle
 from service.detection.manifest import Canary
 from service.errors import AdvsentryError, BundleError, SetupError, Unavailable
-from service.reload import BundleWatch
+from service.reload import BundleWatch, fingerprint
 from service.rpc.pipeline import Pipeline
 from tests import tiny
 from tests.service.bad_images import encoded
@@ -66,8 +68,8 @@ def version(server: Running) -> str:
     return str(detection_pb2_grpc.DetectorServiceStub(server.channel).Detect(request()).meta.model_version)
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    latest = time.monotonic() + WAIT_S
+def until(is_so: Callable[[], bool], within_s: float = WAIT_S) -> None:
+    latest = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < latest
         time.sleep(0.02)
@@ -266,7 +268,7 @@ def test_a_bundle_is_left_alone_while_it_is_copied_and_tried_once_when_it_keeps_
         load_bundle(path)
 
     async def look() -> None:
-        watch = BundleWatch(str(path), reload)
+        watch = BundleWatch(str(path), reload, fingerprint(str(path)))
         await watch.look()
         assert not tried
         whole = (path / "model.onnx").read_bytes()
@@ -283,6 +285,69 @@ def test_a_bundle_is_left_alone_while_it_is_copied_and_tried_once_when_it_keeps_
         assert len(tried) == 2
 
     asyncio.run(look())
+
+
+@pytest.mark.parametrize(("error", "tries"), [(Unavailable("no answer"), 3), (BundleError("a byte is wrong"), 1)])
+def test_what_the_files_are_not_to_blame_for_is_tried_again(
+    path: Path, error: AdvsentryError, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.reload.AGAIN_S", 0.0)
+    tried = []
+
+    async def reload() -> None:
+        tried.append(True)
+        raise error
+
+    async def look() -> None:
+        watch = BundleWatch(str(path), reload, fingerprint(str(path)))
+        put(path, "2")
+        for _ in range(4):
+            await watch.look()
+
+    asyncio.run(look())
+    assert len(tried) == tries
+
+
+@pytest.mark.parametrize(
+    ("flags", "number"),
+    [(("--watch-s", 0.2), None), (("--watch-s", 0.2, "--workers", 1), None), ((), signal.SIGHUP)],
+)
+def test_what_changes_while_the_server_starts_is_loaded_then(
+    path: Path, flags: tuple[object, ...], number: signal.Signals | None
+) -> None:
+    manifest = path / "manifest.json"
+    first = manifest.read_bytes()
+    manifest.unlink()
+    os.mkfifo(manifest)
+    arguments = command("serve", "--bundle", path, "--port", 0, "--metrics-port", 0, *flags)
+    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        try:
+            with os.fdopen(opened_by_a_reader(manifest), "wb") as pipe:
+                put(path, "2")
+                if number is not None:
+                    process.send_signal(number)
+                pipe.write(first)
+            assert process.stdout is not None
+            found = re.match(r"serving grpc=(\S+) ", process.stdout.readline())
+            assert found
+            with grpc.insecure_channel(found[1]) as channel:
+                stub = detection_pb2_grpc.DetectorServiceStub(channel)
+                until(lambda: stub.Detect(request(), timeout=WAIT_S).meta.model_version == "2")
+        finally:
+            process.kill()
+
+
+def opened_by_a_reader(pipe: Path) -> int:
+    """To write, once somebody reads."""
+    found: list[int] = []
+
+    def is_open() -> bool:
+        with contextlib.suppress(OSError):
+            found.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    until(is_open, 3 * WAIT_S)  # processes start slowly on a busy machine
+    return found[0]
 
 
 def test_sighup_reloads(path: Path) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,30 @@ def test_a_signal_ends_a_server_whose_graph_hangs(tmp_path: Path) -> None:
         finally:
             latest.cancel()
             process.kill()
+
+
+def test_closing_does_not_wait_for_a_decoding_that_does_not_come_back(
+    engine: Engine, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.app.LAST_RUN_S", 1.0)
+
+    async def run() -> None:
+        settings = Settings(port=0, metrics_port=0, lame_duck_s=0, canary_s=1000.0, decode_threads=1)
+        made = App(settings, engine, CollectorRegistry())
+        await made.start()
+        made._decoders.submit(hanging.go_on.wait, WAIT_S)
+        waiting = made._decoders.submit(hanging.begun.set)
+        stopping = asyncio.create_task(made.stop())
+        longest_s, last = 0.0, time.monotonic()
+        while not stopping.done():
+            await asyncio.sleep(0.01)
+            longest_s, last = max(longest_s, time.monotonic() - last), time.monotonic()
+        assert longest_s < WAIT_S / 3, "the loop, and signals with it, waited"
+        assert not stopping.result()
+        assert waiting.cancelled()
+        hanging.go_on.set()  # before the loop closes, which waits for its threads
+
+    asyncio.run(run())
 
 
 def test_one_of_several_processes_gives_up_when_its_graph_hangs(

@@ -120,6 +120,28 @@ def test_flags_that_processes_share_are_told_once(
     assert asyncio.run(forgiven()) == f"{flags}"
 
 
+def test_a_process_comes_back_with_what_was_served_when_a_link_leads_to_what_is_wrong(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(put(tmp_path / "a", "1"))
+
+    def turn(path: Path) -> None:
+        (tmp_path / "next").symlink_to(path)
+        (tmp_path / "next").rename(link)
+
+    wrong = put(tmp_path / "b", "2")
+    with (wrong / "model.onnx").open("ab") as file:
+        file.write(b"x")
+    with serving(link, "--workers", 1, "--watch-s", 0.2, "--lame-duck-s", 0) as (process, target, metrics):
+        turn(wrong)
+        os.kill(next(iter(children(process.pid))), signal.SIGKILL)
+        until(lambda: value(metrics, "advsentry_process_restarts_total") == 1)
+        until(lambda: value(metrics, "advsentry_processes", state="serving") == 1)
+        assert versions(target, 1) == {"1"}
+        turn(put(tmp_path / "c", "3"))
+        until(lambda: versions(target, 1) == {"3"})
+        assert value(metrics, "advsentry_process_restarts_total") == 1
+
+
 def test_a_reload_replaces_processes_that_may_hold_a_gpu_and_they_end_with_their_supervisor(tmp_path: Path) -> None:
     path = put(tmp_path / "model", "1")
     flags = ("--workers", 1, "--device", "auto", "--admin", "on", "--lame-duck-s", 0)

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 from prometheus_client import generate_latest
 
 from service import supervisor
-from service.errors import SetupError
+from service.errors import AdvsentryError, SetupError, Unavailable
 from service.merging import Page, read_page
 from service.settings import Settings
 from service.supervisor import Supervisor
@@ -24,7 +25,8 @@ class StandIn:
 
     made: "list[StandIn]" = []  # noqa: RUF012  # of one test
 
-    def __init__(self) -> None:
+    def __init__(self, order: Order) -> None:
+        self.order = order
         self.may_serve = asyncio.Event()
         self.has_ended = asyncio.Event()
         self.is_serving = False
@@ -34,7 +36,7 @@ class StandIn:
 
     @classmethod
     async def start(cls, order: Order) -> "StandIn":
-        cls.made.append(cls())
+        cls.made.append(cls(order))
         return cls.made[-1]
 
     async def serves(self) -> bool:
@@ -100,6 +102,93 @@ def test_a_process_that_starts_during_a_reload_reloads_too(monkeypatch: pytest.M
             new.may_serve.set()
             await until(lambda: made._workers[1] is new)  # type: ignore[comparison-overlap]
             assert new.reloads == 1
+
+    asyncio.run(run())
+
+
+def test_a_process_that_ends_during_its_reload_does_not_keep_the_others_from_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=3) as made:
+            first, second, third = StandIn.made
+            loop = asyncio.get_running_loop()
+
+            def die() -> str:
+                loop.call_soon_threadsafe(loop.call_later, 0.05, second.end)  # the connection is gone before
+                raise Unavailable("worker 2: no answer")
+
+            monkeypatch.setattr(second, "reload", die)
+            assert await made.reload() == "serving"
+            assert (first.reloads, third.reloads) == (1, 1)
+            await until(lambda: len(StandIn.made) == 4)
+            first.end()
+            third.end()
+            assert await made.reload() == "no process serves now; those that start read the files"
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [(Unavailable, Unavailable("no answer: timed out")), (AdvsentryError, AdvsentryError("a byte is wrong"))],
+)
+def test_a_reload_stops_at_a_process_that_goes_on_without_it(
+    kind: type[AdvsentryError], error: AdvsentryError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "END_S", 0.01)
+
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=3) as made:
+            first, second, third = StandIn.made
+
+            def refuse() -> str:
+                raise error
+
+            monkeypatch.setattr(second, "reload", refuse)
+            with pytest.raises(AdvsentryError, match=f"worker 2 goes on as it was, .*: {error}") as caught:
+                await made.reload()
+            assert type(caught.value) is kind
+            assert (first.reloads, third.reloads) == (1, 0)
+
+    asyncio.run(run())
+
+
+def test_only_what_all_loaded_is_fallen_back_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, second, link = tmp_path / "a", tmp_path / "b", tmp_path / "link"
+    for path in (first, second):
+        path.mkdir()
+    link.symlink_to(first)
+
+    async def fallback() -> str:
+        """Of one that takes the place of another."""
+        StandIn.made[-1].end()
+        count = len(StandIn.made)
+        await until(lambda: len(StandIn.made) > count)
+        new = StandIn.made[-1]
+        new.may_serve.set()
+        await until(lambda: new.is_serving)
+        await asyncio.sleep(0.01)
+        return new.order.fallback
+
+    async def run() -> None:
+        async with supervised(monkeypatch, workers=1, bundle=str(link)) as made:
+            assert StandIn.made[0].order.fallback == ""
+            assert await fallback() == ""  # it is what the link leads to
+            link.unlink()
+            assert await fallback() == str(first)
+            link.symlink_to(second)
+
+            def refuse() -> str:
+                raise AdvsentryError("a byte is wrong")
+
+            monkeypatch.setattr(StandIn.made[-1], "reload", refuse)
+            with pytest.raises(AdvsentryError):
+                await made.reload()
+            assert await fallback() == str(first)
+            await made.reload()
+            link.unlink()
+            assert await fallback() == str(second)
 
     asyncio.run(run())
 
