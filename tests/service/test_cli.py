@@ -253,14 +253,17 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("advsentry 0.")
 
 
-def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["serve", "tune"])
+def test_two_onnxruntimes_are_refused(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Package:
         def __init__(self, name: str) -> None:
             self.name = name
 
     both = [Package("onnxruntime"), Package("onnxruntime-gpu")]
     monkeypatch.setattr(serve.importlib.metadata, "distributions", lambda: both)
-    status, _, err = run(capsys, "serve")
+    status, _, err = run(capsys, command)
     assert status == 1
     assert "both onnxruntime and onnxruntime-gpu are installed" in err
 
