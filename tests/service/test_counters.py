@@ -276,3 +276,25 @@ def test_a_batch_that_is_turned_away_counts_each_of_its_images_once(slowed: tupl
     slow.go.set()
     for call in waiting:
         call.result(20)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "code"),
+    [
+        (17 * 2**20, {}, CODE.RESOURCE_EXHAUSTED),
+        (10_000, {"compression": grpc.Compression.Gzip}, CODE.UNIMPLEMENTED),
+    ],
+    ids=["too large", "compressed"],
+)
+def test_a_call_that_grpc_itself_refuses_counts_as_cancelled(
+    slowed: tuple[Slow, Running], size: int, options: dict[str, object], code: grpc.StatusCode
+) -> None:
+    """As docs/metrics.md says: gRPC does not tell how it ended the call."""
+    _, server = slowed
+    stub = detection_pb2_grpc.DetectorServiceStub(server.channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Detect(pb.DetectRequest(image=file(bytes(size))), **options)
+    assert caught.value.code() is code
+    until(lambda: server.value("advsentry_requests_total", code="CANCELLED") == 1)
+    assert server.value("advsentry_requests_total", code=code.name) == 0
+    assert server.value("advsentry_images_total", outcome="error") == 0
