@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from service.admin import DEFAULT_ADMIN, ask_reload
 from service.app import Ports
@@ -66,10 +67,15 @@ def run_command(arguments: Sequence[str] | None) -> int:
         return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes flags by their whole names only, also below its commands: a part may come to mean another flag."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="advsentry", description="Classifies images and says which of them are adversarial."
-    )
+    parser = _Parser(prog="advsentry", description="Classifies images and says which of them are adversarial.")
     version = importlib.metadata.version("advsentry")
     parser.add_argument("--version", action="version", version=f"advsentry {version}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -9,6 +9,7 @@ from pathlib import Path
 from service.detection.bundle import find_bundle
 from service.errors import SetupError
 from service.report import table
+from service.serve import refuse_two_wheels
 from service.settings import Settings
 from service.tune import Tuned, tune
 
@@ -38,8 +39,10 @@ def tune_text(options: argparse.Namespace) -> str:
 
     Raises:
         BundleError: the bundle cannot be used.
-        SetupError: an option is wrong, the device does not come up, or the file cannot be written.
+        SetupError: an option is wrong, both onnxruntime packages are installed, the device does not come up, or the
+            file cannot be written.
     """
+    refuse_two_wheels()
     if not 0 < options.seconds <= LONGEST_S:  # NaN too
         raise SetupError(f"--seconds: expected a number above 0, at most {LONGEST_S:g}, got {options.seconds:g}")
     if options.write is not None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from service.errors import AdvsentryError
 from training.cli import add_commands
@@ -53,14 +54,22 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
                 f"expected key=value in one word, nothing around the =, such as train.epochs=5; got: {' '.join(rest)}"
             )
         if rest:
-            parser.error(f"unrecognized arguments: {' '.join(rest)}")
+            unknown = [text for text in rest if "overrides" not in arguments or text not in overrides]
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         return arguments
     arguments.overrides = [*arguments.overrides, *overrides]
     return arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    """Takes flags by their whole names only, also below its commands: a part may come to mean another flag."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="advsentry-train", description="Train, export, evaluate and analyse robust classifiers."
     )
     parser.add_argument("--version", action="version", version=f"advsentry {version('advsentry')}")

@@ -12,7 +12,7 @@ from service.rpc.convert import Asked
 from service.rpc.inference_inputs import Images, images_of, refuse_parameters
 from service.rpc.inference_outputs import OUTPUTS
 from service.rpc.status import code_of
-from service.rpc.wire import check_id, has_more_fields, parsed
+from service.rpc.wire import check_id, cut_id, has_more_fields, parsed
 
 __all__ = [
     "MODEL",
@@ -45,7 +45,10 @@ class Received:
     """A message that is one, with an id to answer it by; nothing else of it is checked."""
 
     request_id: str
+    """Empty of one that was not read; cut to what may be echoed."""
     message: pb.ModelInferRequest
+    fault: InvalidRequest | None = None
+    """What `infer_request` raises, so that a stream can answer it as any other failure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,18 +87,22 @@ def check_model(name: str, manifest: Manifest) -> None:
 
 
 def received(data: bytes, most: int) -> Received:
-    """Reads a ModelInferRequest of at most `most` images.
+    """Reads a ModelInferRequest of at most `most` images; one of far more fields is not parsed.
 
     Raises:
-        InvalidRequest: the bytes are none, or its id is too long.
+        InvalidRequest: the bytes are none.
     """
     if has_more_fields(data, most + SPARE_FIELDS, pb.ModelInferRequest):
-        raise InvalidRequest(
+        fault = InvalidRequest(
             f"expected one {pb.ModelInferRequest.DESCRIPTOR.full_name} of at most {most} images, got far more fields; "
             "send several requests, or numbers in raw_input_contents",
         )
+        return Received("", pb.ModelInferRequest(), fault)
     message = parsed(pb.ModelInferRequest, data)
-    check_id(message.id, "id")
+    try:
+        check_id(message.id, "id")
+    except InvalidRequest as error:
+        return Received(cut_id(message.id), message, error)
     return Received(message.id, message)
 
 
@@ -104,8 +111,10 @@ def infer_request(came: Received, manifest: Manifest, most: int) -> InferRequest
 
     Raises:
         UnknownModel: it names another model.
-        InvalidRequest: a tensor or a parameter is wrong.
+        InvalidRequest: its id, a tensor or a parameter is wrong, or there are too many.
     """
+    if came.fault is not None:
+        raise came.fault
     message = came.message
     check_model(message.model_name, manifest)
     asked, timeout_s = _parameters(message)

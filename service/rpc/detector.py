@@ -97,10 +97,15 @@ class DetectorServicer:
         current_call().takes(items=len(request.pictures), size_bytes=len(data), request_id=request.request_id)
         applied = pipeline.apply(request.asked)
         deadline = pipeline.deadline(context.time_remaining(), images=len(request.pictures))
-        images = await _decoded(pipeline, request.pictures, deadline)
-        current_call().decode_s = decode_s = time.monotonic() - started
-        good = [image for image in images if not isinstance(image, AdvsentryError)]
-        rows = iter(await pipeline.score_all(good, deadline, is_bulk=applied.is_bulk))
+        try:
+            images = await _decoded(pipeline, request.pictures, deadline)
+            current_call().decode_s = decode_s = time.monotonic() - started
+            good = [image for image in images if not isinstance(image, AdvsentryError)]
+            rows = iter(await pipeline.score_all(good, deadline, is_bulk=applied.is_bulk))
+        except AdvsentryError as whole:  # of all images, also of those that were bad by themselves
+            for _ in request.pictures:
+                pipeline.count_failed(whole)
+            raise
         outcomes = [image if isinstance(image, AdvsentryError) else next(rows) for image in images]
         errors = [outcome if isinstance(outcome, AdvsentryError) else None for outcome in outcomes]
         for error in errors:

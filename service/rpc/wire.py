@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError, Message
 
 from service.errors import InvalidRequest
 
-__all__ = ["AnyMessage", "check_id", "has_more_fields", "parsed"]
+__all__ = ["AnyMessage", "check_id", "cut_id", "has_more_fields", "parsed"]
 
 MAX_ID_BYTES = 128
 PACKED_BYTES = 4096
@@ -37,6 +37,11 @@ def check_id(value: str, name: str) -> None:
     """
     if len(value) > MAX_ID_BYTES // 4 and (size := len(value.encode())) > MAX_ID_BYTES:
         raise InvalidRequest(f"{name}: expected at most {MAX_ID_BYTES} bytes, got {size}", field=name)
+
+
+def cut_id(value: str) -> str:
+    """As much of an id that is too long as may be echoed."""
+    return value.encode()[:MAX_ID_BYTES].decode(errors="ignore")
 
 
 def has_more_fields(

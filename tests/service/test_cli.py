@@ -253,16 +253,43 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("advsentry 0.")
 
 
-def test_two_onnxruntimes_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("command", ["serve", "tune"])
+def test_two_onnxruntimes_are_refused(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Package:
         def __init__(self, name: str) -> None:
             self.name = name
 
     both = [Package("onnxruntime"), Package("onnxruntime-gpu")]
     monkeypatch.setattr(serve.importlib.metadata, "distributions", lambda: both)
-    status, _, err = run(capsys, "serve")
+    status, _, err = run(capsys, command)
     assert status == 1
     assert "both onnxruntime and onnxruntime-gpu are installed" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "cut"),
+    [
+        ("--vers info digits", "--vers"),
+        ("serve --por 50052", "--por 50052"),
+        ("serve --thread 3", "--thread 3"),
+        ("detect x.png --targ host:1", "--targ host:1"),
+        ("score in --out x --bundle digits --top", "--top"),
+        ("info digits --js", "--js"),
+        ("token new somebody --day 3", "--day 3"),
+        ("health --targ host:1", "--targ host:1"),
+        ("tune --sec 1", "--sec 1"),
+        ("reload --adm http://host:1", "--adm http://host:1"),
+        ("history --js", "--js"),
+        ("history forgive somebody --adm http://host:1", "--adm http://host:1"),
+    ],
+)
+def test_a_flag_cut_short_is_an_unknown_one(line: str, cut: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(line.split())
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.endswith(f"advsentry: error: unrecognized arguments: {cut}\n")
 
 
 def test_no_help_names_what_only_the_supervisor_starts(capsys: pytest.CaptureFixture[str]) -> None:

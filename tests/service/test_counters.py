@@ -231,3 +231,70 @@ def test_every_counter_is_exact_after_a_known_load(slowed: tuple[Slow, Running],
     assert {key: (found[key], expected[key]) for key in found if found[key] != expected[key]} == {}
     text = generate_latest(server.registry).decode()
     assert MARK not in text
+
+
+def ended_whole(server: Running, images: list[pb.Image], code: grpc.StatusCode) -> Counts:
+    """What a BatchDetect that ends with a code adds to the images that failed or were dropped."""
+    names = ("advsentry_images_total", "advsentry_image_errors_total", "advsentry_dropped_total")
+    stub, before = detection_pb2_grpc.DetectorServiceStub(server.channel), counted(server.registry)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.BatchDetect(pb.BatchDetectRequest(images=images))
+    assert caught.value.code() is code
+    after = counted(server.registry)
+    return {key: n - before.get(key, 0) for key, n in after.items() if key[0] in names and n != before.get(key, 0)}
+
+
+def failed_images(count: int, reason: str) -> Counts:
+    return {
+        ("advsentry_images_total", frozenset({("outcome", "error")})): count,
+        ("advsentry_image_errors_total", frozenset({("reason", reason)})): count,
+    }
+
+
+@pytest.mark.parametrize("deadline_s", [1e-9, 0.2], ids=["decoding", "queued"])
+def test_a_batch_that_comes_too_late_counts_each_of_its_images_once(
+    slowed: tuple[Slow, Running], deadline_s: float
+) -> None:
+    slow, server = slowed
+    slow.go.clear()
+    pipeline = server.app.models.served.current
+    pipeline.policy = dataclasses.replace(pipeline.policy, max_deadline_s=deadline_s)
+    found = ended_whole(server, [EMPTY, GOOD, GOOD], CODE.DEADLINE_EXCEEDED)
+    expected = failed_images(3, "DEADLINE")
+    assert {key: found.get(key) for key in expected} == expected
+
+
+def test_a_batch_that_is_turned_away_counts_each_of_its_images_once(slowed: tuple[Slow, Running]) -> None:
+    slow, server = slowed
+    slow.go.clear()
+    stub = detection_pb2_grpc.DetectorServiceStub(server.channel)
+    waiting = [stub.Detect.future(pb.DetectRequest(image=GOOD)) for _ in range(5)]
+    until(lambda: server.value("advsentry_queue_items") == 4)
+    found = ended_whole(server, [GOOD, EMPTY, GOOD], CODE.RESOURCE_EXHAUSTED)
+    dropped = {("advsentry_dropped_total", frozenset({("reason", "overload")})): 2}  # an empty one is never queued
+    assert found == {**failed_images(3, "OVERLOADED"), **dropped}
+    slow.go.set()
+    for call in waiting:
+        call.result(20)
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "code"),
+    [
+        (17 * 2**20, {}, CODE.RESOURCE_EXHAUSTED),
+        (10_000, {"compression": grpc.Compression.Gzip}, CODE.UNIMPLEMENTED),
+    ],
+    ids=["too large", "compressed"],
+)
+def test_a_call_that_grpc_itself_refuses_counts_as_cancelled(
+    slowed: tuple[Slow, Running], size: int, options: dict[str, object], code: grpc.StatusCode
+) -> None:
+    """As docs/metrics.md says: gRPC does not tell how it ended the call."""
+    _, server = slowed
+    stub = detection_pb2_grpc.DetectorServiceStub(server.channel)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Detect(pb.DetectRequest(image=file(bytes(size))), **options)
+    assert caught.value.code() is code
+    until(lambda: server.value("advsentry_requests_total", code="CANCELLED") == 1)
+    assert server.value("advsentry_requests_total", code=code.name) == 0
+    assert server.value("advsentry_images_total", outcome="error") == 0

@@ -95,6 +95,25 @@ def test_an_unknown_option_is_told_as_such(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
+    ("line", "cut"),
+    [
+        ("--vers recipes", "--vers"),
+        ("recipes --js", "--js"),
+        ("fit digits --out x --down", "--down"),
+        ("fit digits --out x train.epochs=2 --down", "--down"),
+        ("evaluate --run x --out y bundle --budg quick", "--budg quick"),
+        ("history x --chec", "--chec"),
+        ("proxy generate diffusion digits --out x --samp ddpm", "--samp ddpm"),
+    ],
+)
+def test_a_flag_cut_short_is_an_unknown_one(line: str, cut: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        main(line.split())
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: unrecognized arguments: {cut}\n")
+
+
+@pytest.mark.parametrize(
     ("arguments", "status"),
     [
         (["--help"], 0),

@@ -102,6 +102,33 @@ def test_a_failure_is_told_in_its_place_and_the_stream_lives_on(server: Running)
     assert all(answer.infer_response.outputs for answer in answers[1::2])
 
 
+@pytest.mark.parametrize(
+    ("bad", "known_id", "says"),
+    [
+        (oip.pixels(ONE, id="x" * 129), "x" * 128, "INVALID_ARGUMENT: id: expected at most 128 bytes, got 129"),
+        (oip.pixels(ONE, id="x" + "ä" * 64), "x" + "ä" * 63, "INVALID_ARGUMENT: id: expected at most 128 bytes, got"),
+        (
+            oip.pixels(ONE, id="p", parameters={str(i): pb.InferParameter(bool_param=True) for i in range(400)}),
+            "",
+            "INVALID_ARGUMENT: expected one inference.ModelInferRequest of at most 32 images, got far more fields",
+        ),
+    ],
+    ids=["long id", "long id of two-byte letters", "many parameters"],
+)
+def test_a_request_that_is_refused_before_its_fields_are_read_fails_alone(
+    server: Running, bad: pb.ModelInferRequest, known_id: str, says: str
+) -> None:
+    good = oip.pixels(ONE, id="good")
+    first, refused, last = oip.stream(server.channel, iter([good, bad, good]))
+    assert refused.error_message.startswith(f"[request id: {known_id or '<id_unknown>'}] {says}")
+    assert refused.infer_response.id == known_id
+    assert (first.infer_response.id, last.infer_response.id) == ("good", "good")
+    call = oip.stream(server.channel, iter([bad, good]), metadata=REAL_STATUS)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(call)
+    assert caught.value.code() is CODE.INVALID_ARGUMENT
+
+
 @pytest.mark.parametrize("at", range(5))
 def test_a_client_may_have_a_failure_end_the_stream_with_its_status(server: Running, at: int) -> None:
     code = CODE.NOT_FOUND if at in (1, 2) else CODE.INVALID_ARGUMENT
