@@ -1,7 +1,12 @@
 """service/logs.py: what is logged of other libraries."""
 
+import logging
 import subprocess
 import sys
+
+import pytest
+
+from service.logs import start_logging
 
 SCRIPT = """
 import io, logging
@@ -24,3 +29,17 @@ def test_no_tag_of_an_image_is_logged_at_any_level() -> None:
     assert "INFO    elsewhere: theirs" in done.stderr
     assert "SECRET" not in done.stderr
     assert "Patient" not in done.stderr
+
+
+def test_a_caller_who_left_while_his_status_was_sent_is_no_error(capfd: pytest.CaptureFixture[str]) -> None:
+    root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
+    grpc_log = logging.getLogger("grpc._cython.cygrpc")
+    try:
+        start_logging("plain", "info")
+        grpc_log.error("ExecuteBatchError raised in core by servicer method [%s]", "/a/B")  # grpc 1.85, server.pyx.pxi
+        grpc_log.error("Unexpected [%s] raised by servicer method [%s]", "KeyError", "/a/B")
+    finally:
+        root.handlers[:] = handlers
+        grpc_log.filters.clear()
+    assert "KeyError" in (said := capfd.readouterr().err)
+    assert "ExecuteBatchError" not in said
