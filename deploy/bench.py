@@ -130,7 +130,7 @@ def _measure(path: Path, seconds: float, max_batch: int) -> Measured:
     first = bare_elsewhere(path, seconds, server_core)
     os.sched_setaffinity(0, {client_core})
     try:
-        with server(path, server_core, max_batch) as running:
+        with server(path, server_core, max_batch, history="off") as running:
             found = loads(running, random_images(bundle, 256), seconds)
     finally:
         os.sched_setaffinity(0, everywhere)

@@ -100,13 +100,16 @@ def started(
 
 
 @contextlib.contextmanager
-def server(bundle: Path, core: int, max_batch: int) -> Iterator[Server]:
+def server(bundle: Path, core: int, max_batch: int, *, history: str = "auto") -> Iterator[Server]:
     """Serves a bundle on one core with one graph thread.
+
+    Args:
+        history: the mode of the query history.
 
     Raises:
         BundleError: it did not start.
     """
-    flags = {"threads": 1, "max-batch": max_batch}
+    flags = {"threads": 1, "max-batch": max_batch, "history": history}
     with serving(bundle, *(word for name, value in flags.items() for word in (f"--{name}", value)), core=core) as made:
         yield made
 
