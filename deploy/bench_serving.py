@@ -140,7 +140,7 @@ def _measure(path: Path, bundle: Bundle, plan: Plan) -> Figures:
         with contextlib.ExitStack() as stack:
             images = random_images(bundle, 256)
             max_batch = plan.max_batch or max(LEAST_BATCH, bare_elsewhere(path, plan.seconds, server_core).batch)
-            ours = stack.enter_context(server(path, server_core, max_batch))
+            ours = stack.enter_context(server(path, server_core, max_batch, history="off"))
             ways = _ours(ours, images)
             ways |= _echo(stack, ours, images, server_core)
             ways |= _theirs(stack, path / "model.onnx", images, plan, server_core)
