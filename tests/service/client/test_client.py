@@ -234,12 +234,24 @@ def test_a_closed_client_says_so(server: Running, pixels: np.ndarray) -> None:
     asyncio.run(closed())
 
 
-def test_hundreds_of_calls_at_once_wait_for_their_turn(server: Running, pixels: np.ndarray) -> None:
-    async def many() -> list[Detection]:
-        async with AsyncClient(server.ports.grpc) as client:
-            return await asyncio.gather(*(client.detect(pixels) for _ in range(800)))
+def test_hundreds_of_calls_to_a_busy_server_wait_for_their_turn(server: Running, pixels: np.ndarray) -> None:
+    is_over = threading.Event()
 
-    assert len(asyncio.run(many())) == 800
+    def keep_busy() -> None:
+        while not is_over.is_set():
+            sum(range(2000))
+
+    async def many() -> list[Detection]:
+        async with AsyncClient(server.ports.grpc, timeout_s=120) as client:
+            return await asyncio.gather(*(client.detect(pixels) for _ in range(500)))
+
+    other = threading.Thread(target=keep_busy)
+    other.start()
+    try:
+        assert len(asyncio.run(many())) == 500
+    finally:
+        is_over.set()
+        other.join()
 
 
 def test_another_certificates_key_is_refused_before_any_call(tmp_path: Path) -> None:
