@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploy.reliability.check import Verdict
-from deploy.reliability.result import Row
+from deploy.reliability.result import Row, short
 
 __all__ = ["front_table"]
 
@@ -58,7 +58,7 @@ def front_table(result: Mapping[str, Any]) -> str:
         row = rows.get(number)
         if row is None or not row.judged.figures.keys() >= words.keys():
             raise ValueError(f"{number}: expected its figures {', '.join(words)}; run this row of the sheet")
-        told = {name: _short(value) for name, value in row.judged.figures.items()}
+        told = {name: short(value) for name, value in row.judged.figures.items()}
         cells = []
         for name, text in words.items():
             cell = f"{text.format(told[name], **told)} ({row.asked[name].removeprefix('= ')})"
@@ -68,7 +68,3 @@ def front_table(result: Mapping[str, Any]) -> str:
     failed = [row.number for row in rows.values() if row.judged.verdict is Verdict.FAIL]
     rest = f"; short of it: {', '.join(failed)}" if failed else ""
     return "\n".join([*lines, "", f"{passed} of the sheet's {len(rows)} rows are as asked{rest}."])
-
-
-def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:.2g}"

@@ -13,7 +13,7 @@ from deploy.reliability.check import Check, Judged, Verdict
 from deploy.reliability.rig import Rig, Size
 from deploy.result_file import write_result
 
-__all__ = ["Row", "read_rows", "table", "write_rows"]
+__all__ = ["Row", "read_rows", "short", "table", "write_rows"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +105,7 @@ def table(result: Mapping[str, Any]) -> str:
     for row in rows:
         judged = row.judged
         cells = [
-            f"{name} {_short(value)}" + (f" ({row.asked[name]})" if name in row.asked else "")
+            f"{name} {short(value)}" + (f" ({row.asked[name]})" if name in row.asked else "")
             for name, value in judged.figures.items()
         ]
         what = "; ".join(cells) or judged.why
@@ -115,7 +115,8 @@ def table(result: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A figure for people."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 

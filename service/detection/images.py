@@ -42,7 +42,7 @@ _COMPRESSED_CHUNKS = (b"iCCP", b"zTXt", b"iTXt")
 _MAX_COMPRESSED_CHUNKS = 8
 MAX_STRETCH = 100
 """Times that an image may be longer or wider than the model's proportions. Resizing takes time and memory by the longer
-side: 2 x 12,000,000 pixels, a PNG of 80 kB, took 19 s and over 1 GB."""
+side: 2 x 12,000,000 pixels, a PNG of 80 kB, keep a core busy for many seconds and take over a gigabyte."""
 _EXIF_ORIENTATION = 0x0112
 _EXIF_SIDEWAYS = frozenset({5, 6, 7, 8})
 _GREY = frozenset({"1", "L", "LA"})
